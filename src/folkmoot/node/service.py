@@ -1,0 +1,61 @@
+"""What a running device offers to those who sit on it: the API and, through it, the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from folkmoot.core.events import Notice, Prompt
+from folkmoot.core.gossip import Member
+from folkmoot.core.ids import DeviceId, PromptId
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The moot as this device sees it. `members` holds every known row, this device's own first.
+
+    `engine` is `ready`, `loading`, `down` or `none`; `queue` counts waiting jobs (not the one in
+    service), `buffer` the local prompts between layers, `prompts` those not yet ended.
+    """
+
+    device: DeviceId
+    name: str
+    moot: str
+    address: str
+    engine: str
+    engine_note: str
+    model: str
+    queue: int
+    busy: int
+    buffer: int
+    prompts: int
+    uptime_s: float
+    members: tuple[Member, ...]
+
+
+class Moot(Protocol):
+    """The door that `api` knocks at. `node.daemon.Daemon` is the live one."""
+
+    def status(self) -> Status:
+        """A snapshot; cheap."""
+        ...
+
+    def new_prompt_id(self) -> PromptId:
+        """A fresh id for a `Prompt` to be submitted."""
+        ...
+
+    def ask(self, prompt: Prompt) -> AsyncGenerator[Notice, None]:
+        """Submit a prompt; yields its notices, the last one `PromptAnswered` or `PromptFailed`.
+
+        Closing the stream early withdraws the prompt: every job of it is cancelled everywhere.
+        """
+        ...
+
+    def watch(self) -> AsyncGenerator[Notice, None]:
+        """Every notice of this device from now on, without an end; a slow reader loses the oldest."""
+        ...
+
+    async def invite(self, uses: int, ttl_s: float, delegate: bool) -> str:
+        """A fresh invitation. Raises `AdmissionError` where this device may not invite."""
+        ...
