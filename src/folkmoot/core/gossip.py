@@ -1,11 +1,39 @@
-"""What devices say to each other about who is there and how each is doing."""
+"""What devices say to each other about who is there and how each is doing.
+
+`DATAGRAMS` may be lost, doubled and reordered, and each fits into 1,200 bytes on the wire; `Sync` and
+`SyncReply` go over a stream. Ages, never clock times, cross the network: clocks differ.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TypeVar
+from zlib import crc32
 
 from folkmoot.core.ids import DeviceId
+
+MAX_INCARNATION = 2**53 - 1
+MAX_NAME = 64
+MAX_MODEL = 128
+MAX_ADDRESS = 512
+MAX_CARD_BYTES = 800
+"""A card's texts in UTF-8; with it any row fits into one datagram."""
+DATAGRAM_BYTES = 1_100
+"""What records may fill of a datagram: 1,200 less the message's own fields."""
+STREAM_BYTES = 48_000
+"""What records may fill of one stream message; longer tables are paged."""
+RUMOUR_BYTES = 52
+HOT_BYTES = 36
+"""Upper bounds of the encoded records below, in bytes."""
+MAX_RUMOURS = STREAM_BYTES // RUMOUR_BYTES
+MAX_ROWS = 1_024
+MAX_AGE_MS = 3_600_000
+_BIG = 2**31
+_VERSIONS = 2**53
 
 
 class Standing(IntEnum):
@@ -51,17 +79,221 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Sync:
-    """The sender's whole member list, over a stream; the other side answers with `SyncReply`."""
+class Rumour:
+    """A row without its card: `card` is the card's checksum, so that whoever lacks it asks for the row."""
 
-    members: tuple[Member, ...]
+    device: DeviceId
+    incarnation: int
+    standing: Standing
+    card: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """A pulse on its way, small: `tag` is short for the device, the service time is in milliseconds."""
+
+    tag: int
+    version: int
+    queue: int
+    busy: int
+    buffer: int
+    service_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The sender lives. `view` is the xor over its live rows; equal views mean equal member lists."""
+
+    incarnation: int
+    view: int
+    rumours: tuple[Rumour, ...] = ()
+    hot: tuple[Hot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The sender has not heard from you for long: answer with a `Heartbeat`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Watcher → watcher: I have not heard from `device` for `age_ms` milliseconds."""
+
+    device: DeviceId
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Watcher → watcher: against your `Silence`, I heard from `device` `age_ms` milliseconds ago."""
+
+    device: DeviceId
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What must reach everybody soon: deaths, departures, joins, resurrections. Passed on to all neighbours."""
+
+    rumours: tuple[Rumour, ...] = ()
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Compare member lists: the sender's own row, and a page of its list.
+
+    The page holds all its rows with `first` <= device <= `last` (an empty `last` means no end).
+    """
+
+    me: Member
+    claims: tuple[Rumour, ...]
+    first: str = ""
+    last: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncReply:
-    """The answer to `Sync`: what the sender did not know or knew less well."""
+    """What the other side knew less well; `wants` are the devices whose rows it should send in turn."""
 
     members: tuple[Member, ...]
+    wants: tuple[DeviceId, ...] = ()
 
 
-GossipMessage = Sync | SyncReply
+Datagram = Heartbeat | Probe | Silence | Heard | News
+GossipMessage = Heartbeat | Probe | Silence | Heard | News | Sync | SyncReply
+DATAGRAMS = (Heartbeat, Probe, Silence, Heard, News)
+
+# ---- short names and checksums ---------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1 << 17)
+def stamp(device: DeviceId, salt: int) -> int:
+    """64 bits that depend on both: ring places, short ids and view hashes are made of it."""
+    return int.from_bytes(blake2b(f"{salt}:{device}".encode(), digest_size=8).digest(), "big")
+
+
+def tag_of(device: DeviceId) -> int:
+    """The device's short id in `Hot` records."""
+    return stamp(device, -1)
+
+
+@lru_cache(maxsize=1 << 14)
+def checksum(card: Card) -> int:
+    """32 bits over a card."""
+    text = f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}"
+    return crc32(text.encode(errors="surrogatepass"))
+
+
+def rumour_of(row: Member) -> Rumour:
+    """A row without its card."""
+    return Rumour(row.device, row.incarnation, row.standing, checksum(row.card))
+
+
+# ---- sizes -----------------------------------------------------------------------------------------
+
+
+def row_bytes(row: Member) -> int:
+    """An upper bound of a row's encoded size, in bytes."""
+    return _card_bytes(row.card) + 120
+
+
+T = TypeVar("T")
+
+
+def pack(items: Iterable[T], size_of: Callable[[T], int], budget: int) -> list[tuple[T, ...]]:
+    """Cut items, in order, into groups of at most `budget` bytes (and at most `MAX_ROWS` items)."""
+    groups: list[tuple[T, ...]] = []
+    group: list[T] = []
+    room = budget
+    for item in items:
+        size = size_of(item)
+        if group and (size > room or len(group) == MAX_ROWS):
+            groups.append(tuple(group))
+            group, room = [], budget
+        group.append(item)
+        room -= size
+    if group:
+        groups.append(tuple(group))
+    return groups
+
+
+# ---- bounds: whoever breaks them is ignored --------------------------------------------------------
+
+
+def _card_bytes(card: Card) -> int:
+    texts = card.name + card.model + card.address
+    return len(texts) if texts.isascii() else len(texts.encode(errors="replace"))
+
+
+def trimmed(card: Card) -> Card:
+    """Our own card within the bounds: texts that are too long are cut."""
+    name, model, address = card.name[:MAX_NAME], card.model[:MAX_MODEL], card.address[:MAX_ADDRESS]
+    while len((name + model + address).encode(errors="replace")) > MAX_CARD_BYTES and (name or model):
+        name, model = (name, model[:-1]) if len(model) > len(name) else (name[:-1], model)
+    return Card(name, model, min(max(card.context_tokens, 0), _BIG - 1), card.skill, address)
+
+
+@lru_cache(maxsize=1 << 14)
+def _card_ok(card: Card) -> bool:
+    return (
+        len(card.name) <= MAX_NAME
+        and len(card.model) <= MAX_MODEL
+        and len(card.address) <= MAX_ADDRESS
+        and _card_bytes(card) <= MAX_CARD_BYTES
+        and 0 <= card.context_tokens < _BIG
+        and -1e9 <= card.skill <= 1e9
+    )
+
+
+def _pulse_ok(pulse: Pulse) -> bool:
+    return (
+        0 <= pulse.version < _VERSIONS
+        and 0 <= pulse.queue < _BIG
+        and 0 <= pulse.busy < _BIG
+        and 0 <= pulse.buffer < _BIG
+        and 0 <= pulse.service_s < 1e6
+    )
+
+
+def _row_ok(row: Member) -> bool:
+    return 0 <= row.incarnation < MAX_INCARNATION and _card_ok(row.card) and _pulse_ok(row.pulse)
+
+
+def _rumour_ok(rumour: Rumour) -> bool:
+    return 0 <= rumour.incarnation < MAX_INCARNATION and 0 <= rumour.card < 2**32
+
+
+def _hot_ok(hot: Hot) -> bool:
+    return (
+        0 <= hot.version < _VERSIONS
+        and 0 <= hot.queue < _BIG
+        and 0 <= hot.busy < _BIG
+        and 0 <= hot.buffer < _BIG
+        and 0 <= hot.service_ms < 1_000_000_000
+    )
+
+
+def well_formed(message: GossipMessage) -> bool:
+    """Whether everything in it lies within the bounds of this module."""
+    match message:
+        case Heartbeat():
+            return (
+                0 <= message.incarnation < MAX_INCARNATION
+                and (not message.rumours or _all_ok(message.rumours, _rumour_ok))
+                and (not message.hot or _all_ok(message.hot, _hot_ok))
+            )
+        case Probe():
+            return True
+        case Silence() | Heard():
+            return 0 <= message.age_ms <= MAX_AGE_MS
+        case News():
+            return _all_ok(message.rumours, _rumour_ok) and _all_ok(message.members, _row_ok)
+        case Sync():
+            return _row_ok(message.me) and _all_ok(message.claims, _rumour_ok)
+        case SyncReply():
+            return _all_ok(message.members, _row_ok) and len(message.wants) <= MAX_ROWS
+
+
+def _all_ok(items: tuple[T, ...], ok: Callable[[T], bool]) -> bool:
+    return len(items) <= MAX_ROWS and all(map(ok, items))
