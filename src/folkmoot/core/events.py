@@ -153,7 +153,12 @@ class CardChanged:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The driver shuts down: hand back what is queued, tell the others."""
+    """The driver is about to shut down: hand back what is queued for others, take nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The driver stops now: end what is still there and tell the others that this device leaves."""
 
 
 Event = (
@@ -170,6 +175,7 @@ Event = (
     | LinkLost
     | CardChanged
     | Leaving
+    | Stopping
 )
 
 # ---- timers ----------------------------------------------------------------------------------------

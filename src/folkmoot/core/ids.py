@@ -23,3 +23,8 @@ def draw_prompt_id(rng: Random) -> PromptId:
 def job_id(prompt: PromptId, layer: int, slot: int, attempt: int = 0) -> JobId:
     """The id of a prompt's job: `layer` 1..M, M + 1 for the aggregation; `slot` 0 is the origin's own."""
     return JobId(f"{prompt}.{layer}.{slot}.{attempt}")
+
+
+def prompt_of(job: JobId) -> PromptId:
+    """The prompt that a job belongs to."""
+    return PromptId(job.partition(".")[0])

@@ -1,0 +1,205 @@
+"""Who answers a prompt: from what was asked and who is alive to layers, peers and an aggregator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from random import Random
+
+from folkmoot.core.events import Decision, DeviceRow, Plan, Prompt
+from folkmoot.core.gossip import Member, Standing
+from folkmoot.core.ids import DeviceId
+from folkmoot.core.membership import Membership
+from folkmoot.core.messages import Layout
+from folkmoot.errors import NoDevice, PromptInvalid, UnknownModel
+
+AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
+"""What `auto` asks for until a policy chooses (PROTOCOL.md, Modes)."""
+
+MAX_LAYERS, MAX_PROPOSERS = 16, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A plan made definite. `own` runs the origin's jobs: the origin, or a member in a requester's place."""
+
+    layers: int
+    proposers: int
+    own: DeviceId
+    aggregator: DeviceId
+    fixed: tuple[DeviceId, ...] = ()
+    quorum: int = 0
+    deadline_s: float | None = None
+    layout: Layout = Layout.SHARED_PREFIX
+    private: bool = False
+    decisions: tuple[Decision, ...] = ()
+
+
+class Choice:
+    """The devices that can be chosen, as this device's member list has them now."""
+
+    def __init__(self, me: DeviceId, membership: Membership) -> None:
+        self.me = me
+        self._membership = membership
+
+    def _member(self, device: DeviceId) -> Member | None:
+        return self._membership.members.get(device)
+
+    def serves(self, device: DeviceId) -> bool:
+        """Whether a device is not known to be gone and has a model."""
+        member = self._member(device)
+        if member is None or not member.card.model:
+            return False
+        return device == self.me or member.standing in (Standing.ALIVE, Standing.SUSPECT)
+
+    def others(self, exclude: tuple[DeviceId, ...], rng: Random) -> tuple[DeviceId, ...]:
+        """The other live devices with a model, in random order; those under suspicion come last."""
+        live = [m for m in self._membership.live() if m.card.model and m.device not in exclude]
+        alive = [m.device for m in live if m.standing is Standing.ALIVE and m.device != self.me]
+        suspect = [m.device for m in live if m.standing is Standing.SUSPECT and m.device != self.me]
+        return (*rng.sample(alive, len(alive)), *rng.sample(suspect, len(suspect)))
+
+    def peers(self, plan: Resolved, rng: Random) -> tuple[DeviceId, ...]:
+        """One layer's peers: k distinct live ones, each equally likely, or the fixed ones that live."""
+        if plan.fixed:
+            return tuple(d for d in plan.fixed if self.serves(d))
+        return self.others((plan.own,), rng)[: plan.proposers]
+
+    def row(self, device: DeviceId) -> DeviceRow:
+        """A device as people see it; where two have one name, a piece of the id tells them apart."""
+        member = self._member(device)
+        if member is None:
+            return DeviceRow(device, device[:8], "")
+        name = member.card.name
+        if any(m.card.name == name and m.device != device for m in self._known()):
+            name = f"{name}~{device[:6]}"
+        return DeviceRow(device, name, member.card.model)
+
+    def rows(self) -> tuple[DeviceRow, ...]:
+        """This device and every live one."""
+        return tuple(self.row(d) for d in (self.me, *(m.device for m in self._membership.live())))
+
+    def _known(self) -> Iterable[Member]:
+        mine = self._member(self.me)
+        return [*([mine] if mine else []), *self._membership.live()]
+
+    def find(self, name: str) -> DeviceId:
+        """The device of that name or id (also the beginning of an id, of 6 digits or more).
+
+        Raises UnknownModel where none is known and PromptInvalid where several are.
+        """
+        members = self._membership.members
+        if name in members:
+            return DeviceId(name)
+        plain, _, piece = name.partition("~")
+        found = [
+            d
+            for d, m in members.items()
+            if (m.card.name == plain and d.startswith(piece)) or (len(name) >= 6 and d.startswith(name))
+        ]
+        living = [d for d in found if d == self.me or members[d].standing < Standing.DEAD]
+        found = living or found
+        if len(found) > 1:
+            them = ", ".join(f"{plain}~{d[:6]}" for d in found)
+            raise PromptInvalid(f"{len(found)} devices are called {name!r}: say which one: {them}")
+        if not found:
+            known = ", ".join(row.name for row in self.rows())
+            raise UnknownModel(f"no device is called {name!r}; there are: {known}")
+        return found[0]
+
+    # ---- from a plan to a definite one -------------------------------------------------------------
+
+    def resolve(self, prompt: Prompt, rng: Random) -> Resolved:
+        """Settle layers, peers and aggregator. Raises PromptInvalid, UnknownModel or NoDevice."""
+        plan = prompt.plan
+        _check(plan)
+        decisions: list[Decision] = []
+        if prompt.hops and plan.mode != "local":
+            why = f"the request has crossed {prompt.hops} moot(s) already: no recursion"
+            decisions.append(Decision("this device's own engine answers", why))
+            plan = Plan(mode="local", deadline_s=plan.deadline_s)
+        private = plan.mode == "local"
+        own = self._own(private, rng, decisions)
+        fixed = tuple(self.find(name) for name in plan.select)
+        if own in fixed or len(dict.fromkeys(fixed)) < len(fixed):
+            raise PromptInvalid("select names peers, each once: the origin answers in any case")
+        layers, proposers = self._size(plan, own, fixed, decisions)
+        resolved = Resolved(
+            layers,
+            proposers,
+            own,
+            own,
+            fixed if layers else (),
+            plan.quorum if layers else 0,
+            plan.deadline_s,
+            plan.layout,
+            private,
+        )
+        if resolved.quorum > proposers + 1:
+            raise PromptInvalid(f"quorum is {plan.quorum}, but a layer has {proposers + 1} jobs (k + 1)")
+        aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
+        return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
+
+    def _own(self, private: bool, rng: Random, decisions: list[Decision]) -> DeviceId:
+        if self.serves(self.me):
+            return self.me
+        if private:
+            raise NoDevice("this device has no model of its own, so nothing can be kept on it: ask the moot")
+        others = self.others((), rng)
+        if not others:
+            raise NoDevice("no live device has a model: start one with `folkmoot up`, or wait for it to load")
+        name = self.row(others[0]).name
+        decisions.append(Decision(f"{name} runs the origin's own jobs", "the origin has no model"))
+        return others[0]
+
+    def _size(
+        self, plan: Plan, own: DeviceId, fixed: tuple[DeviceId, ...], decisions: list[Decision]
+    ) -> tuple[int, int]:
+        if plan.mode == "local":
+            return 0, 0
+        there = sum(1 for m in self._membership.live() if m.card.model and m.device != own)
+        if plan.mode == "auto":
+            proposers = len(fixed) or min(AUTO_PROPOSERS, there)
+            if not proposers:
+                decisions.append(Decision("no layers: this device answers alone", "no other device is there"))
+                return 0, 0
+            decisions.append(Decision(f"M = {AUTO_LAYERS}, k = {proposers}", "the default of mode auto"))
+            return AUTO_LAYERS, proposers
+        if plan.layers == 0:
+            return 0, 0
+        if fixed:
+            if plan.proposers not in (None, len(fixed)):
+                raise PromptInvalid(f"proposers is {plan.proposers}, but select names {len(fixed)} peers")
+            return plan.layers, len(fixed)
+        return plan.layers, min(AUTO_PROPOSERS, there) if plan.proposers is None else plan.proposers
+
+    def _aggregator(self, aggregator: str, own: DeviceId, decisions: list[Decision]) -> DeviceId:
+        if aggregator == "origin":
+            return own
+        if aggregator == "strongest":
+            serving = [d for d in (own, *(m.device for m in self._membership.live())) if self.serves(d)]
+            best = max(serving, key=lambda d: self._membership.members[d].card.skill, default=own)
+            if best != own:
+                name = self.row(best).name
+                decisions.append(Decision(f"{name} aggregates", "it has the strongest model"))
+            return best
+        return self.find(aggregator.removeprefix("fixed:"))
+
+
+def _check(plan: Plan) -> None:
+    """Raise PromptInvalid for what is out of range whoever is alive."""
+    if plan.mode not in ("auto", "fixed", "local"):
+        raise PromptInvalid(f"mode is {plan.mode!r}; it is one of auto, fixed, local")
+    if not 0 <= plan.layers <= MAX_LAYERS:
+        raise PromptInvalid(f"layers is {plan.layers}; it lies in 0..{MAX_LAYERS}")
+    if plan.proposers is not None and not 0 <= plan.proposers <= MAX_PROPOSERS:
+        raise PromptInvalid(f"proposers is {plan.proposers}; it lies in 0..{MAX_PROPOSERS}")
+    if plan.mode == "fixed" and plan.layers == 0 and plan.proposers:
+        raise PromptInvalid(f"proposers is {plan.proposers}, but with layers = 0 nobody is asked: leave it out")
+    if plan.quorum < 0:
+        raise PromptInvalid(f"quorum is {plan.quorum}; it is 1 or more, at most k + 1")
+    if plan.deadline_s is not None and not plan.deadline_s >= 0.05:
+        raise PromptInvalid(f"deadline_s is {plan.deadline_s}; it is at least 0.05")
+    known = ("origin", "strongest")
+    if plan.aggregator not in known and not plan.aggregator.startswith("fixed:"):
+        raise PromptInvalid(f"aggregator is {plan.aggregator!r}; it is origin, strongest or fixed:NAME")

@@ -1,0 +1,517 @@
+"""One prompt's life at its origin: layers of jobs, their answers, the aggregation, the end.
+
+Source: arXiv 2412.21200, Algorithm 1, as PROTOCOL.md decides it. The origin's own jobs take the same
+road as its peers': an `Ask` to itself.
+
+    accept → layer 1 → … → layer M → aggregate → answered
+       └────────┴───────────┴───────────┴──────→ failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import assert_never
+
+from folkmoot.core.choice import Choice, Resolved
+from folkmoot.core.events import (
+    Announce,
+    AnswerText,
+    DeadlineTimer,
+    Decision,
+    DeviceRow,
+    Effect,
+    JobProgress,
+    JobRecord,
+    PollTimer,
+    Prompt,
+    PromptAccepted,
+    PromptAnswered,
+    PromptFailed,
+    Provenance,
+    Round,
+    Send,
+    SetTimer,
+)
+from folkmoot.core.ids import DeviceId, JobId, job_id
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Began,
+    Cancel,
+    Inference,
+    Outcome,
+    Piece,
+    Poll,
+    Prepare,
+    Queued,
+    Sampling,
+    Stage,
+    Undone,
+    Usage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureConfig:
+    """How patiently an origin waits for its jobs.
+
+    `poll_s`: ask after a job that has been silent this long (guess); `polls`: give it up after so many
+    unanswered (guess: 3 × 2 s is a little more than membership needs to know of a death);
+    `stand_ins`: how many other devices may be tried for one place (guess); `max_characters` of one
+    answer (guess: eight times the largest context's text).
+    """
+
+    poll_s: float = 2.0
+    polls: int = 3
+    stand_ins: int = 2
+    max_characters: int = 1_000_000
+
+
+@dataclass(slots=True)
+class _Work:
+    """A job as its origin sees it; `slot` 0 is the origin's own place in the layer."""
+
+    id: JobId
+    device: DeviceId
+    slot: int
+    stage: Stage
+    layer: int
+    ask: Ask
+    heard: float
+    stands_in_for: DeviceId | None
+    text: list[str] = field(default_factory=list)
+    length: int = 0
+    state: str = "asked"
+    queued_s: float = 0.0
+    unanswered: int = 0
+    outcome: Outcome | None = None
+    usage: Usage = Usage()
+    truncated: bool = False
+    error: str | None = None
+
+    @property
+    def answer(self) -> str:
+        return "".join(self.text)
+
+    @property
+    def useful(self) -> bool:
+        return self.outcome is Outcome.OK and bool(self.answer.strip())
+
+
+class Mixture:
+    """A prompt between its acceptance and its end. `ended` is final: no effect comes after it."""
+
+    def __init__(
+        self, prompt: Prompt, plan: Resolved, choice: Choice, config: MixtureConfig, rng: Random, now: float
+    ) -> None:
+        self.prompt = prompt
+        self.plan = plan
+        self.ended = False
+        self._choice = choice
+        self._config = config
+        self._rng = rng
+        self._accepted = now
+        self._first_text: float | None = None
+        self._layer = 0
+        self._answers: tuple[str, ...] = ()
+        self._works: dict[JobId, _Work] = {}
+        self._open: dict[JobId, _Work] = {}
+        self._arrived: list[_Work] = []
+        self._rounds: list[Round] = []
+        self._decisions: list[Decision] = list(plan.decisions)
+        self._served: dict[DeviceId, None] = {}
+        self._next_peers: tuple[DeviceId, ...] | None = None
+        self._seen: dict[DeviceId, DeviceRow] = {}
+
+    @property
+    def between_layers(self) -> bool:
+        """Whether the prompt sits in the origin's join buffer: something has come back, not yet all."""
+        return bool(self._arrived) and bool(self._open)
+
+    # ---- the way through the layers ----------------------------------------------------------------
+
+    def start(self, now: float) -> list[Effect]:
+        """Accept the prompt and ask its first layer."""
+        plan = self.plan
+        effects: list[Effect] = [Announce(PromptAccepted(self.prompt.id, plan.layers, plan.proposers))]
+        if plan.deadline_s is not None:
+            effects.append(SetTimer(now + plan.deadline_s, DeadlineTimer(self.prompt.id)))
+        for row in self._choice.rows():
+            self._seen[DeviceId(row.id)] = row
+        return effects + self._advance(now)
+
+    def _advance(self, now: float) -> list[Effect]:
+        self._layer += 1
+        self._arrived = []
+        if self._layer > self.plan.layers:
+            return self._aggregate(now)
+        peers = self._draw(now)
+        self._next_peers = None
+        if self._layer < self.plan.layers:
+            self._next_peers = self._choice.peers(self.plan, self._rng)
+        stage = Stage.PROPOSE if self._layer == 1 else Stage.REFINE
+        devices = (self.plan.own, *peers)
+        self._rounds.append(Round(self._layer, tuple(self._name(d) for d in devices)))
+        effects: list[Effect] = []
+        for slot, device in enumerate(devices):
+            effects += self._ask(stage, slot, device, now, self._away(slot, device))
+        return effects + self._prepare()
+
+    def _draw(self, now: float) -> tuple[DeviceId, ...]:
+        """This layer's peers: those drawn ahead while they live, drawn again in place of those that do not."""
+        del now
+        peers = self._next_peers
+        if peers is None:
+            peers = self._choice.peers(self.plan, self._rng)
+        else:
+            alive = tuple(p for p in peers if self._choice.serves(p))
+            if len(alive) < len(peers):
+                more = self._choice.others(exclude=(self.plan.own, *alive), rng=self._rng)
+                alive += more[: len(peers) - len(alive)] if not self.plan.fixed else ()
+            peers = alive
+        if len(peers) < self.plan.proposers:
+            self._decide(
+                f"layer {self._layer} asks {len(peers)} of {self.plan.proposers} peers",
+                "no more devices with a model are alive",
+            )
+        return peers
+
+    def _away(self, slot: int, device: DeviceId) -> DeviceId | None:
+        """For whom a job stands in from the start: a requester's own jobs are another device's."""
+        return self._choice.me if slot == 0 and device != self._choice.me else None
+
+    def _aggregate(self, now: float) -> list[Effect]:
+        device = self.plan.aggregator
+        stand_in: DeviceId | None = None
+        if not self._choice.serves(device):
+            stand_in, device = device, self.plan.own
+            if not self._choice.serves(device):
+                others = self._choice.others(exclude=(device,), rng=self._rng)
+                device = others[0] if others else device
+            self._decide(
+                f"{self._name(device)} aggregates in place of {self._name(stand_in)}", "it is not alive"
+            )
+        elif device == self.plan.own:
+            stand_in = self._away(0, device)
+        return self._ask(Stage.AGGREGATE, 0, device, now, stand_in)
+
+    def _ask(
+        self, stage: Stage, slot: int, device: DeviceId, now: float, stand_in: DeviceId | None
+    ) -> list[Effect]:
+        attempt = sum(1 for w in self._works.values() if w.layer == self._layer and w.slot == slot)
+        job = job_id(self.prompt.id, self._layer, slot, attempt)
+        ask = Ask(job, self.prompt.id, self._layer, stage, self._inference(stage, slot, attempt))
+        work = _Work(job, device, slot, stage, self._layer, ask, now, stand_in)
+        self._works[job] = self._open[job] = work
+        self._served[device] = None
+        effects: list[Effect] = [Send(device, ask), self._progress(work)]
+        if device != self._choice.me:
+            effects.append(SetTimer(now + self._config.poll_s, PollTimer(job)))
+        return effects
+
+    def _inference(self, stage: Stage, slot: int, attempt: int) -> Inference:
+        final = stage is Stage.AGGREGATE
+        sampling = self.prompt.sampling
+        if not final:
+            sampling = replace(sampling, stop=())
+        if self.plan.layers:
+            sampling = replace(sampling, seed=self._seed(sampling, slot, attempt))
+        return Inference(
+            self.prompt.id,
+            self.prompt.conversation,
+            self._answers,
+            self.plan.proposers + 1 if self.plan.layers else 0,
+            sampling,
+            self.plan.layout,
+        )
+
+    def _seed(self, sampling: Sampling, slot: int, attempt: int) -> int:
+        """A seed per job: at temperature 0.7 devices with the same model must not write the same text."""
+        if sampling.seed is None:
+            return self._rng.getrandbits(31)
+        return (sampling.seed * 1_000_003 + self._layer * 8_191 + slot * 131 + attempt) & 0x7FFFFFFF
+
+    def _prepare(self) -> list[Effect]:
+        """Let those who will run a next job of this prompt evaluate what is known of it already."""
+        last = self._layer >= self.plan.layers
+        if self._layer > self.plan.layers:
+            return []
+        nexts = (self.plan.aggregator,) if last else (self.plan.own, *(self._next_peers or ()))
+        inference = Inference(
+            self.prompt.id,
+            self.prompt.conversation,
+            tuple(w.answer for w in self._arrived if w.useful),
+            self.plan.proposers + 1,
+            self.prompt.sampling,
+            self.plan.layout,
+        )
+        return [Send(d, Prepare(inference)) for d in nexts if d in self._served and self._choice.serves(d)]
+
+    # ---- what devices say --------------------------------------------------------------------------
+
+    def on_message(
+        self, sender: DeviceId, message: Queued | Began | Piece | Answer | Undone, now: float
+    ) -> list[Effect]:
+        """A reply about a job; from anybody but the device that was asked it counts for nothing."""
+        work = self._open.get(message.job)
+        if work is None or work.device != sender or self.ended:
+            return []
+        work.heard, work.unanswered = now, 0
+        match message:
+            case Queued(ahead=ahead):
+                if work.state in ("asked", "queued"):
+                    work.state = "queued"
+                    return [self._progress(work, ahead)]
+                return []
+            case Began(queued_s=queued_s):
+                work.queued_s = queued_s
+                if work.state in ("asked", "queued"):
+                    work.state = "began"
+                    return [self._progress(work)]
+                return []
+            case Piece():
+                return self._on_piece(work, message, now)
+            case Answer():
+                return self._on_answer(work, message, now)
+            case Undone():
+                return self._on_undone(work, message, now)
+            case _:
+                assert_never(message)
+
+    def _on_piece(self, work: _Work, piece: Piece, now: float) -> list[Effect]:
+        fresh = piece.text[max(0, work.length - piece.offset) :]
+        if piece.offset > work.length or not fresh:
+            return []
+        if work.length + len(fresh) > self._config.max_characters:
+            bound = f"an answer may have {self._config.max_characters} characters"
+            return [Send(work.device, Cancel(work.id)), *self._fail(work, "remote_protocol", bound, now)]
+        work.text.append(fresh)
+        work.length += len(fresh)
+        work.state = "writing"
+        effects: list[Effect] = [self._progress(work)]
+        if work.stage is Stage.AGGREGATE:
+            if self._first_text is None:
+                self._first_text = now
+            if self.prompt.stream:
+                effects.append(Announce(AnswerText(self.prompt.id, fresh)))
+        return effects
+
+    def _on_answer(self, work: _Work, answer: Answer, now: float) -> list[Effect]:
+        if answer.length > work.length:
+            return [Send(work.device, Poll(work.id, work.length))]
+        if answer.length < work.length:
+            return self._fail(work, "remote_protocol", "the answer's length is less than its text", now)
+        work.queued_s, work.usage, work.truncated = answer.queued_s, answer.usage, answer.truncated
+        if work.stage is Stage.AGGREGATE:
+            self._close(work, Outcome.OK, None)
+            return [self._progress(work), *self._answered(work, now)]
+        self._close(work, Outcome.OK, None if work.text else "the answer is empty")
+        if work.useful:
+            self._arrived.append(work)
+            self._note_answer(work)
+        effects: list[Effect] = [self._progress(work)]
+        step = self._step(now)
+        return effects + (step or self._prepare())
+
+    def _on_undone(self, work: _Work, undone: Undone, now: float) -> list[Effect]:
+        work.queued_s = undone.queued_s
+        if undone.code == "unknown_job" and work.state == "asked":
+            return []  # our question has not arrived yet; the poll timer asks it again
+        outcome = Outcome.REFUSED if undone.outcome is Outcome.REFUSED else Outcome.FAILED
+        return self._fail(work, undone.code, undone.detail, now, outcome)
+
+    def _fail(
+        self, work: _Work, code: str, detail: str, now: float, outcome: Outcome = Outcome.FAILED
+    ) -> list[Effect]:
+        """A job is lost: let another device stand in for it where one is there."""
+        self._close(work, outcome, f"{code}: {detail}")
+        effects: list[Effect] = [self._progress(work)]
+        if work.stage is Stage.AGGREGATE and work.length and self.prompt.stream:
+            return effects + self.fail("answer_cut", f"{self._name(work.device)} broke off: {detail}", now)
+        if code == "too_long" and work.device in (self.plan.own, self.plan.aggregator):
+            return effects + self.fail("too_long", detail, now)
+        stand_in = self._stand_in(work)
+        if stand_in is not None:
+            self._decide(
+                f"{self._name(stand_in)} stands in for {self._name(work.device)} in layer {work.layer}", code
+            )
+            if work.stage is not Stage.AGGREGATE:
+                last = self._rounds[-1]
+                stood = {**last.stood_in, self._name(work.device): self._name(stand_in)}
+                self._rounds[-1] = replace(last, stood_in=stood)
+            else:
+                self._first_text = None
+            asked = work.stands_in_for or work.device
+            return effects + self._ask(work.stage, work.slot, stand_in, now, asked)
+        if work.stage is Stage.AGGREGATE:
+            known = code if code in ("overloaded", "deadline") else "no_device"
+            return effects + self.fail(known, f"no device could aggregate; the last said: {detail}", now)
+        return effects + self._step(now)
+
+    def _stand_in(self, work: _Work) -> DeviceId | None:
+        tried = [w.device for w in self._works.values() if w.layer == work.layer]
+        attempts = sum(1 for w in self._works.values() if w.layer == work.layer and w.slot == work.slot)
+        if attempts > self._config.stand_ins or self.plan.private:
+            return None
+        if work.stage is Stage.AGGREGATE and self.plan.own not in tried and self._choice.serves(self.plan.own):
+            return self.plan.own
+        others = self._choice.others(exclude=tuple(tried), rng=self._rng)
+        return others[0] if others else None
+
+    def _step(self, now: float) -> list[Effect]:
+        """Go on to the next layer when this one is complete, or its quorum is."""
+        if self._layer > self.plan.layers:
+            return []
+        quorum = self.plan.quorum
+        if self._open and not (quorum and len(self._arrived) >= quorum):
+            return []
+        effects: list[Effect] = []
+        for work in list(self._open.values()):
+            self._close(work, Outcome.LATE, None)
+            effects += [Send(work.device, Cancel(work.id)), self._progress(work)]
+        if self._arrived:
+            self._answers = tuple(w.answer for w in self._arrived)
+        else:
+            self._decide(f"layer {self._layer} is left out", "none of its jobs gave an answer")
+        return effects + self._advance(now)
+
+    # ---- time and fate -----------------------------------------------------------------------------
+
+    def on_poll_timer(self, timer: PollTimer, now: float) -> list[Effect]:
+        """A remote job may have been silent for too long."""
+        work = self._open.get(timer.job)
+        if work is None or self.ended:
+            return []
+        due = work.heard + self._config.poll_s * (1 + work.unanswered)
+        if now < due:
+            return [SetTimer(due, timer)]
+        if work.unanswered >= self._config.polls:
+            silent = f"nothing was heard for {now - work.heard:.1f} s"
+            return [Send(work.device, Cancel(work.id)), *self._fail(work, "silent", silent, now)]
+        work.unanswered += 1
+        return [self._ask_after(work), SetTimer(now + self._config.poll_s, timer)]
+
+    def on_stream_lost(self, device: DeviceId, job: JobId, now: float) -> list[Effect]:
+        """A job's stream broke: ask after the job on a new one, a bounded number of times."""
+        work = self._open.get(job)
+        if work is None or work.device != device or self.ended:
+            return []
+        if work.unanswered >= self._config.polls:
+            return self._fail(work, "unreachable", "its stream broke and could not be opened again", now)
+        work.unanswered += 1
+        return [self._ask_after(work)]
+
+    def _ask_after(self, work: _Work) -> Effect:
+        return Send(work.device, work.ask if work.state == "asked" else Poll(work.id, work.length))
+
+    def on_device_gone(self, device: DeviceId, why: str, now: float) -> list[Effect]:
+        """A device is held dead or has left: its jobs are lost."""
+        effects: list[Effect] = []
+        for work in [w for w in self._open.values() if w.device == device]:
+            if not self.ended and work.id in self._open:
+                effects += self._fail(work, "device_gone", why, now)
+        return effects
+
+    def fail(self, code: str, detail: str, now: float) -> list[Effect]:
+        """End the prompt without an answer; cancel everything that runs for it."""
+        if self.ended:
+            return []
+        effects: list[Effect] = []
+        for work in list(self._open.values()):
+            self._close(work, Outcome.CANCELLED, None)
+            effects += [Send(work.device, Cancel(work.id)), self._progress(work)]
+        self.ended = True
+        effects.append(Announce(PromptFailed(self.prompt.id, code, detail, self._provenance(now))))
+        return effects
+
+    def _answered(self, work: _Work, now: float) -> list[Effect]:
+        self.ended = True
+        total = Usage(
+            sum(w.usage.tokens_in for w in self._works.values()),
+            sum(w.usage.tokens_cached for w in self._works.values()),
+            sum(w.usage.tokens_out for w in self._works.values()),
+            sum(w.usage.inference_s for w in self._works.values()),
+            work.usage.first_token_s,
+        )
+        provenance = self._provenance(now)
+        return [Announce(PromptAnswered(self.prompt.id, work.answer, work.truncated, total, provenance))]
+
+    # ---- what is told ------------------------------------------------------------------------------
+
+    def _close(self, work: _Work, outcome: Outcome, error: str | None) -> None:
+        work.outcome, work.error, work.state = outcome, error, outcome.value
+        del self._open[work.id]
+
+    def _decide(self, what: str, why: str) -> None:
+        self._decisions.append(Decision(what, why))
+
+    def _note_answer(self, work: _Work) -> None:
+        last = self._rounds[-1]
+        self._rounds[-1] = replace(last, answered=(*last.answered, self._name(work.device)))
+
+    def _row(self, device: DeviceId) -> DeviceRow:
+        if device not in self._seen:
+            self._seen[device] = self._choice.row(device)
+        return self._seen[device]
+
+    def _name(self, device: DeviceId) -> str:
+        return self._row(device).name
+
+    def _progress(self, work: _Work, ahead: int = 0) -> Effect:
+        row = self._row(work.device)
+        return Announce(
+            JobProgress(
+                self.prompt.id,
+                work.id,
+                work.layer,
+                work.stage,
+                work.device,
+                row.name,
+                row.model,
+                work.state,
+                ahead,
+                work.length,
+            )
+        )
+
+    def _provenance(self, now: float) -> Provenance:
+        first = self._first_text
+        return Provenance(
+            self.prompt.id,
+            self.prompt.plan.mode,
+            self.plan.layers,
+            self.plan.proposers,
+            now - self._accepted,
+            (now if first is None else first) - self._accepted,
+            self._name(self._choice.me),
+            self._choice.rows(),
+            tuple(self._record(w) for w in self._works.values()),
+            tuple(self._rounds),
+            tuple(self._decisions),
+        )
+
+    def _record(self, work: _Work) -> JobRecord:
+        row = self._row(work.device)
+        stands_in = work.stands_in_for
+        return JobRecord(
+            work.layer,
+            work.stage,
+            row.name,
+            row.model,
+            work.outcome or Outcome.CANCELLED,
+            work.queued_s,
+            work.usage.inference_s,
+            work.usage.first_token_s,
+            work.usage.tokens_in,
+            work.usage.tokens_cached,
+            work.usage.tokens_out,
+            None if stands_in is None else self._name(stands_in),
+            work.error,
+        )
+
+
+def jobs_of(provenance: Provenance, outcome: Outcome = Outcome.OK) -> Sequence[JobRecord]:
+    """The jobs of an answer that ended so."""
+    return [job for job in provenance.jobs if job.outcome is outcome]

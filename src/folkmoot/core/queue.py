@@ -1,0 +1,318 @@
+"""A device's queue: first come first served, one job at a time, and what is done while it is empty.
+
+The device serves its own prompts' jobs and its peers' alike; replies go to the origin as messages,
+and the peer loops those to itself back. A finished job's text is kept for a while, so that an origin
+that missed something can ask again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from folkmoot.core.events import (
+    Abort,
+    Chill,
+    Effect,
+    EngineFailed,
+    Finished,
+    ForgetTimer,
+    Generate,
+    Generated,
+    Send,
+    SetTimer,
+    Warm,
+    Warmed,
+)
+from folkmoot.core.ids import DeviceId, JobId, PromptId
+from folkmoot.core.messages import Answer, Ask, Began, Cancel, Inference, Outcome, Piece, Poll, Queued, Undone
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """Bounds of a device's queue.
+
+    `max_waiting` jobs (guess), `tries` of one job on this engine while nothing was written (guess),
+    `keep_s` seconds and `keep_jobs` finished texts for origins that ask again (guess), `warm_prompts`
+    prompts prefilled ahead (one: each holds an engine slot, ENGINES.md trap 4), `cancelled_kept`
+    remembered cancellations (a cancel may overtake its ask).
+    """
+
+    max_waiting: int = 256
+    tries: int = 2
+    keep_s: float = 30.0
+    keep_jobs: int = 64
+    warm_prompts: int = 1
+    cancelled_kept: int = 1024
+
+
+@dataclass(slots=True)
+class _Job:
+    ask: Ask
+    origin: DeviceId
+    arrived: float
+    began: float | None = None
+    queued_s: float = 0.0
+    tries: int = 0
+    text: list[str] = field(default_factory=list)
+    length: int = 0
+    dropped: bool = False
+    end: Answer | Undone | None = None
+
+    def after(self, have: int) -> str:
+        return "".join(self.text)[have:]
+
+
+@dataclass(slots=True)
+class _Warming:
+    inference: Inference
+    asker: DeviceId
+    dirty: bool = True
+
+
+class Queue:
+    """The jobs of one device and its engine's time.
+
+    `service_s` is the smoothed mean of what inferences took here, 0 before the first.
+    """
+
+    def __init__(self, config: QueueConfig, has_engine: bool) -> None:
+        self.config = config
+        self.has_engine = has_engine
+        self.closing = False
+        self.service_s = 0.0
+        self._jobs: dict[JobId, _Job] = {}
+        self._waiting: deque[JobId] = deque()
+        self._current: JobId | None = None
+        self._kept: deque[JobId] = deque()
+        self._cancelled: dict[JobId, None] = {}
+        self._warming: dict[PromptId, _Warming] = {}
+        self._step: Inference | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Jobs waiting, not counting the one in service (the paper's queue size)."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> int:
+        """Jobs in service: 0 or 1."""
+        return 0 if self._current is None else 1
+
+    # ---- what origins say --------------------------------------------------------------------------
+
+    def on_ask(self, origin: DeviceId, ask: Ask, now: float) -> list[Effect]:
+        """Put a job into the queue; a job that is already known only says again where it stands."""
+        if ask.job in self._cancelled:
+            return []
+        if ask.job in self._jobs:
+            return self.on_poll(origin, Poll(ask.job, 0))
+        refusal = self._refusal(ask)
+        if refusal is not None:
+            return [Send(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
+        ahead = self.waiting + self.busy
+        self._jobs[ask.job] = _Job(ask, origin, now)
+        self._waiting.append(ask.job)
+        return [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
+
+    def _refusal(self, ask: Ask) -> tuple[str, str] | None:
+        if not self.has_engine:
+            return "no_engine", "this device has no model"
+        if self.closing:
+            return "leaving", "this device is shutting down"
+        if self.waiting >= self.config.max_waiting:
+            return "overloaded", f"{self.waiting} jobs are waiting, the bound is {self.config.max_waiting}"
+        return None
+
+    def on_cancel(self, origin: DeviceId, cancel: Cancel, now: float) -> list[Effect]:
+        """Drop a job of this origin, also one that has not arrived yet."""
+        job = self._jobs.get(cancel.job)
+        if job is None:
+            self._cancelled[cancel.job] = None
+            if len(self._cancelled) > self.config.cancelled_kept:
+                del self._cancelled[next(iter(self._cancelled))]
+            return []
+        if job.origin != origin or job.dropped:
+            return []
+        return self._drop(cancel.job, now)
+
+    def _drop(self, job_id: JobId, now: float) -> list[Effect]:
+        job = self._jobs[job_id]
+        if job_id == self._current:
+            job.dropped = True
+            return [Abort(job_id)]
+        if job.end is None:
+            self._waiting.remove(job_id)
+            del self._jobs[job_id]
+            return self._next(now)
+        return []
+
+    def on_poll(self, origin: DeviceId, poll: Poll) -> list[Effect]:
+        """Say again where a job of this origin stands, from character `have` on."""
+        job = self._jobs.get(poll.job)
+        if job is None or job.origin != origin or job.dropped:
+            return [Send(origin, Undone(poll.job, Outcome.FAILED, "unknown_job", "no such job here"))]
+        effects: list[Effect] = []
+        if job.began is None and job.end is None:
+            return [Send(origin, Queued(poll.job, self._waiting.index(poll.job) + self.busy))]
+        if job.began is not None:
+            effects.append(Send(origin, Began(poll.job, job.queued_s)))
+        missing = job.after(poll.have)
+        if missing:
+            effects.append(Send(origin, Piece(poll.job, poll.have, missing)))
+        if job.end is not None:
+            effects.append(Send(origin, job.end))
+        return effects
+
+    def on_origin_gone(self, origin: DeviceId, now: float) -> list[Effect]:
+        """An origin is dead: nobody waits for its jobs."""
+        effects: list[Effect] = []
+        for job_id in [j for j, job in self._jobs.items() if job.origin == origin and not job.dropped]:
+            effects += self._drop(job_id, now)
+        for prompt in [p for p, warming in self._warming.items() if warming.asker == origin]:
+            effects += self.cool(prompt)
+        return effects
+
+    # ---- what the engine says ----------------------------------------------------------------------
+
+    def on_generated(self, event: Generated) -> list[Effect]:
+        """Pass the next words on."""
+        job = self._jobs.get(event.job)
+        if job is None or event.job != self._current or job.dropped or not event.text:
+            return []
+        offset = job.length
+        job.text.append(event.text)
+        job.length += len(event.text)
+        return [Send(job.origin, Piece(event.job, offset, event.text))]
+
+    def on_finished(self, event: Finished, now: float) -> list[Effect]:
+        """The engine is free; the answer is whole."""
+        job = self._take_current(event.job)
+        if job is None:
+            return []
+        spent = event.usage.inference_s
+        self.service_s = spent if not self.service_s else 0.8 * self.service_s + 0.2 * spent
+        if job.dropped:
+            del self._jobs[event.job]
+            return self._next(now)
+        end = Answer(event.job, job.length, job.queued_s, event.usage, event.truncated)
+        return [*self._end(event.job, job, end, now), *self._next(now)]
+
+    def on_engine_failed(self, event: EngineFailed, now: float) -> list[Effect]:
+        """The engine gave the job up: repeat it while nothing was written, else say so to its origin."""
+        job = self._take_current(event.job)
+        if job is None:
+            return []
+        if job.dropped:
+            del self._jobs[event.job]
+            return self._next(now)
+        job.tries += 1
+        again = event.code in ("engine_failed", "engine_unreachable") and not job.length
+        if again and job.tries < self.config.tries:
+            job.began = None
+            self._waiting.appendleft(event.job)
+            return self._next(now)
+        outcome = Outcome.REFUSED if event.code == "too_long" else Outcome.FAILED
+        end = Undone(event.job, outcome, event.code, event.detail, job.queued_s)
+        return [*self._end(event.job, job, end, now), *self._next(now)]
+
+    def _take_current(self, job_id: JobId) -> _Job | None:
+        if job_id != self._current:
+            return None
+        self._current = None
+        return self._jobs[job_id]
+
+    def _end(self, job_id: JobId, job: _Job, end: Answer | Undone, now: float) -> list[Effect]:
+        job.end = end
+        self._kept.append(job_id)
+        while len(self._kept) > self.config.keep_jobs:
+            self._jobs.pop(self._kept.popleft(), None)
+        return [Send(job.origin, end), SetTimer(now + self.config.keep_s, ForgetTimer(job_id))]
+
+    def on_forget(self, timer: ForgetTimer) -> None:
+        """A finished job's text has been kept long enough."""
+        job = self._jobs.get(timer.job)
+        if job is not None and job.end is not None:
+            del self._jobs[timer.job]
+            self._kept.remove(timer.job)
+
+    # ---- prefill -----------------------------------------------------------------------------------
+
+    def warm(self, asker: DeviceId, inference: Inference) -> list[Effect]:
+        """Evaluate this inference's open prefix whenever the engine has nothing else to do."""
+        known = self._warming.get(inference.prompt)
+        if known is not None:
+            if known.asker != asker or len(inference.answers) < len(known.inference.answers):
+                return []
+            known.inference, known.dirty = inference, True
+        elif self.has_engine and not self.closing and len(self._warming) < self.config.warm_prompts:
+            self._warming[inference.prompt] = _Warming(inference, asker)
+        return self._warm_step()
+
+    def cool(self, prompt: PromptId) -> list[Effect]:
+        """Prefill nothing more of this prompt."""
+        self._warming.pop(prompt, None)
+        return [Chill(prompt)] if self._step is not None and self._step.prompt == prompt else []
+
+    def on_warmed(self, event: Warmed, now: float) -> list[Effect]:
+        """A prefill step is over."""
+        if self._step is None or event.prompt != self._step.prompt:
+            return []
+        warming = self._warming.get(event.prompt)
+        if warming is not None and warming.inference is self._step and event.evaluated >= event.total:
+            warming.dirty = False
+        self._step = None
+        return self._next(now)
+
+    def _warm_step(self) -> list[Effect]:
+        if self._current is not None or self._waiting or self._step is not None:
+            return []
+        for warming in self._warming.values():
+            if warming.dirty:
+                self._step = warming.inference
+                return [Warm(warming.inference)]
+        return []
+
+    # ---- the discipline ----------------------------------------------------------------------------
+
+    def _next(self, now: float) -> list[Effect]:
+        if self._current is not None:
+            return []
+        if not self._waiting:
+            return self._warm_step()
+        effects: list[Effect] = []
+        if self._step is not None:
+            effects.append(Chill(self._step.prompt))
+        job_id = self._waiting.popleft()
+        job = self._jobs[job_id]
+        self._current = job_id
+        job.began, job.queued_s = now, now - job.arrived
+        warming = self._warming.get(job.ask.prompt)
+        if warming is not None and job.ask.inference.answers:
+            del self._warming[job.ask.prompt]
+        return [*effects, Generate(job_id, job.ask.inference), Send(job.origin, Began(job_id, job.queued_s))]
+
+    def hand_back(self, me: DeviceId) -> list[Effect]:
+        """Shutting down: give every waiting job of another origin back; take none any more."""
+        self.closing = True
+        effects: list[Effect] = []
+        for job_id in [j for j in self._waiting if self._jobs[j].origin != me]:
+            self._waiting.remove(job_id)
+            origin = self._jobs.pop(job_id).origin
+            effects.append(
+                Send(origin, Undone(job_id, Outcome.REFUSED, "leaving", "this device is shutting down"))
+            )
+        for prompt in list(self._warming):
+            effects += self.cool(prompt)
+        return effects
+
+    def stop(self) -> list[Effect]:
+        """Stop at once: the job in service is given up too."""
+        self.closing = True
+        effects: list[Effect] = []
+        if self._current is not None and not self._jobs[self._current].dropped:
+            job = self._jobs[self._current]
+            job.dropped = True
+            gone = Undone(self._current, Outcome.FAILED, "leaving", "this device is shutting down")
+            effects += [Abort(self._current), Send(job.origin, gone)]
+        return effects
