@@ -1,0 +1,64 @@
+"""How much of anything a peer may send. Whatever lies outside is refused before an object is made of it.
+
+Keys are `Class.field`. A field that is not named gets the default of its kind. The numbers are generous
+guesses, unless a comment says otherwise: they bound memory and keep arithmetic safe, they shape nothing.
+"""
+
+from __future__ import annotations
+
+DATAGRAM_BYTES = 1_200
+"""A datagram with all its fields. QUIC over Ethernet carries 1,414."""
+FRAME_BYTES = 4 << 20
+"""One message on a stream."""
+
+TEXT = 256
+"""Characters of a text that is not named below."""
+ITEMS = 64
+"""Length of a tuple that is not named below."""
+WHOLE = (0, 2**53 - 1)
+"""Range of an int that is not named below: what every JSON reader can hold exactly."""
+REAL = (0.0, 1e9)
+"""Range of a float that is not named below (most are seconds); never infinite, never NaN."""
+
+TEXTS = {
+    "Card.address": 512,
+    "Card.model": 128,
+    "Card.name": 64,
+    "Inference.answers": 1 << 20,
+    "Piece.text": 1 << 20,
+    "Turn.content": 1 << 20,
+    "Turn.role": 32,
+    "Undone.code": 64,
+    "Undone.detail": 2_000,
+}
+"""Characters, of each text where the field is a tuple of texts."""
+
+LENGTHS = {
+    "Heartbeat.hot": 64,
+    "Heartbeat.rumours": 64,
+    "Inference.answers": 64,
+    "Inference.conversation": 1_000,
+    "News.members": 64,
+    "News.rumours": 64,
+    "Sampling.stop": 16,
+    "Sync.claims": 2_000,
+    "SyncReply.members": 2_000,
+    "SyncReply.wants": 2_000,
+}
+"""Items of a tuple."""
+
+NUMBERS: dict[str, tuple[float, float]] = {
+    "Ask.hops": (0, 16),
+    "Ask.layer": (0, 1_000),
+    "Card.context_tokens": (0, 2**31 - 1),
+    "Card.skill": (-1e9, 1e9),
+    "Heartbeat.view": (0, 2**64 - 1),
+    "Hot.tag": (0, 2**64 - 1),
+    "Inference.expected": (0, 1_000),
+    "Rumour.card": (0, 2**32 - 1),
+    "Sampling.max_tokens": (1, 131_072),
+    "Sampling.seed": (-(2**63), 2**63 - 1),
+    "Sampling.temperature": (0.0, 2.0),
+    "Sampling.top_p": (0.0, 1.0),
+}
+"""Smallest and largest value, both allowed."""
