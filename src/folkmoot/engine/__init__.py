@@ -1,0 +1,1 @@
+"""Engines: every model runtime behind one protocol."""
