@@ -1,0 +1,106 @@
+"""How a newcomer becomes a member: the two sides of redeeming an invitation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+
+import iroh
+
+from folkmoot.core.ids import DeviceId
+from folkmoot.errors import AdmissionError, FolkmootError
+from folkmoot.node import handshake
+from folkmoot.node.admission import (
+    SECRET_BYTES,
+    Certificate,
+    Invitation,
+    device_of,
+    verify,
+    write_invitation,
+)
+from folkmoot.node.identity import Identity, Membership
+from folkmoot.node.invitations import expiry
+
+log = logging.getLogger(__name__)
+
+
+class Door:
+    """Gives out invitations and honours them."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._turn = asyncio.Lock()
+
+    async def invite(self, address: str, *, uses: int, ttl_s: float, delegate: bool, now: float) -> str:
+        """A fresh invitation to `address`, this device's own. Raises AdmissionError, NodeError on a full disk."""
+        identity = self._identity
+        membership = identity.membership
+        if membership is None or not identity.may_invite:
+            raise AdmissionError("this device may not invite; ask the founder for `invite --delegate`")
+        if delegate and not identity.founder:
+            raise AdmissionError("only the founder may pass on the right to invite")
+        secret, expires_at = secrets.token_bytes(SECRET_BYTES), expiry(now, ttl_s)
+        async with self._turn:
+            await asyncio.to_thread(
+                identity.invitations.add,
+                secret,
+                uses=uses,
+                expires_at=expires_at,
+                delegate=delegate,
+                now=now,
+            )
+        return write_invitation(identity.key, address, membership.moot, secret, expires_at)
+
+    async def admit(
+        self, connection: iroh.Connection, contacts: Iterable[tuple[DeviceId, str]], now: float
+    ) -> DeviceId | None:
+        """Answer a newcomer who shows a secret; its device where it is a member now.
+
+        Raises iroh's error where the connection is lost; may wait for ever, so set a time limit.
+        """
+        newcomer = device_of(connection.remote_id().to_bytes())
+        stream = await connection.accept_bi()
+        secret = await stream.recv().read_to_end(SECRET_BYTES)
+        try:
+            certificate = await self._redeem(secret, newcomer, now)
+        except FolkmootError as error:
+            log.info("%s was not admitted: %s", newcomer[:8], error)
+            reason = str(error) if isinstance(error, AdmissionError) else "the inviter cannot record it now"
+            await handshake.send(stream.send(), handshake.Refusal(reason[:200]))
+            await connection.closed()
+            return None
+        membership = self._identity.membership
+        name = membership.name if membership else ""
+        known = tuple(contacts)[: handshake.MAX_CONTACTS]
+        await handshake.send(stream.send(), handshake.Welcome(certificate.to_bytes(), name, known))
+        # Closing from here could overtake the answer: the newcomer closes when it has read it.
+        await connection.closed()
+        return newcomer
+
+    async def _redeem(self, secret: bytes, newcomer: DeviceId, now: float) -> Certificate:
+        identity = self._identity
+        async with self._turn:
+            entry = await asyncio.to_thread(identity.invitations.redeem, secret, newcomer, now)
+        return identity.certify(newcomer, may_invite=entry.delegate, now=now)
+
+
+async def ask_for_entry(connection: iroh.Connection, invitation: Invitation) -> handshake.Welcome:
+    """Show the secret to its inviter. Raises AdmissionError, RemoteProtocolError, iroh's error."""
+    stream = await connection.open_bi()
+    sender = stream.send()
+    await sender.write_all(invitation.secret)
+    await sender.finish()
+    match await handshake.receive_verdict(stream.recv()):
+        case handshake.Refusal(reason):
+            raise AdmissionError(f"the inviter refuses: {reason}")
+        case handshake.Welcome() as welcome:
+            return welcome
+
+
+def membership_from(welcome: handshake.Welcome, invitation: Invitation, device: DeviceId) -> Membership:
+    """The membership that the inviter granted. Raises AdmissionError where it is not genuine."""
+    certificate = Certificate.from_bytes(welcome.certificate)
+    verify(certificate, invitation.moot, device)
+    return Membership(invitation.moot, welcome.name, certificate)
