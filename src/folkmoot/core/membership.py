@@ -1,0 +1,741 @@
+"""Who is in the moot and who lives: watcher rings, pooled silence, flooded deaths. No server.
+
+Neighbours on the hash rings send each other heartbeats. Who misses one's heartbeats for S seconds asks its
+other watchers; they pool when it was last heard, and after D seconds of silence towards all of them it is
+held dead, which floods to everybody. Death is revocable: whoever is held dead and speaks is told so and
+announces itself under a higher incarnation. What a device knows otherwise (who is suspect, how long the
+queues are) rides on the heartbeats; neighbours whose lists differ for long compare them.
+
+Source of the design and its figures: docs/explanation/membership.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from random import Random
+
+from folkmoot.core.events import Announce, Disconnect, Effect, GossipTimer, MemberChanged, Send, SetTimer
+from folkmoot.core.gossip import (
+    DATAGRAM_BYTES,
+    HOT_BYTES,
+    MAX_AGE_MS,
+    MAX_ROWS,
+    MAX_RUMOURS,
+    RUMOUR_BYTES,
+    STREAM_BYTES,
+    Card,
+    GossipMessage,
+    Heard,
+    Heartbeat,
+    Hot,
+    Member,
+    News,
+    Probe,
+    Pulse,
+    Rumour,
+    Silence,
+    Standing,
+    Sync,
+    SyncReply,
+    checksum,
+    pack,
+    row_bytes,
+    rumour_of,
+    trimmed,
+    well_formed,
+)
+from folkmoot.core.ids import DeviceId
+from folkmoot.core.rings import Rings
+from folkmoot.core.roster import Roster, beats, hot_of
+from folkmoot.errors import ConfigError
+
+TICK = GossipTimer("tick")
+FLUSH = GossipTimer("flush")
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipConfig:
+    """Times in seconds. "M" = the design's table of defaults, "measured" = docs/explanation/membership.md."""
+
+    beat_s: float = 0.5  # T; M
+    silence_s: float = 2.0  # S; M used 1.5 and found it too short for stalls of 1 s
+    death_s: float = 4.2  # D; M used 3.7; measured: leaves 0.8 s for slow witnesses and the flood
+    witnesses: int = 4  # H; M, where it is kept for one-sided faults only
+    rings: int = 4  # R; M
+    flush_s: float = 0.05  # G; M
+    transit_s: float = 0.15  # two tellings of one moment differ by less: several delays of 20 ms
+    veto_s: float = 1.0  # who heard a device so lately does not believe in its death; guess
+    dispute_s: float = 2.0  # how long a device may take to contradict a death told by comparison; guess
+    heal_s: tuple[float, float] = (15.0, 25.0)  # M: one known-dead member is tried so often
+    knock_s: tuple[float, float] = (0.5, 15.0)  # first and longest wait between tries when alone; guess
+    sync_s: float = 1.0  # M: at most one comparison so often
+    forget_s: float = 86_400.0  # a dead row is kept for a day, so that its address can be tried; guess
+    max_dead: int = 1_024  # guess
+    max_members: int = 8_192  # twice the largest moot that M simulated
+    max_contacts: int = 256  # guess
+    rumours_per_beat: int = 6  # with the next one: a full heartbeat stays below 1,200 bytes
+    hot_per_beat: int = 20
+
+    def validate(self) -> None:
+        """Raises ConfigError where the values contradict each other."""
+        if not 0.0 < self.beat_s < self.silence_s:
+            raise ConfigError(f"beat_s = {self.beat_s} must lie between 0 and silence_s = {self.silence_s}")
+        if self.death_s < self.silence_s + 2 * self.beat_s:
+            raise ConfigError(
+                f"death_s = {self.death_s} leaves the watchers no time to ask each other: "
+                f"give at least silence_s + 2 beat_s = {self.silence_s + 2 * self.beat_s}"
+            )
+        if self.rings < 1 or not 1 <= self.witnesses <= 2 * self.rings:
+            raise ConfigError(f"witnesses = {self.witnesses} must lie in 1..{2 * self.rings} (two a ring)")
+        if self.rumours_per_beat * RUMOUR_BYTES + self.hot_per_beat * HOT_BYTES > DATAGRAM_BYTES:
+            raise ConfigError(
+                f"rumours_per_beat = {self.rumours_per_beat} and hot_per_beat = {self.hot_per_beat} "
+                f"do not fit into a datagram of {DATAGRAM_BYTES} bytes"
+            )
+
+
+class Way(Enum):
+    """How a claim came in, which decides how far it is believed."""
+
+    OWN = "own"
+    FLOOD = "flood"
+    BEAT = "beat"
+    COMPARED = "compared"
+
+
+@dataclass(slots=True)
+class Watch:
+    """A neighbour that this device watches. All times are this device's clock.
+
+    `heard` is when a message of it was handled, `floor` the earliest moment at which that message may have
+    arrived: they differ after a stall of ours. Judged is by the later one, reported the earlier one:
+    a slow watcher must not make a dead device look younger to all (MEMBERSHIP.md section 6).
+    """
+
+    since: float
+    pooled: float
+    heard: float = float("-inf")
+    floor: float = float("-inf")
+    probed: float = float("-inf")
+    differs: float | None = None
+    rumour_cursor: int = 0
+    hot_cursor: int = 0
+
+
+@dataclass(slots=True)
+class Case:
+    """A watched device that somebody does not hear: who reported it when, when that was contradicted."""
+
+    reports: dict[DeviceId, float] = field(default_factory=dict)
+    contradicted: float = float("-inf")
+    report_at: float = float("-inf")
+
+
+class Log:
+    """Devices whose row or pulse changed, latest last; what is newer than a neighbour's cursor is news to it."""
+
+    def __init__(self, limit: int) -> None:
+        self.seq = 0
+        self._limit = limit
+        self._entries: dict[DeviceId, tuple[int, DeviceId | None]] = {}
+
+    def add(self, device: DeviceId, source: DeviceId | None) -> None:
+        """Note a change that `source` told us (None: our own finding)."""
+        self.seq += 1
+        self._entries.pop(device, None)
+        self._entries[device] = (self.seq, source)
+        if len(self._entries) > self._limit:
+            del self._entries[next(iter(self._entries))]
+
+    def after(self, cursor: int, reader: DeviceId, limit: int) -> list[tuple[int, DeviceId]]:
+        """(sequence, device) of changes after the cursor, latest first, without what the reader told us."""
+        found: list[tuple[int, DeviceId]] = []
+        for device in reversed(self._entries):
+            seq, source = self._entries[device]
+            if seq <= cursor or len(found) == limit:
+                break
+            if source != reader and device != reader:
+                found.append((seq, device))
+        return found
+
+
+class Membership:
+    """The protocol as a state machine: messages and timers in, effects out. Times are seconds."""
+
+    def __init__(
+        self, me: DeviceId, card: Card, incarnation: int, config: MembershipConfig, rng: Random
+    ) -> None:
+        config.validate()
+        self.ignored = 0
+        """Messages and claims that were out of bounds."""
+        self._me = me
+        self._config = config
+        self._rng = rng
+        self._roster = Roster(me, trimmed(card), incarnation)
+        self._rings = Rings(config.rings)
+        self._rings.add(me)
+        self._out: list[Effect] = []
+        self._neighbours: tuple[DeviceId, ...] = ()
+        self._stale = True
+        self._watches: dict[DeviceId, Watch] = {}
+        self._cases: dict[DeviceId, Case] = {}
+        self._contacts: dict[DeviceId, str] = {}
+        self._died: dict[DeviceId, float] = {}
+        self._disputes: dict[DeviceId, tuple[Member, float]] = {}
+        self._eager: dict[DeviceId, tuple[bool, list[DeviceId]]] = {}
+        self._rumours = Log(512)
+        self._hot = Log(config.max_members)
+        self._pulses = incarnation << 20
+        self._plain = Heartbeat(incarnation, self._roster.view)
+        self._turn = 0
+        self._started = False
+        self._gone = False
+        self._tick_due = 0.0
+        self._tick_at = 0.0
+        self._hold_until = 0.0
+        self._ask_at = float("-inf")
+        self._knock_at = 0.0
+        self._knock_wait = config.knock_s[0]
+        self._knocks = 0
+
+    # ---- the door ----------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> dict[DeviceId, Member]:
+        """All rows, this device's own and the dead included. Read only."""
+        return self._roster.members
+
+    def live(self) -> list[Member]:
+        """Alive and suspect others, in order of arrival."""
+        return self._roster.live()
+
+    def address_of(self, device: DeviceId) -> str | None:
+        """Where to dial a device; None if nobody has told."""
+        row = self.members.get(device)
+        if row is not None and row.card.address:
+            return row.card.address
+        return self._contacts.get(device)
+
+    def start(self, contacts: Sequence[tuple[DeviceId, str]], now: float) -> list[Effect]:
+        """Begin, or learn further contacts (remembered, invited, discovered)."""
+        for device, address in contacts:
+            if device != self._me and len(self._contacts) < self._config.max_contacts:
+                self._contacts[device] = address
+        if not self._started:
+            self._started = True
+            self._tick_at = now
+            self._tick_due = now + self._rng.random() * self._config.beat_s
+            self._out.append(SetTimer(self._tick_due, TICK))
+        self._knock_wait = self._config.knock_s[0]
+        self._knock(now)
+        return self._taken()
+
+    def on_message(self, sender: DeviceId, message: GossipMessage, now: float) -> list[Effect]:
+        """A message whose sender the transport has proven. Out of bounds means ignored, never raised."""
+        if self._gone or sender == self._me:
+            return []
+        if not well_formed(message):
+            self.ignored += 1
+            return []
+        watch = self._watches.get(sender)
+        if watch is not None:
+            self._hear(sender, watch, now)
+        match message:
+            case Heartbeat():
+                self._on_heartbeat(sender, message, watch, now)
+            case Silence():
+                self._on_silence(sender, message, now)
+            case Heard():
+                self._on_heard(sender, message, now)
+            case Probe():
+                self._out.append(Send(sender, self._heartbeat()))
+            case News():
+                self._take_in(sender, message.rumours, message.members, Way.FLOOD, now)
+            case Sync():
+                self._on_sync(sender, message, now)
+            case SyncReply():
+                self._take_in(sender, (), message.members, Way.COMPARED, now)
+                self._send_rows(
+                    sender, [row for row in map(self.members.get, message.wants) if row is not None]
+                )
+        self._correct(sender, message, now)
+        return self._taken()
+
+    def on_timer(self, timer: GossipTimer, now: float) -> list[Effect]:
+        """A timer that this object set; stale ones are harmless."""
+        if self._gone or not self._started:
+            return []
+        if timer.kind == FLUSH.kind:
+            self._flush(now)
+        elif now >= self._tick_due:
+            self._tick(now)
+        return self._taken()
+
+    def on_link_lost(self, device: DeviceId, now: float) -> list[Effect]:
+        """A broken connection is a reason to ask, no verdict."""
+        watch = self._watches.get(device)
+        if watch is not None and not self._gone and now - watch.probed >= self._config.beat_s:
+            watch.probed = now
+            self._out.append(Send(device, Probe()))
+        return self._taken()
+
+    def set_card(self, card: Card, now: float) -> list[Effect]:
+        """This device's own card changed: told to everybody, under a higher incarnation."""
+        mine, card = self.members[self._me], trimmed(card)
+        if card != mine.card and not self._gone and self._roster.outbid(mine.incarnation, card) is not None:
+            self._out.append(Announce(MemberChanged(self.members[self._me])))
+            self._flood(self._me, None, True, now)
+        return self._taken()
+
+    def set_pulse(self, pulse: Pulse, now: float) -> list[Effect]:
+        """This device's own hot state: rides on the next heartbeats. The version is drawn here."""
+        self._pulses += 1
+        ours = Pulse(
+            self._pulses,
+            min(max(pulse.queue, 0), 2**31 - 1),
+            min(max(pulse.busy, 0), 2**31 - 1),
+            min(max(pulse.buffer, 0), 2**31 - 1),
+            min(max(pulse.service_s, 0.0), 999_999.0),
+        )
+        self._roster.put(replace(self.members[self._me], pulse=ours))
+        self._hot.add(self._me, None)
+        return self._taken()
+
+    def leave(self, now: float) -> list[Effect]:
+        """Go, and tell the neighbours so: LEFT, not DEAD. Nothing is answered afterwards."""
+        if not self._gone:
+            self._roster.put(replace(self.members[self._me], standing=Standing.LEFT))
+            self._refresh(now)
+            news = News((rumour_of(self.members[self._me]),))
+            self._out.extend(Send(neighbour, news) for neighbour in self._neighbours)
+            self._gone = True
+        return self._taken()
+
+    def _taken(self) -> list[Effect]:
+        out, self._out = self._out, []
+        return out
+
+    # ---- heartbeats --------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        self._refresh(now)
+        config = self._config
+        spacing = config.beat_s / max(1, len(self._neighbours))
+        gap, late = now - self._tick_at, now - self._tick_due
+        if gap > 2 * spacing + 0.4:
+            # We were stalled. What we have not heard since may be our own fault: no verdicts for a while.
+            self._hold_until = now + config.beat_s
+            if gap >= config.silence_s:
+                for watch in self._watches.values():
+                    watch.since = now
+        for _ in range(min(len(self._neighbours), 1 + int(late / spacing))):
+            self._turn = (self._turn + 1) % len(self._neighbours)
+            self._beat(self._neighbours[self._turn], now)
+        if self._cases and now >= self._hold_until:
+            for device in list(self._cases):
+                self._judge(device, now)
+        if self._disputes:
+            self._settle(now)
+        if now >= self._knock_at:
+            self._knock(now)
+        self._forget(now)
+        self._tick_at = now
+        self._tick_due = now + spacing if late > spacing else self._tick_due + spacing
+        self._out.append(SetTimer(self._tick_due, TICK))
+
+    def _beat(self, neighbour: DeviceId, now: float) -> None:
+        """Send one heartbeat, and see to whoever gets it."""
+        watch, config = self._watches[neighbour], self._config
+        rumours: tuple[Rumour, ...] = ()
+        hot: tuple[Hot, ...] = ()
+        if watch.rumour_cursor < self._rumours.seq:
+            # Oldest first, since each must arrive; pulses newest first, since the next one replaces them.
+            news = self._rumours.after(watch.rumour_cursor, neighbour, MAX_ROWS)[::-1]
+            told = news[: config.rumours_per_beat]
+            rumours = tuple(rumour_of(self.members[device]) for _, device in told if device in self.members)
+            watch.rumour_cursor = told[-1][0] if len(told) < len(news) else self._rumours.seq
+        if watch.hot_cursor < self._hot.seq:
+            fresh = self._hot.after(watch.hot_cursor, neighbour, config.hot_per_beat)
+            hot = tuple(hot_of(self.members[device]) for _, device in fresh if device in self.members)
+            watch.hot_cursor = self._hot.seq
+        message = self._heartbeat()
+        if rumours or hot:
+            message = Heartbeat(message.incarnation, message.view, rumours, hot)
+        self._out.append(Send(neighbour, message))
+        if now - max(watch.heard, watch.since) >= config.silence_s and neighbour not in self._cases:
+            self._cases[neighbour] = Case()
+        if watch.differs is not None and now - watch.differs > 2 * config.beat_s + 1.0:
+            watch.differs = now
+            self._ask(neighbour, now)
+
+    def _heartbeat(self) -> Heartbeat:
+        incarnation, view = self.members[self._me].incarnation, self._roster.view
+        if self._plain.incarnation != incarnation or self._plain.view != view:
+            self._plain = Heartbeat(incarnation, view)
+        return self._plain
+
+    def _on_heartbeat(self, sender: DeviceId, message: Heartbeat, watch: Watch | None, now: float) -> None:
+        if message.rumours:
+            self._take_in(sender, message.rumours, (), Way.BEAT, now)
+        for hot in message.hot:
+            device = self._roster.beat(hot)
+            if device is not None:
+                self._hot.add(device, sender)
+        if watch is not None:
+            if message.view == self._roster.view:
+                watch.differs = None
+            elif watch.differs is None:
+                watch.differs = now
+
+    def _hear(self, sender: DeviceId, watch: Watch, now: float) -> None:
+        watch.heard = watch.pooled = now
+        # With our tick overdue, this may have lain in the queue since the tick before.
+        watch.floor = self._tick_at if now - self._tick_due > self._config.transit_s else now
+        case = self._cases.pop(sender, None)
+        if case is not None:
+            self._out.extend(
+                Send(reporter, Heard(sender, self._age_ms(watch, now))) for reporter in case.reports
+            )
+
+    def _correct(self, sender: DeviceId, message: GossipMessage, now: float) -> None:
+        """Tell a sender that we hold dead, suspect or at another incarnation; ask whom we do not know."""
+        row = self.members.get(sender)
+        if row is None:
+            self._ask(sender, now)
+        elif isinstance(message, Heartbeat):
+            if message.incarnation > row.incarnation:
+                self._ask(sender, now)
+            elif message.incarnation < row.incarnation or row.standing != Standing.ALIVE:
+                self._out.append(Send(sender, News((rumour_of(row),))))
+        elif row.standing > Standing.SUSPECT:
+            self._out.append(Send(sender, News((rumour_of(row),))))
+
+    # ---- silence, and the verdict ------------------------------------------------------------------
+
+    def _age_ms(self, watch: Watch, now: float) -> int:
+        return int(min(max(now - watch.floor, 0.0) * 1_000, MAX_AGE_MS))
+
+    def _fold(self, watch: Watch, age_ms: int, now: float) -> None:
+        """Pool somebody else's telling; one that differs by no more than the way here is the same moment."""
+        if now - age_ms / 1_000 > watch.pooled + self._config.transit_s:
+            watch.pooled = now - age_ms / 1_000
+
+    def _on_silence(self, sender: DeviceId, message: Silence, now: float) -> None:
+        if message.device == self._me:
+            self._out.append(Send(sender, self._heartbeat()))
+            return
+        row = self.members.get(message.device)
+        if row is not None and row.standing > Standing.SUSPECT:
+            self._out.append(Send(sender, News((rumour_of(row),))))
+        watch = self._watches.get(message.device)
+        if watch is None:
+            return
+        self._fold(watch, message.age_ms, now)
+        ours = self._age_ms(watch, now)
+        if ours / 1_000 < min(self._config.silence_s, message.age_ms / 1_000 - self._config.transit_s):
+            self._out.append(Send(sender, Heard(message.device, ours)))
+        elif sender in self._rings.neighbours(message.device):
+            self._cases.setdefault(message.device, Case()).reports[sender] = now
+
+    def _on_heard(self, sender: DeviceId, message: Heard, now: float) -> None:
+        watch, case = self._watches.get(message.device), self._cases.get(message.device)
+        if watch is not None:
+            self._fold(watch, message.age_ms, now)
+        if case is not None:
+            case.reports.pop(sender, None)
+            case.contradicted = now
+
+    def _judge(self, device: DeviceId, now: float) -> None:
+        """Report a silence, suspect, declare dead; or close the case."""
+        config, watch, case = self._config, self._watches[device], self._cases[device]
+        watchers = self._rings.neighbours(device)
+        silent = now - max(watch.heard, watch.since) >= config.silence_s
+        recent = now - 3 * config.beat_s
+        count = sum(1 for watcher in watchers if case.reports.get(watcher, recent) > recent) + silent
+        if not count:
+            del self._cases[device]
+            return
+        if silent and now >= case.report_at:
+            # While others hear it, the fault is between it and us: ask less often.
+            heard_elsewhere = now - case.contradicted < config.silence_s
+            case.report_at = now + config.beat_s * (4 if heard_elsewhere else 1)
+            report = Silence(device, self._age_ms(watch, now))
+            self._out.append(Send(device, Probe()))
+            self._out.extend(Send(watcher, report) for watcher in watchers if watcher != self._me)
+        age = now - max(watch.pooled, watch.since)
+        quiet = now - case.contradicted
+        if (
+            (age >= config.death_s and count >= min(config.witnesses, len(watchers)))
+            or (age >= config.death_s + 1.0 and count >= 2 and quiet >= 1.5)
+            or (age >= config.death_s + 3.0 and quiet >= 2.5)
+        ):
+            self._apply(replace(self.members[device], standing=Standing.DEAD), None, Way.OWN, now)
+        elif age >= config.silence_s and count >= min(2, len(watchers)):
+            row = self.members[device]
+            if row.standing == Standing.ALIVE:
+                self._apply(replace(row, standing=Standing.SUSPECT), None, Way.OWN, now)
+
+    # ---- claims ------------------------------------------------------------------------------------
+
+    def _take_in(
+        self, sender: DeviceId, rumours: Iterable[Rumour], rows: Iterable[Member], way: Way, now: float
+    ) -> None:
+        for row in rows:
+            self._apply(row, sender, way, now)
+        for rumour in rumours:
+            known = self.members.get(rumour.device)
+            if known is None or (rumour.standing <= Standing.SUSPECT and checksum(known.card) != rumour.card):
+                # The row itself is missing here: a live one is worth asking for.
+                if rumour.standing <= Standing.SUSPECT and (
+                    known is None or beats(rumour.incarnation, rumour.standing, known)
+                ):
+                    self._ask(sender, now)
+                continue
+            claim = replace(known, incarnation=rumour.incarnation, standing=Standing(rumour.standing))
+            self._apply(claim, sender, way, now)
+
+    def _apply(self, claim: Member, source: DeviceId | None, way: Way, now: float) -> None:
+        """Believe a claim if it outdoes what is known, and pass it on."""
+        device = claim.device
+        if device == self._me:
+            self._refute(claim, source, now)
+            return
+        known = self.members.get(device)
+        if known is None:
+            if claim.standing > Standing.SUSPECT:
+                return
+            if len(self.members) >= self._config.max_members:
+                self.ignored += 1
+                return
+        elif not beats(claim.incarnation, claim.standing, known):
+            if source is not None and claim.incarnation == known.incarnation and device in self._eager:
+                self._eager[device][1].append(source)
+            return
+        elif self._doubted(claim, known, way, now):
+            return
+        self._write(claim, now)
+        self._disputes.pop(device, None)
+        # A suspicion and its refutation stay lazy, or each slow device would cost a flood.
+        if (
+            known is None
+            or claim.standing > Standing.SUSPECT
+            or known.standing > Standing.SUSPECT
+            or claim.card != known.card
+        ):
+            self._flood(device, source, known is None or claim.card != known.card, now)
+        else:
+            self._rumours.add(device, source)
+
+    def _doubted(self, claim: Member, known: Member, way: Way, now: float) -> bool:
+        """Whether a death is first put to the device itself: it may contradict within `dispute_s`.
+
+        So is one that two lists differ in (after a partition each half holds the other dead, and the
+        first comparison must not kill the living), and one whose device we have just heard.
+        """
+        if claim.standing != Standing.DEAD or known.standing > Standing.SUSPECT or way is Way.OWN:
+            return False
+        watch = self._watches.get(claim.device)
+        hears = watch is not None and now - watch.floor < self._config.veto_s
+        if way is not Way.COMPARED and not hears:
+            return False
+        if claim.device not in self._disputes and len(self._disputes) < self._config.max_dead:
+            self._disputes[claim.device] = (claim, now + self._config.dispute_s)
+            self._out.append(Send(claim.device, News((rumour_of(claim),))))
+        return True
+
+    def _settle(self, now: float) -> None:
+        """Deaths that nobody has contradicted in time are believed. All wait equally long: oldest first."""
+        while self._disputes:
+            device, (claim, deadline) = next(iter(self._disputes.items()))
+            if now < deadline:
+                return
+            del self._disputes[device]
+            watch, known = self._watches.get(device), self.members.get(device)
+            hears = watch is not None and now - watch.heard < self._config.veto_s
+            if known is not None and not hears and beats(claim.incarnation, claim.standing, known):
+                self._apply(claim, None, Way.OWN, now)
+
+    def _refute(self, claim: Member, source: DeviceId | None, now: float) -> None:
+        """Somebody says something about this device: at most a reason to outbid it."""
+        mine = self.members[self._me]
+        if claim.standing == Standing.ALIVE and (
+            claim.incarnation < mine.incarnation
+            or (claim.incarnation == mine.incarnation and claim.card == mine.card)
+        ):
+            return
+        if self._roster.outbid(claim.incarnation) is not None:
+            self._out.append(Announce(MemberChanged(self.members[self._me])))
+            if claim.standing == Standing.SUSPECT:
+                self._rumours.add(self._me, None)
+            else:
+                self._flood(self._me, None, claim.standing == Standing.ALIVE, now)
+        if source is not None:
+            self._out.append(Send(source, News(members=(self.members[self._me],))))
+
+    def _write(self, row: Member, now: float) -> None:
+        device, known = row.device, self.members.get(row.device)
+        was = known is not None and known.standing <= Standing.SUSPECT
+        lives = row.standing <= Standing.SUSPECT
+        self._roster.put(row)
+        if lives and not was:
+            self._rings.add(device)
+            self._died.pop(device, None)
+            self._stale = True
+        elif was and not lives:
+            self._rings.remove(device)
+            self._died[device] = now
+            self._stale = True
+        if known is None or row.standing != known.standing or row.card != known.card:
+            self._out.append(Announce(MemberChanged(row)))
+        if was and not lives:
+            self._out.append(Disconnect(device))
+
+    # ---- passing on --------------------------------------------------------------------------------
+
+    def _flood(self, device: DeviceId, source: DeviceId | None, full: bool, now: float) -> None:
+        if not self._eager:
+            self._out.append(SetTimer(now + self._config.flush_s, FLUSH))
+        waiting = self._eager.get(device)
+        self._eager[device] = (
+            full or (waiting is not None and waiting[0]),
+            [] if source is None else [source],
+        )
+
+    def _flush(self, now: float) -> None:
+        """All that is waiting, to all neighbours, each record once per link."""
+        self._refresh(now)
+        eager, self._eager = self._eager, {}
+        for neighbour in self._neighbours:
+            rows: list[Member] = []
+            rumours: list[Rumour] = []
+            for device, (full, sources) in eager.items():
+                row = self.members.get(device)
+                if row is None or device == neighbour or neighbour in sources:
+                    continue
+                if full and row.standing <= Standing.SUSPECT:
+                    rows.append(row)
+                else:
+                    rumours.append(rumour_of(row))
+            self._send_news(neighbour, rumours, rows)
+
+    def _send_news(self, to: DeviceId, rumours: list[Rumour], rows: list[Member]) -> None:
+        if len(rumours) * RUMOUR_BYTES + sum(map(row_bytes, rows)) <= DATAGRAM_BYTES:
+            if rumours or rows:
+                self._out.append(Send(to, News(tuple(rumours), tuple(rows))))
+            return
+        for some in pack(rumours, lambda _: RUMOUR_BYTES, DATAGRAM_BYTES):
+            self._out.append(Send(to, News(some)))
+        for few in pack(rows, row_bytes, DATAGRAM_BYTES):
+            self._out.append(Send(to, News((), few)))
+
+    # ---- comparing lists ---------------------------------------------------------------------------
+
+    def _ask(self, device: DeviceId, now: float) -> None:
+        """Compare lists with a device, at most once in `sync_s`; what is left out shows up again."""
+        if now >= self._ask_at:
+            self._ask_at = now + self._config.sync_s
+            self._send_sync(device)
+
+    def _send_sync(self, device: DeviceId) -> None:
+        mine, first = self.members[self._me], ""
+        names = sorted(self.members)
+        for start in range(0, len(names), MAX_RUMOURS):
+            page = names[start : start + MAX_RUMOURS]
+            last = page[-1] if start + MAX_RUMOURS < len(names) else ""
+            claims = tuple(rumour_of(self.members[name]) for name in page)
+            self._out.append(Send(device, Sync(mine, claims, first, last)))
+            first = last + "\0"
+
+    def _on_sync(self, sender: DeviceId, message: Sync, now: float) -> None:
+        if message.me.device == sender:
+            self._apply(message.me, sender, Way.FLOOD, now)
+        else:
+            self.ignored += 1
+        rows: list[Member] = []
+        wants: list[DeviceId] = []
+        claimed: dict[DeviceId, None] = {}
+        for claim in message.claims:
+            claimed[claim.device] = None
+            known = self.members.get(claim.device)
+            if known is None or claim.device == self._me:
+                if claim.device == self._me:
+                    self._take_in(sender, (claim,), (), Way.COMPARED, now)
+                    rows.append(self.members[self._me])
+                elif claim.standing <= Standing.SUSPECT:
+                    wants.append(claim.device)
+            elif beats(claim.incarnation, claim.standing, known):
+                if checksum(known.card) == claim.card or claim.standing > Standing.SUSPECT:
+                    self._take_in(sender, (claim,), (), Way.COMPARED, now)
+                else:
+                    wants.append(claim.device)
+            elif beats(known.incarnation, known.standing, _row_of(claim, known.card)):
+                rows.append(known)
+            elif claim.standing <= Standing.SUSPECT and claim.card != checksum(known.card):
+                rows.append(known)
+        for device, row in self.members.items():
+            if device not in claimed and row.standing <= Standing.SUSPECT and device >= message.first:
+                if not message.last or device <= message.last:
+                    rows.append(row)
+        self._send_rows(sender, rows, tuple(wants[:MAX_ROWS]))
+
+    def _send_rows(self, to: DeviceId, rows: list[Member], wants: tuple[DeviceId, ...] | None = None) -> None:
+        """Rows in as many messages as they need; with `wants`, at least one."""
+        groups = pack(rows, row_bytes, STREAM_BYTES) or ([()] if wants is not None else [])
+        for at, group in enumerate(groups):
+            self._out.append(Send(to, SyncReply(group, (wants or ()) if at == 0 else ())))
+
+    # ---- coming, healing, forgetting ---------------------------------------------------------------
+
+    def _knock(self, now: float) -> None:
+        """Alone: try known addresses for ever, ever more slowly. Else try a lost one now and then."""
+        strangers = [device for device in self._contacts if device not in self.members]
+        lost = [device for device in self._died if self.members[device].standing == Standing.DEAD]
+        known = strangers + lost
+        if self._roster.live_count > 1:
+            self._knock_wait = self._config.knock_s[0]
+            self._knock_at = now + self._rng.uniform(*self._config.heal_s)
+            if known:
+                self._try(self._rng.choice(known))
+            return
+        known += [device for device in self._died if self.members[device].standing == Standing.LEFT]
+        for _ in range(min(3, len(known))):
+            self._try(known[self._knocks % len(known)])
+            self._knocks += 1
+        self._knock_at = now + self._knock_wait * self._rng.uniform(0.75, 1.25)
+        self._knock_wait = min(2 * self._knock_wait, self._config.knock_s[1])
+
+    def _try(self, device: DeviceId) -> None:
+        if device in self.members:
+            self._out.append(Send(device, self._heartbeat()))
+        else:
+            self._send_sync(device)
+
+    def _forget(self, now: float) -> None:
+        while self._died:
+            device = next(iter(self._died))
+            if len(self._died) <= self._config.max_dead and now - self._died[device] < self._config.forget_s:
+                return
+            del self._died[device]
+            self._eager.pop(device, None)
+            self._roster.forget(device)
+
+    def _refresh(self, now: float) -> None:
+        """Watch the neighbours of the day; a new one has all of D to make itself heard."""
+        if not self._stale:
+            return
+        self._stale = False
+        self._neighbours = self._rings.neighbours(self._me)
+        old = self._watches
+        self._watches = {
+            device: old.get(device) or Watch(now, now, rumour_cursor=self._rumours.seq)
+            for device in self._neighbours
+        }
+        for device in list(self._cases):
+            if device not in self._watches:
+                del self._cases[device]
+
+
+def _row_of(claim: Rumour, card: Card) -> Member:
+    return Member(claim.device, claim.incarnation, claim.standing, card)

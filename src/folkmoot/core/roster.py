@@ -1,0 +1,88 @@
+"""The member list itself: rows, their order of precedence, and a hash that tells two lists apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from folkmoot.core.gossip import MAX_INCARNATION, Card, Hot, Member, Pulse, Standing, stamp, tag_of
+from folkmoot.core.ids import DeviceId
+
+MAX_LEAP = 2**32
+"""How far somebody else's incarnation may jump at once: an insider cannot push it to the bound by one lie."""
+
+
+def beats(incarnation: int, standing: Standing, row: Member) -> bool:
+    """Whether a claim outdoes a row: the higher incarnation, then the graver standing."""
+    if incarnation != row.incarnation:
+        return row.incarnation < incarnation <= row.incarnation + MAX_LEAP
+    return standing > row.standing
+
+
+class Roster:
+    """All rows, this device's own and the dead included, in order of arrival.
+
+    `view` is the xor over (device, incarnation) of the live rows. The dead are left out of it, since each
+    device forgets them in its own time.
+    """
+
+    def __init__(self, me: DeviceId, card: Card, incarnation: int) -> None:
+        self.me = me
+        self.members: dict[DeviceId, Member] = {}
+        self.view = 0
+        self.live_count = 0
+        self._tags: dict[int, DeviceId] = {}
+        self.put(Member(me, incarnation, Standing.ALIVE, card))
+
+    def live(self) -> list[Member]:
+        """Alive and suspect others, in order of arrival."""
+        return [
+            row for row in self.members.values() if row.standing <= Standing.SUSPECT and row.device != self.me
+        ]
+
+    def put(self, row: Member) -> None:
+        """Write a row, whatever stood there."""
+        old = self.members.get(row.device)
+        if old is None:
+            self._tags[tag_of(row.device)] = row.device
+        elif old.standing <= Standing.SUSPECT:
+            self.view ^= stamp(old.device, old.incarnation)
+            self.live_count -= 1
+        if row.standing <= Standing.SUSPECT:
+            self.view ^= stamp(row.device, row.incarnation)
+            self.live_count += 1
+        self.members[row.device] = row
+
+    def forget(self, device: DeviceId) -> None:
+        """Drop a dead row."""
+        assert self.members[device].standing > Standing.SUSPECT, "the living are not forgotten"
+        del self.members[device]
+        del self._tags[tag_of(device)]
+
+    def beat(self, hot: Hot) -> DeviceId | None:
+        """Take in somebody else's pulse; the device if that was news, else None."""
+        device = self._tags.get(hot.tag)
+        if device is None or device == self.me:
+            return None
+        row = self.members[device]
+        if hot.version <= row.pulse.version:
+            return None
+        pulse = Pulse(hot.version, hot.queue, hot.busy, hot.buffer, hot.service_ms / 1_000)
+        self.members[device] = Member(device, row.incarnation, row.standing, row.card, pulse)
+        return device
+
+    def outbid(self, claimed: int, card: Card | None = None) -> Member | None:
+        """Raise the own incarnation above a claim; None if it is above already or cannot be raised."""
+        mine = self.members[self.me]
+        if claimed < mine.incarnation or claimed + 1 >= MAX_INCARNATION:
+            return None
+        raised = replace(mine, incarnation=claimed + 1, standing=Standing.ALIVE, card=card or mine.card)
+        self.put(raised)
+        return raised
+
+
+def hot_of(row: Member) -> Hot:
+    """A row's pulse as it travels."""
+    pulse = row.pulse
+    return Hot(
+        tag_of(row.device), pulse.version, pulse.queue, pulse.busy, pulse.buffer, int(pulse.service_s * 1_000)
+    )

@@ -1,0 +1,315 @@
+"""Membership by itself: one machine at a time, fed by hand."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from folkmoot.core.events import Announce, Disconnect, Effect, GossipTimer, MemberChanged, Send, SetTimer
+from folkmoot.core.gossip import (
+    MAX_INCARNATION,
+    Card,
+    GossipMessage,
+    Heard,
+    Heartbeat,
+    Member,
+    News,
+    Probe,
+    Pulse,
+    Rumour,
+    Silence,
+    Standing,
+    Sync,
+    SyncReply,
+    checksum,
+    rumour_of,
+)
+from folkmoot.core.ids import DeviceId
+from folkmoot.core.membership import Membership, MembershipConfig
+from folkmoot.errors import ConfigError
+
+A, B, C, D, E = (DeviceId(name) for name in "abcde")
+
+
+def card_of(device: str) -> Card:
+    return Card(name=device, model="tiny", context_tokens=4096, skill=1.0, address=f"addr-{device}")
+
+
+def row_of(device: DeviceId, incarnation: int = 1, standing: Standing = Standing.ALIVE) -> Member:
+    return Member(device, incarnation, standing, card_of(device))
+
+
+def machine(
+    *others: DeviceId, me: DeviceId = A, incarnation: int = 1, config: MembershipConfig | None = None
+) -> Membership:
+    """A started machine that knows the others, at time 0."""
+    it = Membership(me, card_of(me), incarnation, config or MembershipConfig(), Random(1))
+    it.start([], 0.0)
+    if others:
+        it.on_message(others[0], SyncReply(tuple(row_of(other) for other in others)), 0.0)
+    return it
+
+
+def run(
+    it: Membership, start: float, end: float, heard: tuple[DeviceId, ...] = ()
+) -> list[tuple[float, Effect]]:
+    """Ticks every 10 ms; those in `heard` send a heartbeat every 0.4 s."""
+    effects: list[tuple[float, Effect]] = []
+    steps = round((end - start) * 100)
+    for step in range(steps):
+        now = start + step / 100
+        if step % 40 == 0:
+            for device in heard:
+                message = Heartbeat(it.members[device].incarnation, 0)
+                effects += [(now, effect) for effect in it.on_message(device, message, now)]
+        for kind in ("tick", "flush"):
+            effects += [(now, effect) for effect in it.on_timer(GossipTimer(kind), now)]
+    return effects
+
+
+def sent(effects: list[Effect], to: DeviceId | None = None) -> list[GossipMessage]:
+    return [e.message for e in effects if isinstance(e, Send) and to in (None, e.to)]
+
+
+def standings(effects: list[tuple[float, Effect]]) -> list[tuple[DeviceId, Standing]]:
+    return [
+        (e.notice.member.device, e.notice.member.standing)
+        for _, e in effects
+        if isinstance(e, Announce) and isinstance(e.notice, MemberChanged)
+    ]
+
+
+def test_a_newcomer_compares_lists_with_its_contacts() -> None:
+    it = Membership(A, card_of(A), 7, MembershipConfig(), Random(1))
+    effects = it.start([(B, "there"), (A, "here")], 10.0)
+    (sync,) = sent(effects, B)
+    assert sync == Sync(row_of(A, 7), (rumour_of(row_of(A, 7)),))
+    assert it.address_of(B) == "there"
+    assert [e for e in effects if isinstance(e, SetTimer)]
+
+
+def test_whoever_is_asked_answers_with_its_list_and_passes_the_newcomer_on() -> None:
+    it = machine(B, C)
+    it.on_timer(GossipTimer("flush"), 0.1)
+    effects = it.on_message(D, Sync(row_of(D), (rumour_of(row_of(D)),)), 1.0)
+    (reply,) = [m for m in sent(effects, D) if isinstance(m, SyncReply)]
+    assert {row.device for row in reply.members} == {A, B, C}
+    flooded = sent(it.on_timer(GossipTimer("flush"), 1.05))
+    assert flooded.count(News((), (row_of(D),))) == 2
+    assert [row.device for row in it.live()] == [B, C, D]
+
+
+def test_the_order_of_precedence() -> None:
+    it = machine(B)
+
+    def tell(incarnation: int, standing: Standing) -> tuple[int, Standing]:
+        it.on_message(C, News((), (row_of(B, incarnation, standing),)), 1.0)
+        return it.members[B].incarnation, it.members[B].standing
+
+    assert tell(1, Standing.SUSPECT) == (1, Standing.SUSPECT)
+    assert tell(1, Standing.ALIVE) == (1, Standing.SUSPECT)
+    assert tell(2, Standing.ALIVE) == (2, Standing.ALIVE)
+    assert tell(1, Standing.LEFT) == (2, Standing.ALIVE)
+    it.on_message(B, Sync(row_of(B, 3), ()), 20.0)
+    assert it.members[B].incarnation == 3
+
+
+def test_a_silent_pair_is_dead_after_d_and_disconnected() -> None:
+    it = machine(B)
+    effects = run(it, 0.0, 6.0)
+    died = [now for now, e in effects if isinstance(e, Disconnect)]
+    assert len(died) == 1
+    assert 4.2 <= died[0] <= 4.8
+    assert standings(effects) == [(B, Standing.SUSPECT), (B, Standing.DEAD)]
+    assert it.live() == []
+    assert it.address_of(B) == "addr-b"
+
+
+def test_other_watchers_are_asked_and_one_that_hears_prevents_the_death() -> None:
+    it = machine(B, C, D)
+    effects = run(it, 0.0, 2.6, heard=(C, D))
+    assert any(isinstance(m, Silence) and m.device == B for m in sent([e for _, e in effects], C))
+    assert Probe() in sent([e for _, e in effects], B)
+    now = 2.6
+    while now < 12.0:
+        it.on_message(C, Heard(B, 100), now)
+        effects += run(it, now, now + 1.0, heard=(C, D))
+        now += 1.0
+    assert (B, Standing.DEAD) not in standings(effects)
+
+
+def test_a_watcher_that_hears_answers_a_report() -> None:
+    it = machine(B, C)
+    it.on_timer(GossipTimer("tick"), 0.6)
+    it.on_message(B, Heartbeat(1, 0), 0.7)
+    assert sent(it.on_message(C, Silence(B, 2_000), 0.8), C) == [Heard(B, 100)]
+
+
+def test_a_watcher_late_by_its_own_stall_reports_the_oldest_age_it_can_be() -> None:
+    it = machine(B, C)
+    it.on_timer(GossipTimer("tick"), 0.6)
+    it.on_message(B, Heartbeat(1, 0), 2.6)
+    assert sent(it.on_message(C, Silence(B, 4_000), 2.6), C) == []
+
+
+def test_after_an_own_stall_nobody_is_declared_at_once() -> None:
+    it = machine(B)
+    run(it, 0.0, 1.0, heard=(B,))
+    effects = it.on_timer(GossipTimer("tick"), 60.0)
+    assert not [e for e in effects if isinstance(e, Disconnect)]
+    assert (B, Standing.DEAD) not in standings(run(it, 60.0, 64.0))
+    assert (B, Standing.DEAD) in standings(run(it, 64.0, 66.0))
+
+
+@pytest.mark.parametrize("standing", [Standing.SUSPECT, Standing.DEAD, Standing.LEFT])
+def test_it_refutes_what_is_said_against_it(standing: Standing) -> None:
+    it = machine(B, C)
+    effects = it.on_message(B, News((rumour_of(row_of(A, 5, standing)),)), 1.0)
+    assert it.members[A].incarnation == 6
+    assert it.members[A].standing == Standing.ALIVE
+    assert News((), (row_of(A, 6),)) in sent(effects, B)
+
+
+def test_whoever_is_held_dead_and_speaks_is_told_so() -> None:
+    it = machine(B, C)
+    dead = rumour_of(row_of(C, 1, Standing.DEAD))
+    it.on_message(B, News((dead,)), 1.0)
+    assert sent(it.on_message(C, Heartbeat(1, 0), 9.0), C) == [News((dead,))]
+    it.on_message(C, News((), (row_of(C, 2),)), 9.1)
+    assert it.members[C].standing == Standing.ALIVE
+
+
+def test_a_death_found_by_comparing_is_first_put_to_the_device() -> None:
+    it = machine(B, C, D)
+    run(it, 0.0, 1.0, heard=(B, C, D))
+    effects = it.on_message(B, SyncReply((row_of(D, 1, Standing.DEAD),)), 1.0)
+    assert News((rumour_of(row_of(D, 1, Standing.DEAD)),)) in sent(effects, D)
+    assert it.members[D].standing == Standing.ALIVE
+    run(it, 1.0, 4.0, heard=(B, C))
+    assert it.members[D].standing == Standing.DEAD
+
+
+def test_who_hears_a_device_does_not_believe_in_its_death() -> None:
+    it = machine(B, C)
+    run(it, 0.0, 1.0, heard=(B, C))
+    it.on_message(B, News((rumour_of(row_of(C, 1, Standing.DEAD)),)), 1.0)
+    effects = run(it, 1.0, 5.0, heard=(B, C))
+    assert (C, Standing.DEAD) not in standings(effects)
+
+
+def test_claims_out_of_bounds_are_ignored_and_counted() -> None:
+    it = machine(B)
+    long_name = Member(C, 1, Standing.ALIVE, Card(name="x" * 65))
+    for message in (
+        News((), (long_name,)),
+        News((), (row_of(C, MAX_INCARNATION),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card(name="x", skill=float("nan"))),)),
+        News((), (Member(C, 1, Standing.ALIVE, card_of(C), Pulse(queue=-1)),)),
+        Heartbeat(-1, 0),
+        Silence(B, -1),
+        News((Rumour(B, 1, Standing.DEAD, -1),)),
+    ):
+        it.on_message(B, message, 1.0)
+    assert it.ignored == 7
+    assert C not in it.members
+
+
+def test_nobody_pushes_an_incarnation_to_the_bound_by_one_lie() -> None:
+    it = machine(B, C)
+    it.on_message(B, News((), (row_of(C, MAX_INCARNATION - 1),)), 1.0)
+    assert it.members[C].incarnation == 1
+    it.on_message(B, News((), (row_of(A, MAX_INCARNATION - 1, Standing.DEAD),)), 1.0)
+    assert it.members[A].incarnation == 1
+
+
+def test_pulses_ride_on_heartbeats_and_the_latest_wins() -> None:
+    it, other = machine(B), machine(A, me=B)
+    it.set_pulse(Pulse(queue=1), 0.1)
+    it.set_pulse(Pulse(queue=2, service_s=1.5), 0.2)
+    beats = [m for _, e in run(it, 0.2, 0.8) for m in sent([e], B)]
+    for beat in beats:
+        other.on_message(A, beat, 1.0)
+    pulse = other.members[A].pulse
+    assert (pulse.queue, pulse.service_s) == (2, 1.5)
+    assert sum(bool(m.hot) for m in beats if isinstance(m, Heartbeat)) == 1
+
+
+def test_a_new_card_is_told_under_a_higher_incarnation() -> None:
+    it = machine(B)
+    card = Card("a", "other", 1, 2.0, "elsewhere")
+    it.set_card(card, 1.0)
+    assert sent(it.on_timer(GossipTimer("flush"), 1.1), B) == [
+        News((), (Member(A, 2, Standing.ALIVE, card),))
+    ]
+    assert it.set_card(card, 2.0) == []
+
+
+def test_an_own_card_out_of_bounds_is_trimmed_not_invisible() -> None:
+    it = Membership(A, Card("名" * 100, "m" * 900, -1, 1.0, "x" * 500), 1, MembershipConfig(), Random(1))
+    other = machine(C, me=B)
+    other.on_message(A, Sync(it.members[A], ()), 1.0)
+    assert other.ignored == 0
+    assert A in other.members
+
+
+def test_leaving_is_told_as_left_not_dead() -> None:
+    it, other = machine(B, C), machine(A, C, me=B)
+    (farewell,) = sent(it.leave(1.0), B)
+    effects = other.on_message(A, farewell, 1.1)
+    assert other.members[A].standing == Standing.LEFT
+    assert Disconnect(A) in effects
+    assert it.on_message(B, Heartbeat(1, 0), 1.2) == it.on_timer(GossipTimer("tick"), 9.0) == []
+
+
+def test_alone_it_tries_known_addresses_for_ever_at_a_bounded_rate() -> None:
+    it = Membership(A, card_of(A), 1, MembershipConfig(), Random(1))
+    it.start([(B, "b"), (C, "c"), (D, "d"), (E, "e")], 0.0)
+    tries = [(now, e.to) for now, e in run(it, 0.01, 600.0) if isinstance(e, Send)]
+    assert {to for _, to in tries} == {B, C, D, E}
+    assert 100 <= len(tries) <= 200
+    assert any(now > 580 for now, _ in tries)
+
+
+def test_the_long_dead_are_forgotten() -> None:
+    it = machine(B, C, config=MembershipConfig(forget_s=30.0))
+    run(it, 0.0, 20.0, heard=(C,))
+    assert it.members[B].standing == Standing.DEAD
+    run(it, 20.0, 40.0, heard=(C,))
+    assert list(it.members) == [A, C]
+
+
+def test_a_list_too_long_for_one_message_is_paged() -> None:
+    others = tuple(DeviceId(f"{number:064x}") for number in range(2_000))
+    it, empty = machine(), machine(me=B)
+    for start in range(0, 2_000, 500):
+        it.on_message(others[0], SyncReply(tuple(map(row_of, others[start : start + 500]))), 0.0)
+    it._send_sync(B)
+    syncs = [m for m in sent(it._taken()) if isinstance(m, Sync)]
+    assert len(syncs) == 3
+    replies = [m for s in syncs for m in sent(empty.on_message(A, s, 1.0), A) if isinstance(m, SyncReply)]
+    assert sum(len(reply.wants) for reply in replies) == 2_000
+    rows = [m for reply in replies for m in sent(it.on_message(B, reply, 1.1), B) if isinstance(m, SyncReply)]
+    for message in rows:
+        empty.on_message(A, message, 1.2)
+    assert len(empty.live()) == 2_001
+
+
+def test_a_refutation_whose_card_is_unknown_is_asked_for() -> None:
+    it = machine(B, C)
+    unknown = Rumour(D, 1, Standing.ALIVE, checksum(card_of(D)))
+    assert any(isinstance(m, Sync) for m in sent(it.on_message(B, Heartbeat(1, 0, (unknown,)), 1.0), B))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MembershipConfig(beat_s=0.0),
+        MembershipConfig(silence_s=4.0),
+        MembershipConfig(witnesses=9),
+        MembershipConfig(hot_per_beat=100),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(config: MembershipConfig) -> None:
+    with pytest.raises(ConfigError):
+        config.validate()
