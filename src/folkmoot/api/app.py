@@ -1,0 +1,60 @@
+"""The ASGI app: the table of routes behind the guard, with every failure as OpenAI's error object."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from folkmoot.api.config import ApiConfig
+from folkmoot.api.faults import error_response, failure_response
+from folkmoot.api.guard import Guard
+from folkmoot.api.openapi import document
+from folkmoot.api.room import Room, room_of
+from folkmoot.api.routes import ROUTES
+from folkmoot.errors import FolkmootError
+from folkmoot.node.service import Moot
+
+
+def create_app(moot: Moot, config: ApiConfig, control: str) -> Starlette:
+    """The HTTP API of one device; `control` is the token that its owner's commands send."""
+    routes = [Route(spec.path, spec.endpoint, methods=[spec.method]) for spec in ROUTES]
+    app = Starlette(
+        routes=[*routes, Route("/openapi.json", _openapi, methods=["GET"])],
+        middleware=[Middleware(Guard, config=config, control=control)],
+        exception_handlers={FolkmootError: _on_error, HTTPException: _on_http, ClientDisconnect: _on_gone, Exception: _on_bug},
+    )
+    app.state.room = Room(moot, config, control)
+    app.state.openapi = msgspec.json.encode(document(ROUTES))
+    return app
+
+
+async def _openapi(request: Request) -> Response:
+    return Response(request.app.state.openapi, media_type="application/json")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FolkmootError)  # registered for it alone
+    return error_response(error, room_of(request).moot.status())
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # registered for it alone
+    if error.status_code == 405:
+        message = f"{request.method} is not for {request.url.path}"
+        return failure_response("wrong_method", message, headers=error.headers)
+    if error.status_code == 404:
+        return failure_response("not_found", f"nothing is at {request.url.path}; see /openapi.json")
+    return failure_response("invalid", error.detail)
+
+
+async def _on_gone(request: Request, error: Exception) -> Response:
+    return failure_response("cancelled", "the client went away before its request was whole")
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return failure_response("internal", "a bug in Folkmoot; its log says more")

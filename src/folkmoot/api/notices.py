@@ -1,0 +1,116 @@
+"""A device's notices as JSON. What is asked and answered stays out of the stream that all may watch."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from folkmoot.api.schema import (
+    Accepted,
+    Answered,
+    Failed,
+    Happening,
+    Job,
+    JobRow,
+    MemberRow,
+    MemberSeen,
+    MootStatus,
+    Progress,
+    Wrote,
+)
+from folkmoot.core.events import (
+    AnswerText,
+    JobProgress,
+    MemberChanged,
+    Notice,
+    PromptAccepted,
+    PromptAnswered,
+    PromptFailed,
+    Provenance,
+)
+from folkmoot.core.gossip import Member
+from folkmoot.node.service import Status
+
+
+def progress_of(notice: Notice) -> Progress | None:
+    """What an asker who wants progress gets to see of a notice, if anything."""
+    match notice:
+        case PromptAccepted(prompt, layers, proposers):
+            return Accepted(prompt, layers, proposers)
+        case JobProgress():
+            return Job(
+                id=notice.prompt,
+                job=notice.job,
+                layer=notice.layer,
+                stage=notice.stage.value,
+                device=notice.device,
+                name=notice.name,
+                model=notice.model,
+                state=notice.state,
+                ahead=notice.ahead,
+                characters=notice.characters,
+            )
+        case _:
+            return None
+
+
+def happening_of(notice: Notice) -> Happening:
+    """A notice as an event of `GET /v1/moot/events`: how it goes, never what is said."""
+    match notice:
+        case PromptAccepted() | JobProgress():
+            progress = progress_of(notice)
+            assert progress is not None  # both kinds have one
+            return progress
+        case AnswerText(prompt, text):
+            return Wrote(prompt, len(text))
+        case PromptAnswered(prompt, _, truncated, usage, how):
+            return Answered(prompt, truncated, usage.tokens_out, how.latency_s, job_rows(how))
+        case PromptFailed(prompt, code, _, _):
+            return Failed(prompt, code)
+        case MemberChanged(member):
+            return MemberSeen(member_row(member))
+        case _:
+            assert_never(notice)
+
+
+def job_rows(how: Provenance) -> tuple[JobRow, ...]:
+    """The jobs of a provenance as JSON knows them."""
+    return tuple(msgspec.convert(job, JobRow, from_attributes=True) for job in how.jobs)
+
+
+def member_row(member: Member) -> MemberRow:
+    """A row of the member list, flat."""
+    card, pulse = member.card, member.pulse
+    return MemberRow(
+        id=member.device,
+        name=card.name,
+        model=card.model,
+        standing=member.standing.name.lower(),
+        address=card.address,
+        context_tokens=card.context_tokens,
+        skill=card.skill,
+        queue=pulse.queue,
+        busy=pulse.busy,
+        buffer=pulse.buffer,
+        service_s=pulse.service_s,
+    )
+
+
+def moot_status(status: Status) -> MootStatus:
+    """The moot as this device sees it."""
+    return MootStatus(
+        device=status.device,
+        name=status.name,
+        moot=status.moot,
+        address=status.address,
+        engine=status.engine,
+        engine_note=status.engine_note,
+        model=status.model,
+        queue=status.queue,
+        busy=status.busy,
+        buffer=status.buffer,
+        prompts=status.prompts,
+        uptime_s=status.uptime_s,
+        members=tuple(member_row(member) for member in status.members),
+    )

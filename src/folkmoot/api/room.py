@@ -1,0 +1,39 @@
+"""What every route shares: the device, the configuration, the control token; and a request's body."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from folkmoot.api.config import ApiConfig
+from folkmoot.api.faults import BodyTooLarge
+from folkmoot.node.service import Moot
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the API needs to answer; `control` is the token that proves a request is the owner's."""
+
+    moot: Moot
+    config: ApiConfig
+    control: str
+    since: int = field(default_factory=lambda: int(time.time()))
+
+
+def room_of(request: Request) -> Room:
+    """The room that the app was made with."""
+    room: Room = request.app.state.room
+    return room
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises `BodyTooLarge` once more than the limit has come."""
+    limit = room_of(request).config.body_bytes
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge(f"the body is larger than {limit} bytes; send a shorter conversation")
+    return bytes(body)

@@ -1,0 +1,335 @@
+"""The foreign schema: what OpenAI's clients send and read, and our own additions to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from folkmoot.core.events import Decision, DeviceRow, Round
+
+Count = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class Own(Struct, frozen=True, omit_defaults=True):
+    """Folkmoot's own parameters, under `"folkmoot"` in a request and in a preset.
+
+    `layers` is the paper's M and `proposers` its k: PEERS asked per layer, the origin answers as well.
+    """
+
+    layers: Annotated[int, Meta(ge=0, le=32)] | None = None
+    proposers: Annotated[int, Meta(ge=0, le=256)] | None = None
+    mode: Literal["auto", "fixed", "local"] | None = None
+    aggregator: Annotated[str, Meta(pattern="^(origin|strongest|fixed:.+)$")] | None = None
+    select: Annotated[str, Meta(pattern="^(uniform|fixed:.+)$")] | None = None
+    deadline_s: Annotated[float, Meta(ge=0.05, le=86_400)] | None = None
+    private: bool | None = None
+    quorum: Annotated[int, Meta(ge=1)] | None = None
+    progress: bool | None = None
+
+
+class TextPart(Struct, frozen=True):
+    """One part of a message's content; only text can be read."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Struct, frozen=True):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+
+class StreamOptions(Struct, frozen=True):
+    """What a stream shall carry beside the text."""
+
+    include_usage: bool | None = None
+
+
+class ChatRequest(Struct, frozen=True):
+    """Body of `POST /v1/chat/completions`; fields that are not named here are ignored."""
+
+    model: str
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Text | Annotated[list[Text], Meta(max_length=16)] | None = None
+    folkmoot: Own | None = None
+
+
+class PromptTokensDetails(Struct, frozen=True):
+    """Of the tokens read: those that a cache spared."""
+
+    cached_tokens: Count
+
+
+class CompletionTokensDetails(Struct, frozen=True):
+    """Of the tokens written: the final answer's own, and the proposals' behind it."""
+
+    answer_tokens: Count
+    reasoning_tokens: Count
+
+
+class Usage(Struct, frozen=True):
+    """The true sum over all jobs of the prompt."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class OwnUsage(Struct, frozen=True):
+    """What the final job alone read and wrote."""
+
+    prompt_tokens: Count
+    cached_tokens: Count
+    completion_tokens: Count
+
+
+class JobRow(Struct, frozen=True, omit_defaults=True):
+    """One job; `core.events.JobRecord`, with what did not happen left out."""
+
+    layer: int
+    stage: str
+    device: str
+    model: str
+    outcome: str
+    queued_s: float
+    inference_s: float
+    first_token_s: float
+    tokens_in: int
+    tokens_cached: int
+    tokens_out: int
+    stands_in_for: str | None = None
+    error: str | None = None
+
+
+class Answer(Struct, frozen=True):
+    """How an answer came to be, under `"folkmoot"` in a response."""
+
+    id: str
+    answer: str
+    mode: str
+    layers: int
+    proposers: int
+    latency_s: float
+    first_token_s: float
+    origin: str
+    devices: tuple[DeviceRow, ...]
+    jobs: tuple[JobRow, ...]
+    rounds: tuple[Round, ...]
+    decisions: tuple[Decision, ...]
+    final: OwnUsage
+
+
+class AnswerMessage(Struct, frozen=True):
+    """The assistant's message."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None = None
+
+
+FinishReason = Literal["stop", "length"]
+
+
+class Choice(Struct, frozen=True):
+    """The one choice of a completion."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    logprobs: None = None
+
+
+class ChatCompletion(Struct, frozen=True):
+    """Body of a completion that was not streamed."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: tuple[Choice, ...]
+    usage: Usage
+    folkmoot: Answer
+
+
+class Delta(Struct, frozen=True, omit_defaults=True):
+    """What a chunk adds to the assistant's message."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, frozen=True):
+    """The one choice of a chunk."""
+
+    index: int
+    delta: Delta
+    finish_reason: FinishReason | None = None
+    logprobs: None = None
+
+
+class ChatChunk(Struct, frozen=True, omit_defaults=True):
+    """One event of a streamed completion; `folkmoot` rides on the one that ends the text."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | UnsetType | None = UNSET
+    folkmoot: Answer | UnsetType = UNSET
+
+
+class Model(Struct, frozen=True):
+    """One row of the list of models."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(Struct, frozen=True):
+    """Body of `GET /v1/models`."""
+
+    object: Literal["list"]
+    data: tuple[Model, ...]
+
+
+class MemberRow(Struct, frozen=True):
+    """A device of the moot; `standing` is alive, suspect, dead or left."""
+
+    id: str
+    name: str
+    model: str
+    standing: str
+    address: str
+    context_tokens: int
+    skill: float
+    queue: int
+    busy: int
+    buffer: int
+    service_s: float
+
+
+class MootStatus(Struct, frozen=True):
+    """Body of `GET /v1/moot`; `members` lists this device first."""
+
+    device: str
+    name: str
+    moot: str
+    address: str
+    engine: str
+    engine_note: str
+    model: str
+    queue: int
+    busy: int
+    buffer: int
+    prompts: int
+    uptime_s: float
+    members: tuple[MemberRow, ...]
+
+
+class Health(Struct, frozen=True):
+    """Body of `GET /healthz`."""
+
+    status: str
+
+
+class InvitationRequest(Struct, frozen=True):
+    """Body of `POST /v1/moot/invitations`."""
+
+    uses: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    ttl_s: Annotated[float, Meta(ge=1, le=31_536_000)] = 86_400.0
+    delegate: bool = False
+
+
+class Invitation(Struct, frozen=True):
+    """A bearer secret that admits `uses` devices."""
+
+    invitation: str
+
+
+class Fault(Struct, frozen=True):
+    """What went wrong; `code` is stable, `param` names the field of the request at fault."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
+class Failure(Struct, frozen=True):
+    """OpenAI's error object."""
+
+    error: Fault
+
+
+class Accepted(Struct, frozen=True, tag="accepted"):
+    """A prompt runs, with so many layers and peers."""
+
+    id: str
+    layers: int
+    proposers: int
+
+
+class Job(Struct, frozen=True, tag="job"):
+    """A job of a prompt moved."""
+
+    id: str
+    job: str
+    layer: int
+    stage: str
+    device: str
+    name: str
+    model: str
+    state: str
+    ahead: int
+    characters: int
+
+
+class Wrote(Struct, frozen=True, tag="wrote"):
+    """So many more characters of a final answer were written."""
+
+    id: str
+    characters: int
+
+
+class Answered(Struct, frozen=True, tag="answered"):
+    """A prompt ended with an answer."""
+
+    id: str
+    truncated: bool
+    tokens_out: int
+    latency_s: float
+    jobs: tuple[JobRow, ...]
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """A prompt ended without an answer."""
+
+    id: str
+    code: str
+
+
+class MemberSeen(Struct, frozen=True, tag="member"):
+    """A row of the member list changed."""
+
+    member: MemberRow
+
+
+Progress = Accepted | Job
+Happening = Accepted | Job | Wrote | Answered | Failed | MemberSeen

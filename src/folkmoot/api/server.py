@@ -1,0 +1,66 @@
+"""The API on a socket: uvicorn inside the device's own event loop, which keeps the signals to itself."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from folkmoot.api.config import ApiConfig, split_address
+from folkmoot.errors import NodeError
+
+
+class Server(uvicorn.Server):
+    """uvicorn without signal handlers: whoever runs the device decides when it stops."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def bind(config: ApiConfig) -> socket.socket:
+    """The listening socket. Raises `NodeError` when the port is taken or the address is not ours."""
+    host, port = split_address(config.listen, "api.listen")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise NodeError(f"cannot listen on {config.listen}: {error}; choose another with --api HOST:PORT") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise NodeError(
+            f"cannot listen on {config.listen}: {error.strerror}; "
+            "another program, perhaps another `folkmoot up`, may have the port. Choose one with --api HOST:PORT"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The base URL of the API on a bound socket, as a client on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def make_server(app: ASGIApp) -> Server:
+    """A server for `Server.serve(sockets=[bind(...)])`; set `should_exit` to end it."""
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        ws="none",
+    )
+    return Server(config)

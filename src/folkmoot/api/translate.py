@@ -1,0 +1,167 @@
+"""Between OpenAI's schema and the core: `prompt_of` goes in, `answer_of` comes out."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from folkmoot.api.config import ApiConfig
+from folkmoot.api.faults import FieldInvalid
+from folkmoot.api.models import parameters
+from folkmoot.api.notices import job_rows
+from folkmoot.api.schema import (
+    Answer,
+    ChatRequest,
+    CompletionTokensDetails,
+    Message,
+    Own,
+    OwnUsage,
+    PromptTokensDetails,
+    Usage,
+)
+from folkmoot.core.events import Plan, Prompt, PromptAnswered
+from folkmoot.core.ids import PromptId
+from folkmoot.core.messages import Sampling, Turn
+from folkmoot.errors import NoDevice
+from folkmoot.node.service import Status
+
+T = TypeVar("T")
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """A request's body as `kind`. Raises `FieldInvalid`, which names the field."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FieldInvalid(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise FieldInvalid("the body is nested too deeply") from None
+
+
+def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, config: ApiConfig) -> Prompt:
+    """A chat request as a prompt. Raises `FieldInvalid`, `UnknownModel`, `NoDevice`.
+
+    A request that has crossed a moot already (`hops`) is served by this device alone.
+    """
+    base = parameters(asked.model, status, config.presets)
+    plan = plan_of(_merged(base, asked.folkmoot or Own()), status)
+    if hops:
+        plan = Plan(mode="local", layers=0, proposers=0, deadline_s=plan.deadline_s)
+    if asked.messages[-1].role != "user":
+        raise FieldInvalid("messages: the last message must be the user's", "messages")
+    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+    sampling = Sampling(
+        max_tokens=asked.max_completion_tokens or asked.max_tokens or config.max_tokens,
+        temperature=0.7 if asked.temperature is None else asked.temperature,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        seed=asked.seed,
+        stop=stop,
+    )
+    conversation = tuple(_turn(message) for message in asked.messages)
+    return Prompt(prompt, conversation, plan, sampling, stream=bool(asked.stream), hops=hops)
+
+
+def plan_of(own: Own, status: Status) -> Plan:
+    """Own parameters as a plan; giving M or k means `fixed`. Raises `FieldInvalid`, `NoDevice`."""
+    named = tuple(own.select.removeprefix("fixed:").split("+")) if own.select not in (None, "uniform") else ()
+    shaped = own.layers is not None or own.proposers is not None or bool(named)
+    mode = own.mode or ("local" if own.private else "fixed" if shaped else "auto")
+    if own.private:
+        _check_private(own, mode, status)
+    if mode == "local":
+        if own.layers or own.proposers or named:
+            raise _own("mode", "local asks no peer; leave layers, proposers and select out")
+        return Plan("local", 0, 0, deadline_s=own.deadline_s)
+    if mode == "auto" and shaped:
+        raise _own("mode", "auto chooses M and k itself; leave layers, proposers and select out, or say fixed")
+    layers = 1 if own.layers is None else own.layers
+    proposers = own.proposers if own.proposers is not None else len(named) or None
+    if layers == 0:
+        if proposers:
+            raise _own("proposers", f"is {proposers} with 0 layers, which ask no peer; give layers >= 1")
+        proposers = 0
+    if named and (len(set(named)) != len(named) or "" in named):
+        raise _own("select", f"{own.select!r} must name each peer once, as fixed:NAME+NAME")
+    if named and proposers != len(named):
+        raise _own("select", f"names {len(named)} peers, but proposers is {proposers}")
+    if own.quorum is not None and proposers is not None and own.quorum > proposers + 1:
+        raise _own("quorum", f"is {own.quorum}, but only {proposers + 1} devices answer in a layer")
+    return Plan(
+        mode=mode,
+        layers=layers,
+        proposers=proposers,
+        select=named,
+        aggregator=own.aggregator or "origin",
+        quorum=own.quorum or 0,
+        deadline_s=own.deadline_s,
+    )
+
+
+def answer_of(end: PromptAnswered) -> tuple[Answer, Usage]:
+    """A finished prompt as its provenance and the true sum of tokens over all its jobs."""
+    how, final = end.provenance, end.usage
+    answer = Answer(
+        id=how.id,
+        answer=end.answer,
+        mode=how.mode,
+        layers=how.layers,
+        proposers=how.proposers,
+        latency_s=how.latency_s,
+        first_token_s=how.first_token_s,
+        origin=how.origin,
+        devices=how.devices,
+        jobs=job_rows(how),
+        rounds=how.rounds,
+        decisions=how.decisions,
+        final=OwnUsage(final.tokens_in, final.tokens_cached, final.tokens_out),
+    )
+    tokens_in = sum(job.tokens_in for job in how.jobs)
+    tokens_out = sum(job.tokens_out for job in how.jobs)
+    usage = Usage(
+        prompt_tokens=tokens_in,
+        completion_tokens=tokens_out,
+        total_tokens=tokens_in + tokens_out,
+        prompt_tokens_details=PromptTokensDetails(sum(job.tokens_cached for job in how.jobs)),
+        completion_tokens_details=CompletionTokensDetails(
+            answer_tokens=final.tokens_out, reasoning_tokens=max(0, tokens_out - final.tokens_out)
+        ),
+    )
+    return answer, usage
+
+
+def _turn(message: Message) -> Turn:
+    role = "system" if message.role == "developer" else message.role
+    if isinstance(message.content, str):
+        return Turn(role, message.content)
+    return Turn(role, "\n".join(part.text for part in message.content))
+
+
+def _merged(base: Own, over: Own) -> Own:
+    given = {name: value for name in Own.__struct_fields__ if (value := getattr(over, name)) is not None}
+    return msgspec.structs.replace(base, **given)
+
+
+def _check_private(own: Own, mode: str, status: Status) -> None:
+    asks = own.layers or own.proposers or own.select not in (None, "uniform")
+    if mode != "local" or asks or own.aggregator not in (None, "origin"):
+        raise _own("private", "keeps the prompt on this device, so no peer can be asked and none can aggregate")
+    if not status.model:
+        raise NoDevice("this device has no engine and a private prompt may not leave it; start one with --engine")
+
+
+def _own(name: str, message: str) -> FieldInvalid:
+    return FieldInvalid(f"folkmoot.{name}: {message}", f"folkmoot.{name}")
+
+
+def _field_error(message: str) -> FieldInvalid:
+    """msgspec's words as an error that names the field: `Expected …, got … - at `$.a.b``."""
+    what, _, where = message.partition(" - at `")
+    path = where.rstrip("`").removeprefix("$").removeprefix(".")
+    if missing := re.match(r"Object missing required field `(\w+)`", what):
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        what = "is required"
+    return FieldInvalid(f"{path}: {what}" if path else what, path or None)

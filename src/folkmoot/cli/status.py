@@ -1,0 +1,57 @@
+"""`folkmoot status`: the moot as this device sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from folkmoot.cli.options import config_option, json_option, print_json, settings_of
+
+
+@click.command()
+@json_option
+@config_option
+def status(as_json: bool, config_file: Path | None) -> None:
+    """Show the moot as this device sees it."""
+    found = asyncio.run(_status(config_file))
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+async def _status(config_file: Path | None) -> dict[str, Any]:
+    from folkmoot.cli.client import local_api
+
+    async with local_api(settings_of(config_file).settings) as api:
+        return await api.moot()
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("device", "model", "standing", "waiting", "in service", "s/job", "id"):
+        table.add_column(title, overflow="fold")
+    for row in found["members"]:
+        table.add_row(
+            escape(row["name"]) + (" (here)" if row["id"] == found["device"] else ""),
+            escape(row["model"]) or "none",
+            row["standing"],
+            str(row["queue"]),
+            str(row["busy"]),
+            f"{row['service_s']:.1f}",
+            row["id"][:12],
+        )
+    console = Console()
+    console.print(
+        f"{escape(found['name'])}: engine {found['engine']}"
+        + (f" ({escape(found['engine_note'])})" if found["engine_note"] else "")
+        + f", {found['prompts']} prompts, up for {found['uptime_s']:.0f} s"
+    )
+    console.print(table)

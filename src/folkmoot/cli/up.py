@@ -1,0 +1,176 @@
+"""`folkmoot up`: run this device. Here its rooms are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from folkmoot.cli import exits
+from folkmoot.cli.client import RUNNING
+from folkmoot.cli.exits import Interrupted
+from folkmoot.cli.options import config_option, json_option, print_json, settings_of
+from folkmoot.errors import ConfigError, FolkmootError, NodeError
+from folkmoot.settings import Settings
+
+if TYPE_CHECKING:
+    from folkmoot.node.daemon import Daemon, Ready
+
+READERS = (
+    "who reads a prompt asked here: the devices that are asked (3 of them unless you say otherwise), in clear. "
+    "Keep one on this device with `folkmoot ask --private`, or the model `local`"
+)
+
+
+@click.command()
+@click.option("--name", metavar="NAME", help="What this device is called in the moot. [default: the host's name]")
+@click.option("--engine", metavar="SPEC", help="embedded[:MODEL], llamacpp:URL, openai:URL#MODEL, ollama:MODEL, …")
+@click.option("--join", metavar="INVITATION", help="Join the moot that this invitation is from.")
+@click.option("--listen", metavar="HOST:PORT", help="Where other devices reach this one (UDP).")
+@click.option("--api", metavar="HOST:PORT", help="Where its user reaches it. [default: 127.0.0.1:4150]")
+@click.option("--dashboard/--no-dashboard", default=None, help="The dashboard is not there yet.")
+@click.option("--admission", type=click.Choice(["on", "off"]), help="Admission control is not there yet: off.")
+@click.option("--with-parent", type=int, hidden=True, help="End when this process ends.")
+@json_option
+@config_option
+def up(
+    name: str | None,
+    engine: str | None,
+    join: str | None,
+    listen: str | None,
+    api: str | None,
+    dashboard: bool | None,
+    admission: str | None,
+    with_parent: int | None,
+    as_json: bool,
+    config_file: Path | None,
+) -> None:
+    """Run this device: its engine, its queue, its part of the gossip, its HTTP API."""
+    if dashboard:
+        raise ConfigError("--dashboard: there is no dashboard yet; leave the flag out")
+    if admission == "on":
+        raise ConfigError("--admission on: there is no admission control yet; leave the flag out")
+    if with_parent is not None:
+        from folkmoot.cli.parent import die_with
+
+        die_with(with_parent)
+    flags = {"device.name": name, "device.engine": engine, "node.network.listen": listen, "api.listen": api}
+    settings = settings_of(config_file, flags).settings
+    with home_of(settings.home):
+        stopped_by = asyncio.run(_run(settings, join, as_json))
+    if stopped_by == signal.SIGINT:
+        raise Interrupted
+
+
+@contextlib.contextmanager
+def home_of(home: Path) -> Iterator[None]:
+    """The home, private and held by this process alone. Raises `NodeError`."""
+    from filelock import FileLock, Timeout
+
+    from folkmoot.node.storage import prepare_home
+
+    prepare_home(home)
+    lock = FileLock(home / "up.lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise NodeError(
+            f"a device runs in {home} already; stop it, or give this one its own folder in FOLKMOOT_HOME"
+        ) from None
+
+
+async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Signals | None:
+    """Run until a signal comes; gives that signal back."""
+    from folkmoot.api import create_app
+    from folkmoot.api.control import make_control_token
+    from folkmoot.api.server import bind, make_server, url_of
+    from folkmoot.engine.spec import build, parse_spec
+    from folkmoot.node.daemon import Daemon
+
+    control = make_control_token(settings.home)
+    engine = build(parse_spec(settings.device.engine), settings.engine)
+    daemon = Daemon(settings.home, settings.device.name, engine, settings.node)
+    server = make_server(create_app(daemon, settings.api, control))
+    got: list[signal.Signals] = []
+    with contextlib.closing(bind(settings.api)) as listener, _told_url(settings.home, url_of(listener)) as url:
+
+        async def ready(ready: Ready) -> None:
+            _announce(daemon, ready, url, as_json)
+
+        async def serve() -> None:
+            await server.serve(sockets=[listener])
+
+        async def live() -> None:
+            try:
+                await daemon.run(join=join, ready=ready)
+            finally:
+                server.should_exit = True
+
+        async def stop_at_signal() -> None:
+            with _signals() as signals:
+                got.append(await signals.get())
+            server.should_exit = True
+            await daemon.stop()
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                waiting = tasks.create_task(stop_at_signal())
+                living = tasks.create_task(live())
+                tasks.create_task(serve())
+                living.add_done_callback(lambda _: waiting.cancel() if not got else None)
+        except* FolkmootError as failed:
+            raise _first(failed) from None
+    return got[0] if got else None
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
+    """SIGINT and SIGTERM as a queue; after the first one the next kills as usual."""
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[signal.Signals]()
+    both = (signal.SIGINT, signal.SIGTERM)
+    for each in both:
+        loop.add_signal_handler(each, queue.put_nowait, each)
+    try:
+        yield queue
+    finally:
+        for each in both:
+            loop.remove_signal_handler(each)
+
+
+@contextlib.contextmanager
+def _told_url(home: Path, url: str) -> Iterator[str]:
+    """Write the API's address into the home for as long as the device runs."""
+    path = home / RUNNING
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(url)
+    try:
+        yield url
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _announce(daemon: Daemon, ready: Ready, url: str, as_json: bool) -> None:
+    status = daemon.status()
+    if as_json:
+        event = {"event": "ready", "api": url, "address": ready.address, "device": status.device, "name": status.name}
+        print_json(event | ({"invitation": ready.invitation} if ready.invitation else {}))
+        return
+    note = f" ({status.engine_note})" if status.engine_note else ""
+    click.echo(f"{status.name} is up, API {url}, model {status.model or 'none'}{note}")
+    if ready.invitation:
+        click.echo("this founded a moot; one other device joins it within 24 hours with")
+        click.echo(f"  folkmoot up --join {ready.invitation}")
+    exits.tell(READERS)
+
+
+def _first(group: BaseExceptionGroup[FolkmootError]) -> FolkmootError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

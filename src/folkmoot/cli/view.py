@@ -1,0 +1,96 @@
+"""What is going on with a prompt: a live table on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+Json = dict[str, Any]
+
+CHARACTERS_PER_TOKEN = 4.0
+"""English text, roughly; the true counts come with the answer."""
+
+_STYLES = {"ok": "green", "writing": "cyan", "began": "cyan", "failed": "red", "refused": "red"}
+
+
+@dataclass
+class Row:
+    """One job as the view knows it; `began_s` is when its engine began, 0 before."""
+
+    what: Json
+    asked_s: float
+    began_s: float = 0.0
+    ended_s: float = 0.0
+
+    def seconds(self, now: float) -> float:
+        """How long the job has been under way, queue included."""
+        return (self.ended_s or now) - self.asked_s
+
+    def rate(self, now: float) -> float:
+        """Tokens written per second of inference, estimated from the characters."""
+        span = (self.ended_s or now) - self.began_s
+        return self.what["characters"] / CHARACTERS_PER_TOKEN / span if self.began_s and span > 0.2 else 0.0
+
+
+class Progress:
+    """Collects the API's progress events; `clock` is a monotonic clock in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.rows: dict[str, Row] = {}
+        self.answer = ""
+
+    def moved(self, what: Json) -> str:
+        """Take in an event; gives the line that tells of it, empty where the state is the old one."""
+        if what["type"] == "accepted":
+            return f"asked with M={what['layers']} k={what['proposers']}"
+        now = self._clock()
+        row = self.rows.setdefault(what["job"], Row(what, now))
+        news = row.what is what or row.what["state"] != what["state"]
+        row.what = what
+        if what["state"] in ("began", "writing"):
+            row.began_s = row.began_s or now
+        elif what["state"] not in ("asked", "queued"):
+            row.ended_s = now
+        return self._line(row, now) if news else ""
+
+    def render(self) -> Group:
+        """The table of jobs, and the end of the answer so far."""
+        now = self._clock()
+        table = Table(box=None, pad_edge=False)
+        for title, justify in (
+            ("layer", "right"), ("stage", "left"), ("device", "left"), ("model", "left"),
+            ("state", "left"), ("≈ tokens/s", "right"), ("s", "right"),
+        ):  # fmt: skip
+            table.add_column(title, justify=justify)  # type: ignore[arg-type] # the literals above are its values
+        for row in self.rows.values():
+            what = row.what
+            state = f"{what['ahead']} before it" if what["state"] == "queued" and what["ahead"] else what["state"]
+            table.add_row(
+                str(what["layer"]),
+                what["stage"],
+                escape(what["name"]),
+                escape(what["model"]),
+                Text(state, style=_STYLES.get(what["state"], "dim")),
+                f"{rate:.0f}" if (rate := row.rate(now)) else "",
+                f"{row.seconds(now):.1f}",
+            )
+        tail = self.answer[-400:].replace("\n", " ")
+        return Group(table, Text(f"\n{tail}")) if tail else Group(table)
+
+    def _line(self, row: Row, now: float) -> str:
+        what = row.what
+        line = f"layer {what['layer']} {what['stage']} {what['name']} ({what['model']}): {what['state']}"
+        if what["state"] == "queued":
+            line += f", {what['ahead']} before it"
+        if row.ended_s:
+            rate = row.rate(now)
+            line += f" after {row.seconds(now):.1f} s" + (f", about {rate:.0f} tokens/s" if rate else "")
+        return line

@@ -1,0 +1,153 @@
+"""Device processes on this machine: started, joined into one moot, and taken down together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from folkmoot.api.control import read_control_token
+from folkmoot.cli.client import Api
+from folkmoot.errors import EngineError, NodeError
+
+START_S = 120.0
+GRACE_S = 8.0
+NAMES = ("ash", "birch", "cedar", "elm", "fir", "hazel", "juniper", "linden", "maple", "oak", "pine", "rowan")
+
+
+def name_of(index: int) -> str:
+    """The name of the device at `index`, from 0."""
+    turn, place = divmod(index, len(NAMES))
+    return NAMES[place] + (f"-{turn + 1}" if turn else "")
+
+
+@dataclass
+class DeviceProcess:
+    """One `folkmoot up`. `api` is its URL once it is ready."""
+
+    name: str
+    home: Path
+    process: asyncio.subprocess.Process
+    api: str = ""
+
+    @property
+    def log(self) -> Path:
+        """Where its stderr goes."""
+        return self.home.with_suffix(".log")
+
+    def client(self) -> Api:
+        """A client of its API that may do what its owner may."""
+        return Api(self.api, read_control_token(self.home))
+
+    async def ready(self) -> dict[str, Any]:
+        """Wait until it serves. Raises `NodeError` with its last words when it ends before."""
+        stdout = self.process.stdout
+        assert stdout is not None  # it was started with a pipe
+        while line := await stdout.readline():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and event.get("event") == "ready":
+                    self.api = event["api"]
+                    return event
+        words = self.log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+        raise NodeError(f"device {self.name} did not start: {' '.join(words) or 'it said nothing'}")
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL to its whole group for what is left after a while."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), GRACE_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+
+
+@dataclass
+class Village:
+    """Devices under one temporary folder."""
+
+    root: Path
+    environ: dict[str, str]
+    tell: Callable[[str], None]
+    devices: list[DeviceProcess] = field(default_factory=list)
+
+    async def start(self, engines: list[str]) -> None:
+        """Start one device per engine SPEC and wait until all of them know all."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(START_S):
+                await self._start(engines)
+                await self._all_know_all()
+        except TimeoutError:
+            raise NodeError(f"the devices did not find each other within {START_S:.0f} s; their logs say why") from None
+        self.tell(f"{len(engines)} devices are one moot after {time.monotonic() - began:.1f} s")
+
+    async def stop(self) -> None:
+        """Take every device down."""
+        await asyncio.gather(*(device.stop() for device in self.devices))
+
+    async def _start(self, engines: list[str]) -> None:
+        founder = await self._spawn(0, engines[0], None)
+        await founder.ready()
+        if len(engines) == 1:
+            return
+        async with founder.client() as api:
+            invitation = await api.invite(len(engines) - 1, 600.0)
+        others = [await self._spawn(index, engine, invitation) for index, engine in enumerate(engines) if index]
+        await asyncio.gather(*(device.ready() for device in others))
+
+    async def _spawn(self, index: int, engine: str, invitation: str | None) -> DeviceProcess:
+        name = name_of(index)
+        home = self.root / name
+        self.tell(f"starting {name} with {engine}")
+        command = [sys.executable, "-m", "folkmoot", "up", "--json", "--name", name, "--engine", engine]
+        command += ["--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--with-parent", str(os.getpid())]
+        if invitation is not None:
+            command += ["--join", invitation]
+        with home.with_suffix(".log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=self.environ | {"FOLKMOOT_HOME": str(home)},
+                start_new_session=True,
+            )
+        device = DeviceProcess(name, home, process)
+        self.devices.append(device)
+        return device
+
+    async def _all_know_all(self) -> None:
+        for device in self.devices:
+            async with device.client() as api:
+                while not _is_whole(found := await api.moot(), len(self.devices)):
+                    if found["engine"] == "down":
+                        raise EngineError(f"the engine of {device.name} is down: {found['engine_note']}")
+                    await asyncio.sleep(0.1)
+
+
+def _is_whole(found: dict[str, Any], devices: int) -> bool:
+    alive = [row for row in found["members"] if row["standing"] == "alive"]
+    return len(alive) == devices and found["engine"] in ("ready", "none")
+
+
+@contextlib.asynccontextmanager
+async def village(environ: dict[str, str], tell: Callable[[str], None]) -> AsyncIterator[Village]:
+    """Devices that are gone, with all that they wrote, when the block is left, however it is left."""
+    with tempfile.TemporaryDirectory(prefix="folkmoot-", ignore_cleanup_errors=True) as root:
+        devices = Village(Path(root), environ, tell)
+        try:
+            yield devices
+        finally:
+            await asyncio.shield(devices.stop())

@@ -1,0 +1,183 @@
+"""A moot in one process: it answers at once, with the notices that a real device sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+
+import httpx
+import pytest
+
+from folkmoot.api import ApiConfig, create_app
+from folkmoot.core.events import (
+    AnswerText,
+    Decision,
+    DeviceRow,
+    JobProgress,
+    JobRecord,
+    MemberChanged,
+    Notice,
+    Prompt,
+    PromptAccepted,
+    PromptAnswered,
+    PromptFailed,
+    Provenance,
+    Round,
+)
+from folkmoot.core.gossip import Card, Member, Pulse, Standing
+from folkmoot.core.ids import DeviceId, PromptId, job_id
+from folkmoot.core.messages import Outcome, Stage, Usage
+from folkmoot.errors import AdmissionError
+from folkmoot.node.service import Status
+
+CONTROL = "owner-token"
+WORDS = ("The ", "sky ", "is blue.")
+
+
+def member(letter: str, name: str, model: str = "model", standing: Standing = Standing.ALIVE) -> Member:
+    card = Card(name=name, model=model, context_tokens=4096, skill=0.5, address="quic:" + letter)
+    return Member(DeviceId(letter * 64), 1, standing, card, Pulse(1, 0, 0, 0, 2.0))
+
+
+@dataclass
+class Village:
+    """Satisfies `service.Moot`. `fail` ends prompts so; `hold` stops one before its first word."""
+
+    members: list[Member] = field(
+        default_factory=lambda: [member("a", "ash"), member("b", "birch"), member("c", "cedar"), member("d", "elm")]
+    )
+    engine: str = "ready"
+    queue: int = 0
+    fail: str = ""
+    fail_late: str = ""
+    hold: asyncio.Event | None = None
+    truncated: bool = False
+    may_invite: bool = True
+    prompts: list[Prompt] = field(default_factory=list)
+    withdrawn: list[PromptId] = field(default_factory=list)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def status(self) -> Status:
+        me = self.members[0]
+        return Status(
+            device=me.device,
+            name=me.card.name,
+            moot="f" * 32,
+            address="quic:a",
+            engine=self.engine,
+            engine_note="1 thread",
+            model=me.card.model,
+            queue=self.queue,
+            busy=1 if self.queue else 0,
+            buffer=0,
+            prompts=0,
+            uptime_s=1.5,
+            members=tuple(self.members),
+        )
+
+    def new_prompt_id(self) -> PromptId:
+        return PromptId(f"{len(self.prompts):032x}")
+
+    async def ask(self, prompt: Prompt) -> AsyncGenerator[Notice, None]:
+        self.prompts.append(prompt)
+        self.asked.set()
+        ended = False
+        try:
+            for notice in self._life(prompt):
+                if isinstance(notice, AnswerText) and self.hold is not None:
+                    await self.hold.wait()
+                ended = isinstance(notice, PromptAnswered | PromptFailed)
+                yield notice
+        finally:
+            if not ended:
+                self.withdrawn.append(prompt.id)
+                self.let_go.set()
+
+    async def watch(self) -> AsyncGenerator[Notice, None]:
+        yield MemberChanged(self.members[0])
+        for notice in self._life(Prompt(PromptId("0" * 32), ())):
+            yield notice
+        await asyncio.Event().wait()
+
+    async def invite(self, uses: int, ttl_s: float, delegate: bool) -> str:
+        if not self.may_invite:
+            raise AdmissionError("this device may not invite; ask the founder")
+        return f"invitation-{uses}-{ttl_s:.0f}-{delegate}"
+
+    def _life(self, prompt: Prompt) -> list[Notice]:
+        if self.fail:
+            return [PromptFailed(prompt.id, self.fail, "told to fail")]
+        layers, k = prompt.plan.layers, prompt.plan.proposers
+        k = min(3, len(self.members) - 1) if k is None else k
+        peers = self.members[: k + 1]
+        out: list[Notice] = [PromptAccepted(prompt.id, layers, k)]
+        jobs = []
+        for layer in range(1, layers + 1):
+            stage = Stage.PROPOSE if layer == 1 else Stage.REFINE
+            for slot, peer in enumerate(peers):
+                job = job_id(prompt.id, layer, slot)
+                name, model = peer.card.name, peer.card.model
+                out += [
+                    JobProgress(prompt.id, job, layer, stage, peer.device, name, model, state)
+                    for state in ("asked", "began", "writing", "ok")
+                ]
+                jobs.append(JobRecord(layer, stage, name, model, Outcome.OK, 0.1, 1.0, 0.2, 10, 4, 7))
+        jobs.append(
+            JobRecord(layers + 1, Stage.AGGREGATE, "ash", "model", Outcome.OK, 0.0, 1.0, 0.2, 30, 20, len(WORDS))
+        )
+        out += [AnswerText(prompt.id, word) for word in WORDS]
+        if self.fail_late:
+            return [*out, PromptFailed(prompt.id, self.fail_late, "told to fail late")]
+        how = Provenance(
+            id=prompt.id,
+            mode=prompt.plan.mode,
+            layers=layers,
+            proposers=k,
+            latency_s=2.5,
+            first_token_s=2.0,
+            origin="ash",
+            devices=tuple(DeviceRow(m.device, m.card.name, m.card.model) for m in self.members),
+            jobs=tuple(jobs),
+            rounds=tuple(Round(n + 1, tuple(p.card.name for p in peers)) for n in range(layers)),
+            decisions=(Decision("k=3", "it was asked so"),),
+        )
+        usage = Usage(tokens_in=30, tokens_cached=20, tokens_out=len(WORDS), inference_s=1.0, first_token_s=0.2)
+        return [*out, PromptAnswered(prompt.id, "".join(WORDS), self.truncated, usage, how)]
+
+
+@pytest.fixture
+def village() -> Village:
+    return Village()
+
+
+@pytest.fixture
+async def connect(village: Village) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
+    """Makes clients of the village's API, in process; keywords are settings of `ApiConfig`."""
+    clients: list[httpx.AsyncClient] = []
+
+    def make(base: str = "http://127.0.0.1:4150", **settings: object) -> httpx.AsyncClient:
+        config = replace(ApiConfig(), **settings)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(create_app(village, config, CONTROL), raise_app_exceptions=False)
+        clients.append(httpx.AsyncClient(transport=transport, base_url=base))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+def client(connect: Callable[..., httpx.AsyncClient]) -> httpx.AsyncClient:
+    return connect()
+
+
+@pytest.fixture
+def make_member() -> Callable[..., Member]:
+    return member
+
+
+@pytest.fixture
+def control() -> str:
+    return CONTROL
