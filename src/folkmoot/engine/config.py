@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def default_models_folder() -> Path:
 
 def default_runtime_folder() -> Path:
     """Where engines on this host find each other: the user's runtime folder, gone after a restart."""
-    return platformdirs.user_runtime_path("folkmoot")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without a session's own folder the temporary one serves as well
+        return platformdirs.user_runtime_path("folkmoot")
 
 
 @dataclass(frozen=True, slots=True)
