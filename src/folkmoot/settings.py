@@ -112,7 +112,9 @@ def load(
         if text is not None:
             given[key] = (_convert(text, leaves[key], key, strict=False), "flag")
     given = _with_engine_key(given, environ, leaves)
-    values = {key: leaf.default for key, leaf in leaves.items()} | {key: value for key, (value, _) in given.items()}
+    values = {key: leaf.default for key, leaf in leaves.items()} | {
+        key: value for key, (value, _) in given.items()
+    }
     origins = tuple(_origin(leaf, given) for leaf in leaves.values())
     try:
         return Loaded(_build(Settings, values, ""), origins)
@@ -238,7 +240,9 @@ def _presets(value: Any, where: str) -> dict[str, Own]:
     for name, table in value.items():
         for key in table if isinstance(table, dict) else ():
             if key not in Own.__struct_fields__:
-                raise ConfigError(f"{where}.{name}: unknown key {key!r}; {_nearest(key, Own.__struct_fields__)}")
+                raise ConfigError(
+                    f"{where}.{name}: unknown key {key!r}; {_nearest(key, Own.__struct_fields__)}"
+                )
     try:
         return msgspec.convert(value, dict[str, Own])
     except msgspec.ValidationError as error:

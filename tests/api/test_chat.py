@@ -98,7 +98,10 @@ async def test_sampling_and_text_parts_reach_the_core(client, village):
         json=body(
             messages=[
                 {"role": "developer", "content": "Be brief."},
-                {"role": "user", "content": [{"type": "text", "text": "One"}, {"type": "text", "text": "Two"}]},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "One"}, {"type": "text", "text": "Two"}],
+                },
             ],
             max_tokens=9,
             max_completion_tokens=7,

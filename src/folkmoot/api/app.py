@@ -26,7 +26,12 @@ def create_app(moot: Moot, config: ApiConfig, control: str) -> Starlette:
     app = Starlette(
         routes=[*routes, Route("/openapi.json", _openapi, methods=["GET"])],
         middleware=[Middleware(Guard, config=config, control=control)],
-        exception_handlers={FolkmootError: _on_error, HTTPException: _on_http, ClientDisconnect: _on_gone, Exception: _on_bug},
+        exception_handlers={
+            FolkmootError: _on_error,
+            HTTPException: _on_http,
+            ClientDisconnect: _on_gone,
+            Exception: _on_bug,
+        },
     )
     app.state.room = Room(moot, config, control)
     app.state.openapi = msgspec.json.encode(document(ROUTES))

@@ -158,5 +158,7 @@ def _finish(end: PromptAnswered) -> FinishReason:
 
 def _hops(value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 4:
-        raise FieldInvalid(f"{HOPS} is {value!r}: give the number of moots that the request has crossed", HOPS)
+        raise FieldInvalid(
+            f"{HOPS} is {value!r}: give the number of moots that the request has crossed", HOPS
+        )
     return int(value)

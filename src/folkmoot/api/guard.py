@@ -38,7 +38,10 @@ class Guard:
 
     def _fault(self, headers: Headers, path: str) -> tuple[str, str] | None:
         if self._loopback and not _is_local(f"//{headers.get('host', '')}"):
-            return "foreign", "the Host header must be localhost, 127.0.0.1 or [::1], as the API listens there only"
+            return (
+                "foreign",
+                "the Host header must be localhost, 127.0.0.1 or [::1], as the API listens there only",
+            )
         origin = headers.get("origin")
         if origin is not None and not self._origin_passes(origin, headers.get("host", "")):
             return "foreign", f"a page of {origin} may not use this API"

@@ -30,7 +30,9 @@ def bind(config: ApiConfig) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise NodeError(f"cannot listen on {config.listen}: {error}; choose another with --api HOST:PORT") from None
+        raise NodeError(
+            f"cannot listen on {config.listen}: {error}; choose another with --api HOST:PORT"
+        ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

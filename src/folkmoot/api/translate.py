@@ -77,7 +77,9 @@ def plan_of(own: Own, status: Status) -> Plan:
             raise _own("mode", "local asks no peer; leave layers, proposers and select out")
         return Plan("local", 0, 0, deadline_s=own.deadline_s)
     if mode == "auto" and shaped:
-        raise _own("mode", "auto chooses M and k itself; leave layers, proposers and select out, or say fixed")
+        raise _own(
+            "mode", "auto chooses M and k itself; leave layers, proposers and select out, or say fixed"
+        )
     layers = 1 if own.layers is None else own.layers
     proposers = own.proposers if own.proposers is not None else len(named) or None
     if layers == 0:
@@ -148,9 +150,13 @@ def _merged(base: Own, over: Own) -> Own:
 def _check_private(own: Own, mode: str, status: Status) -> None:
     asks = own.layers or own.proposers or own.select not in (None, "uniform")
     if mode != "local" or asks or own.aggregator not in (None, "origin"):
-        raise _own("private", "keeps the prompt on this device, so no peer can be asked and none can aggregate")
+        raise _own(
+            "private", "keeps the prompt on this device, so no peer can be asked and none can aggregate"
+        )
     if not status.model:
-        raise NoDevice("this device has no engine and a private prompt may not leave it; start one with --engine")
+        raise NoDevice(
+            "this device has no engine and a private prompt may not leave it; start one with --engine"
+        )
 
 
 def _own(name: str, message: str) -> FieldInvalid:

@@ -22,7 +22,9 @@ from folkmoot.cli.options import config_option, json_option, print_json, setting
 @click.option("--private", is_flag=True, help="Let the prompt not leave this device.")
 @click.option("--quorum", type=click.IntRange(1), help="Answers that complete a layer. [default: all]")
 @click.option("--deadline", "deadline_s", type=float, metavar="SECONDS", help="Give up after so long.")
-@click.option("--model", default="moot", show_default=True, help="A model, preset or device of GET /v1/models.")
+@click.option(
+    "--model", default="moot", show_default=True, help="A model, preset or device of GET /v1/models."
+)
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer of one job.")
 @click.option("--temperature", type=click.FloatRange(0, 2))
 @click.option("--seed", type=int)

@@ -158,7 +158,9 @@ def _error_of(body: bytes, status: int) -> FolkmootError:
     try:
         return _error(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        return NodeError(f"what answers with HTTP {status} there is not Folkmoot; choose another port with --api")
+        return NodeError(
+            f"what answers with HTTP {status} there is not Folkmoot; choose another port with --api"
+        )
 
 
 def _error(told: Mapping[str, Any]) -> FolkmootError:

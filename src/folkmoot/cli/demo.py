@@ -47,8 +47,16 @@ class Asked:
 @shape_options
 @click.option("--same", is_flag=True, help="The same model on every device.")
 @click.option("--small", is_flag=True, help="The smallest model only (SmolLM2-135M).")
-@click.option("--engine", "specs", multiple=True, metavar="SPEC", help="Engines instead of the packaged models, in turn.")
-@click.option("--max-tokens", type=click.IntRange(1), default=160, show_default=True, help="Longest answer of one job.")
+@click.option(
+    "--engine",
+    "specs",
+    multiple=True,
+    metavar="SPEC",
+    help="Engines instead of the packaged models, in turn.",
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=160, show_default=True, help="Longest answer of one job."
+)
 @click.option("--seed", type=int, help="Makes the draws of the models repeatable.")
 @click.option("--yes", is_flag=True, help="Fetch missing weights without a terminal too.")
 @json_option
@@ -71,7 +79,9 @@ def demo(
     layers = (1 if devices > 1 else 0) if layers is None else layers
     proposers = (min(3, devices - 1) if layers else 0) if proposers is None else proposers
     if proposers > devices - 1:
-        raise click.UsageError(f"-k {proposers} asks more peers than the {devices - 1} that --devices {devices} leaves")
+        raise click.UsageError(
+            f"-k {proposers} asks more peers than the {devices - 1} that --devices {devices} leaves"
+        )
     if proposers and not layers:
         raise click.UsageError(f"-k {proposers} needs a layer; give -M 1 or more")
     models = SMALL if small else FAMILIES[:1] if same else FAMILIES
@@ -100,7 +110,9 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
     # One thread an engine where engines outnumber cores: more spin against each other (README, Engines).
     threads = max(1, (os.cpu_count() or 1) // len(asked.engines))
     environ = child_environ({"engine.threads": str(threads), "engine.models_folder": str(models_folder)})
-    async with village(environ, lambda line: console.print(line, style="dim", markup=False, highlight=False)) as moot:
+    async with village(
+        environ, lambda line: console.print(line, style="dim", markup=False, highlight=False)
+    ) as moot:
         await moot.start(list(asked.engines))
         answer = await _ask(moot, asked, console)
     if asked.as_json:
@@ -149,5 +161,3 @@ def _live(progress: Progress, console: Console) -> AbstractContextManager[Live |
 def _tell(line: str, live: Live | None, console: Console) -> None:
     if line and live is None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-

@@ -29,7 +29,7 @@ DISK_BYTES = 2 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `remedy` is empty where all is well; `needed` tells a failure from a hint."""
+    """One check. `remedy` is what helps where it is not `ok`; `needed` tells a failure from a hint."""
 
     name: str
     ok: bool
@@ -59,7 +59,9 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Every check, in the order in which its remedies help."""
     yield _python()
     yield _package("iroh", "the network between devices", "no wheel for this platform? see README, Platforms")
-    yield _package("xllamacpp", "embedded models", "use --engine llamacpp:URL, openai:URL#MODEL or ollama:MODEL")
+    yield _package(
+        "xllamacpp", "embedded models", "use --engine llamacpp:URL, openai:URL#MODEL or ollama:MODEL"
+    )
     yield _cpu()
     yield _cores(settings)
     yield from _weights(settings)
@@ -86,7 +88,9 @@ def _cpu() -> Check:
         return Check("cpu", True, machine)
     has = [flag for flag in ("avx", "avx2", "fma", "avx512f") if flag in flags]
     remedy = "embedded models need AVX2; use a server elsewhere: --engine openai:URL#MODEL"
-    return Check("cpu", "avx2" in flags, f"{machine} with {', '.join(has) or 'none of AVX'}", remedy, needed=False)
+    return Check(
+        "cpu", "avx2" in flags, f"{machine} with {', '.join(has) or 'none of AVX'}", remedy, needed=False
+    )
 
 
 def _cpu_flags() -> list[str]:
@@ -100,7 +104,9 @@ def _cpu_flags() -> list[str]:
 def _cores(settings: Settings) -> Check:
     cores, threads = os.cpu_count() or 1, settings.engine.threads
     found = f"{cores} cores, {threads or 'as many as cores allow'} threads an engine"
-    remedy = f"set engine.threads to {cores} or less: an engine with more threads than cores is many times slower"
+    remedy = (
+        f"set engine.threads to {cores} or less: an engine with more threads than cores is many times slower"
+    )
     return Check("cores", threads <= cores, found, remedy)
 
 
@@ -111,7 +117,9 @@ def _weights(settings: Settings) -> Iterator[Check]:
     there = [name for name, model in weights.CATALOGUE.items() if weights.at_hand(model, folder)]
     wanted = settings.device.engine == "embedded"
     remedy = "run: folkmoot models get smollm2"
-    yield Check("weights", bool(there), ", ".join(there) or "no packaged model at hand", remedy, needed=wanted)
+    yield Check(
+        "weights", bool(there), ", ".join(there) or "no packaged model at hand", remedy, needed=wanted
+    )
 
 
 def _home(home: Path) -> Check:
@@ -123,7 +131,9 @@ def _home(home: Path) -> Check:
     if mode & 0o077:
         return Check("home", False, f"{home} has mode {mode:04o}", f"chmod 700 {home}")
     if private:
-        return Check("home", False, f"{', '.join(private)} in {home} can be read by others", f"chmod 600 {home}/*")
+        return Check(
+            "home", False, f"{', '.join(private)} in {home} can be read by others", f"chmod 600 {home}/*"
+        )
     return Check("home", True, f"{home} (mode {mode:04o})")
 
 

@@ -34,7 +34,9 @@ def fetch(name: str, folder: Path) -> Path:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        return weights.get(name, folder, lambda line: console.print(line, style="dim", markup=False, highlight=False))
+        return weights.get(
+            name, folder, lambda line: console.print(line, style="dim", markup=False, highlight=False)
+        )
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(name, total=None)

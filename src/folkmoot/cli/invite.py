@@ -12,8 +12,12 @@ from folkmoot.cli.options import Duration, config_option, json_option, print_jso
 
 
 @click.command()
-@click.option("--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="Devices that it admits.")
-@click.option("--ttl", "ttl_s", type=Duration(), default="24h", show_default=True, help="How long it is good.")
+@click.option(
+    "--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="Devices that it admits."
+)
+@click.option(
+    "--ttl", "ttl_s", type=Duration(), default="24h", show_default=True, help="How long it is good."
+)
 @click.option("--delegate", is_flag=True, help="Let those whom it admits invite others.")
 @json_option
 @config_option

@@ -23,7 +23,13 @@ def models(context: click.Context, as_json: bool, config_file: Path | None) -> N
     found = [(model, weights.at_hand(model, folder)) for model in weights.CATALOGUE.values()]
     if as_json:
         rows = [
-            {"name": m.name, "title": m.title, "bytes": m.bytes, "at_hand": there, "engine": f"embedded:{m.name}"}
+            {
+                "name": m.name,
+                "title": m.title,
+                "bytes": m.bytes,
+                "at_hand": there,
+                "engine": f"embedded:{m.name}",
+            }
             for m, there in found
         ]
         print_json({"folder": str(folder), "models": rows})

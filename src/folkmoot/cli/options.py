@@ -48,7 +48,12 @@ def shape_options(command: F) -> F:
         help="Peers asked per layer; this device answers as well. [default: 3, or all there are]",
     )(command)  # fmt: skip
     return click.option(
-        "-M", "--layers", "layers", type=click.IntRange(0, 32), metavar="M", help="Layers before the aggregation."
+        "-M",
+        "--layers",
+        "layers",
+        type=click.IntRange(0, 32),
+        metavar="M",
+        help="Layers before the aggregation.",
     )(command)
 
 

@@ -29,13 +29,19 @@ READERS = (
 
 
 @click.command()
-@click.option("--name", metavar="NAME", help="What this device is called in the moot. [default: the host's name]")
-@click.option("--engine", metavar="SPEC", help="embedded[:MODEL], llamacpp:URL, openai:URL#MODEL, ollama:MODEL, …")
+@click.option(
+    "--name", metavar="NAME", help="What this device is called in the moot. [default: the host's name]"
+)
+@click.option(
+    "--engine", metavar="SPEC", help="embedded[:MODEL], llamacpp:URL, openai:URL#MODEL, ollama:MODEL, …"
+)
 @click.option("--join", metavar="INVITATION", help="Join the moot that this invitation is from.")
 @click.option("--listen", metavar="HOST:PORT", help="Where other devices reach this one (UDP).")
 @click.option("--api", metavar="HOST:PORT", help="Where its user reaches it. [default: 127.0.0.1:4150]")
 @click.option("--dashboard/--no-dashboard", default=None, help="The dashboard is not there yet.")
-@click.option("--admission", type=click.Choice(["on", "off"]), help="Admission control is not there yet: off.")
+@click.option(
+    "--admission", type=click.Choice(["on", "off"]), help="Admission control is not there yet: off."
+)
 @click.option("--with-parent", type=int, hidden=True, help="End when this process ends.")
 @json_option
 @config_option
@@ -99,7 +105,10 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
     daemon = Daemon(settings.home, settings.device.name, engine, settings.node)
     server = make_server(create_app(daemon, settings.api, control))
     got: list[signal.Signals] = []
-    with contextlib.closing(bind(settings.api)) as listener, _told_url(settings.home, url_of(listener)) as url:
+    with (
+        contextlib.closing(bind(settings.api)) as listener,
+        _told_url(settings.home, url_of(listener)) as url,
+    ):
 
         async def ready(ready: Ready) -> None:
             _announce(daemon, ready, url, as_json)
@@ -160,7 +169,13 @@ def _told_url(home: Path, url: str) -> Iterator[str]:
 def _announce(daemon: Daemon, ready: Ready, url: str, as_json: bool) -> None:
     status = daemon.status()
     if as_json:
-        event = {"event": "ready", "api": url, "address": ready.address, "device": status.device, "name": status.name}
+        event = {
+            "event": "ready",
+            "api": url,
+            "address": ready.address,
+            "device": status.device,
+            "name": status.name,
+        }
         print_json(event | ({"invitation": ready.invitation} if ready.invitation else {}))
         return
     note = f" ({status.engine_note})" if status.engine_note else ""

@@ -17,26 +17,33 @@ Json = dict[str, Any]
 CHARACTERS_PER_TOKEN = 4.0
 """English text, roughly; the true counts come with the answer."""
 
+MEASURABLE_S = 0.2
+"""A shorter span gives no rate worth showing."""
+
 _STYLES = {"ok": "green", "writing": "cyan", "began": "cyan", "failed": "red", "refused": "red"}
 
 
 @dataclass
 class Row:
-    """One job as the view knows it; `began_s` is when its engine began, 0 before."""
+    """One job as the view knows it; `began_s` and `ended_s` are None until that has happened."""
 
     what: Json
     asked_s: float
-    began_s: float = 0.0
-    ended_s: float = 0.0
+    began_s: float | None = None
+    ended_s: float | None = None
 
     def seconds(self, now: float) -> float:
         """How long the job has been under way, queue included."""
-        return (self.ended_s or now) - self.asked_s
+        return self._end(now) - self.asked_s
 
     def rate(self, now: float) -> float:
         """Tokens written per second of inference, estimated from the characters."""
-        span = (self.ended_s or now) - self.began_s
-        return self.what["characters"] / CHARACTERS_PER_TOKEN / span if self.began_s and span > 0.2 else 0.0
+        if self.began_s is None or (span := self._end(now) - self.began_s) < MEASURABLE_S:
+            return 0.0
+        return float(self.what["characters"] / CHARACTERS_PER_TOKEN / span)
+
+    def _end(self, now: float) -> float:
+        return now if self.ended_s is None else self.ended_s
 
 
 class Progress:
@@ -56,7 +63,7 @@ class Progress:
         news = row.what is what or row.what["state"] != what["state"]
         row.what = what
         if what["state"] in ("began", "writing"):
-            row.began_s = row.began_s or now
+            row.began_s = now if row.began_s is None else row.began_s
         elif what["state"] not in ("asked", "queued"):
             row.ended_s = now
         return self._line(row, now) if news else ""
@@ -72,7 +79,9 @@ class Progress:
             table.add_column(title, justify=justify)  # type: ignore[arg-type] # the literals above are its values
         for row in self.rows.values():
             what = row.what
-            state = f"{what['ahead']} before it" if what["state"] == "queued" and what["ahead"] else what["state"]
+            state = (
+                f"{what['ahead']} before it" if what["state"] == "queued" and what["ahead"] else what["state"]
+            )
             table.add_row(
                 str(what["layer"]),
                 what["stage"],
@@ -90,7 +99,7 @@ class Progress:
         line = f"layer {what['layer']} {what['stage']} {what['name']} ({what['model']}): {what['state']}"
         if what["state"] == "queued":
             line += f", {what['ahead']} before it"
-        if row.ended_s:
+        if row.ended_s is not None:
             rate = row.rate(now)
             line += f" after {row.seconds(now):.1f} s" + (f", about {rate:.0f} tokens/s" if rate else "")
         return line

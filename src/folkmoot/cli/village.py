@@ -90,7 +90,9 @@ class Village:
                 await self._start(engines)
                 await self._all_know_all()
         except TimeoutError:
-            raise NodeError(f"the devices did not find each other within {START_S:.0f} s; their logs say why") from None
+            raise NodeError(
+                f"the devices did not find each other within {START_S:.0f} s; their logs say why"
+            ) from None
         self.tell(f"{len(engines)} devices are one moot after {time.monotonic() - began:.1f} s")
 
     async def stop(self) -> None:
@@ -104,7 +106,9 @@ class Village:
             return
         async with founder.client() as api:
             invitation = await api.invite(len(engines) - 1, 600.0)
-        others = [await self._spawn(index, engine, invitation) for index, engine in enumerate(engines) if index]
+        others = [
+            await self._spawn(index, engine, invitation) for index, engine in enumerate(engines) if index
+        ]
         await asyncio.gather(*(device.ready() for device in others))
 
     async def _spawn(self, index: int, engine: str, invitation: str | None) -> DeviceProcess:

@@ -1,15 +1,18 @@
-"""A moot in one process: it answers at once, with the notices that a real device sends."""
+"""A home of its own for every test, and a moot in one process that sends a real device's notices."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from folkmoot.api import ApiConfig, create_app
+from folkmoot.api.server import bind, make_server, url_of
 from folkmoot.core.events import (
     AnswerText,
     Decision,
@@ -45,7 +48,12 @@ class Village:
     """Satisfies `service.Moot`. `fail` ends prompts so; `hold` stops one before its first word."""
 
     members: list[Member] = field(
-        default_factory=lambda: [member("a", "ash"), member("b", "birch"), member("c", "cedar"), member("d", "elm")]
+        default_factory=lambda: [
+            member("a", "ash"),
+            member("b", "birch"),
+            member("c", "cedar"),
+            member("d", "elm"),
+        ]
     )
     engine: str = "ready"
     queue: int = 0
@@ -125,7 +133,9 @@ class Village:
                 ]
                 jobs.append(JobRecord(layer, stage, name, model, Outcome.OK, 0.1, 1.0, 0.2, 10, 4, 7))
         jobs.append(
-            JobRecord(layers + 1, Stage.AGGREGATE, "ash", "model", Outcome.OK, 0.0, 1.0, 0.2, 30, 20, len(WORDS))
+            JobRecord(
+                layers + 1, Stage.AGGREGATE, "ash", "model", Outcome.OK, 0.0, 1.0, 0.2, 30, 20, len(WORDS)
+            )
         )
         out += [AnswerText(prompt.id, word) for word in WORDS]
         if self.fail_late:
@@ -143,7 +153,9 @@ class Village:
             rounds=tuple(Round(n + 1, tuple(p.card.name for p in peers)) for n in range(layers)),
             decisions=(Decision("k=3", "it was asked so"),),
         )
-        usage = Usage(tokens_in=30, tokens_cached=20, tokens_out=len(WORDS), inference_s=1.0, first_token_s=0.2)
+        usage = Usage(
+            tokens_in=30, tokens_cached=20, tokens_out=len(WORDS), inference_s=1.0, first_token_s=0.2
+        )
         return [*out, PromptAnswered(prompt.id, "".join(WORDS), self.truncated, usage, how)]
 
 
@@ -181,3 +193,31 @@ def make_member() -> Callable[..., Member]:
 @pytest.fixture
 def control() -> str:
     return CONTROL
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """FOLKMOOT_HOME of this test; no setting leaks in from the outside."""
+    for name in [name for name in os.environ if name.startswith("FOLKMOOT_") and "__" in name]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FOLKMOOT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+async def serve(village: Village) -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """Puts the village's API on a real socket; gives its URL."""
+    running = []
+
+    async def start(**settings: object) -> str:
+        config = replace(ApiConfig(listen="127.0.0.1:0"), **settings)  # type: ignore[arg-type]
+        listener = bind(config)
+        server = make_server(create_app(village, config, CONTROL))
+        running.append((server, asyncio.create_task(server.serve(sockets=[listener])), listener))
+        return url_of(listener)
+
+    yield start
+    for server, task, listener in running:
+        server.should_exit = True
+        await task
+        listener.close()

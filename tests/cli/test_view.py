@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from folkmoot.cli.view import Progress
+
+
+def job(state, characters=0, ahead=0):
+    return {
+        "type": "job", "id": "p", "job": "p.1.0.0", "layer": 1, "stage": "propose", "device": "a" * 64,
+        "name": "ash", "model": "tiny", "state": state, "ahead": ahead, "characters": characters,
+    }  # fmt: skip
+
+
+def test_lines_tell_changes_only():
+    now = [0.0]
+    progress = Progress(lambda: now[0])
+    assert (
+        progress.moved({"type": "accepted", "id": "p", "layers": 1, "proposers": 3}) == "asked with M=1 k=3"
+    )
+    assert progress.moved(job("queued", ahead=2)) == "layer 1 propose ash (tiny): queued, 2 before it"
+    assert progress.moved(job("began")) == "layer 1 propose ash (tiny): began"
+    assert progress.moved(job("writing", 40)) == "layer 1 propose ash (tiny): writing"
+    now[0] = 2.0
+    assert progress.moved(job("writing", 80)) == ""
+    assert progress.moved(job("ok", 80)) == "layer 1 propose ash (tiny): ok after 2.0 s, about 10 tokens/s"
+
+
+def test_the_table_shows_each_job_and_the_answers_end():
+    progress = Progress(lambda: 1.0)
+    progress.moved(job("queued", ahead=1))
+    progress.answer = "The sky\nis blue."
+    console = Console(file=io.StringIO(), width=100)
+    console.print(progress.render())
+    text = console.file.getvalue()
+    for word in ("ash", "tiny", "1 before it", "The sky is blue."):
+        assert word in text

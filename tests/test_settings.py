@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from folkmoot.api.schema import Own
+from folkmoot.errors import ConfigError
+from folkmoot.settings import DeviceConfig, child_environ, default_name, load, variable_of
+
+
+def origins(loaded):
+    return {origin.name: (origin.value, origin.origin) for origin in loaded.origins}
+
+
+def test_each_layer_covers_the_one_below(tmp_path):
+    home = {"FOLKMOOT_HOME": str(tmp_path)}
+    assert load(environ=home).settings.api.listen == "127.0.0.1:4150"
+    (tmp_path / "config.toml").write_text(
+        '[api]\nlisten = "127.0.0.1:1"\nkeys = ["a", "b"]\n[engine]\nthreads = 3\n'
+    )
+    loaded = load(environ=home)
+    assert loaded.settings.api.listen == "127.0.0.1:1"
+    assert loaded.settings.api.keys == ("a", "b")
+    assert origins(loaded)["engine.threads"] == (3, str(tmp_path / "config.toml"))
+    environ = home | {"FOLKMOOT_API__LISTEN": "127.0.0.1:2", "FOLKMOOT_API__KEYS": "c, d"}
+    loaded = load(environ=environ)
+    assert loaded.settings.api.listen == "127.0.0.1:2"
+    assert loaded.settings.api.keys == ("c", "d")
+    assert origins(loaded)["api.listen"] == ("127.0.0.1:2", "environment FOLKMOOT_API__LISTEN")
+    loaded = load(flags={"api.listen": "127.0.0.1:3", "device.name": None}, environ=environ)
+    assert loaded.settings.api.listen == "127.0.0.1:3"
+    assert origins(loaded)["api.listen"] == ("127.0.0.1:3", "flag")
+    assert origins(loaded)["device.name"][1] == "default"
+
+
+def test_another_file(tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('[device]\nname = "rowan"\n')
+    assert load(other, environ={}).settings.device.name == "rowan"
+    with pytest.raises(ConfigError, match="no file"):
+        load(tmp_path / "none.toml", environ={})
+
+
+def test_folders(tmp_path):
+    loaded = load(environ={"FOLKMOOT_HOME": str(tmp_path / "h"), "FOLKMOOT_MODELS": str(tmp_path / "m")})
+    assert loaded.settings.home == tmp_path / "h"
+    assert loaded.settings.engine.models_folder == tmp_path / "m"
+    assert load(environ={"FOLKMOOT_HOME": "~/x"}).settings.home == Path.home() / "x"
+
+
+def test_secrets_are_not_shown(tmp_path):
+    loaded = load(environ={"FOLKMOOT_API__KEYS": "hush", "FOLKMOOT_ENGINE_KEY": "hush"})
+    assert loaded.settings.api.keys == ("hush",)
+    assert loaded.settings.engine.api_key == "hush"
+    assert "hush" not in str(loaded.origins)
+    assert origins(loaded)["engine.api_key"] == ("(set)", "environment FOLKMOOT_ENGINE_KEY")
+
+
+def test_the_engines_key_comes_from_the_variable_that_is_named():
+    environ = {"FOLKMOOT_ENGINE__API_KEY_ENV": "MY_KEY", "MY_KEY": "hush"}
+    assert load(environ=environ).settings.engine.api_key == "hush"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[api]\nlistn = 'x'\n", r"unknown setting 'api.listn'; the nearest known is api.listen"),
+        ("[aip]\nlisten = 'x'\n", r"unknown setting 'aip'"),
+        ("listen = 'x'\n", r"unknown setting 'listen'"),
+        ("home = '/'\n", r"unknown setting 'home'"),
+        ("[api]\nlisten = 3\n", r"api.listen is 3: Expected `str`"),
+        ("[engine]\nthreads = '3'\n", r"engine.threads is '3': Expected `int`"),
+        ("[engine]\nthreads = -1\n", r"engine.threads is -1"),
+        ("engine = 3\n", r"unknown setting 'engine'"),
+        ("[api.presets.mine]\nlayrs = 3\n", r"mine: unknown key 'layrs'; the nearest known is layers"),
+        ("[api.presets.mine]\nlayers = 'x'\n", r"presets"),
+        ("[api]\npresets = 3\n", r"presets"),
+        ("[api\n", r"cannot be read as TOML"),
+        ("[device]\nname = 'moot'\n", r"device.name is 'moot'"),
+        ("[device]\nname = 'a+b'\n", r"device.name is 'a\+b'"),
+        ("[device]\nengine = 'magic'\n", r"magic"),
+        ("[api]\nlisten = '0.0.0.0:1'\n", r"api.keys"),
+        ("[api]\nkeep_alive_s = 0\n", r"keep_alive_s"),
+    ],
+)
+def test_a_wrong_file_is_told(tmp_path, text, said):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load(environ={"FOLKMOOT_HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FOLKMOOT_API__LISTN", "x", "the nearest known is FOLKMOOT_API__LISTEN"),
+        ("FOLKMOOT_HOM", "x", "the nearest known is FOLKMOOT_HOME"),
+        ("FOLKMOOT_ENGINE__THREADS", "many", "FOLKMOOT_ENGINE__THREADS is 'many'"),
+        ("FOLKMOOT_API__PRESETS", "{", "is not JSON"),
+    ],
+)
+def test_a_wrong_variable_is_told(name, value, said):
+    with pytest.raises(ConfigError, match=said):
+        load(environ={name: value})
+
+
+def test_an_error_names_where_the_value_came_from():
+    with pytest.raises(ConfigError, match="comes from: environment FOLKMOOT_API__LISTEN"):
+        load(environ={"FOLKMOOT_API__LISTEN": "nowhere"})
+
+
+def test_presets_are_added_to_ours(tmp_path):
+    (tmp_path / "config.toml").write_text("[api.presets.mine]\nlayers = 3\nproposers = 2\n")
+    presets = load(environ={"FOLKMOOT_HOME": str(tmp_path)}).settings.api.presets
+    assert presets["mine"] == Own(layers=3, proposers=2)
+    assert "moot-fast" in presets
+    text = '{"theirs": {"private": true}}'
+    assert load(environ={"FOLKMOOT_API__PRESETS": text}).settings.api.presets["theirs"] == Own(private=True)
+
+
+def test_the_test_suites_variable_is_no_setting():
+    load(environ={"FOLKMOOT_SEED": "3", "PATH": "/bin"})
+
+
+def test_names_for_children():
+    assert variable_of("node.network.listen") == "FOLKMOOT_NODE__NETWORK__LISTEN"
+    environ = child_environ({"engine.threads": "1", "engine.models_folder": "/m"})
+    assert environ["FOLKMOOT_ENGINE__THREADS"] == "1"
+    assert environ["FOLKMOOT_MODELS"] == "/m"
+    assert environ["FOLKMOOT_HOME"]
+
+
+def test_the_default_name_is_one_that_a_device_may_have():
+    DeviceConfig(name=default_name())
