@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from folkmoot.errors import ConfigError, WeightsError
@@ -18,6 +19,8 @@ def download(name: str, folder: Path) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise WeightsError("hf: needs the hub extra; run: pip install 'folkmoot[hub]'") from error
+    with suppress(LocalEntryNotFoundError):  # what is here is used without asking anybody
+        return Path(hf_hub_download(f"{owner}/{repo}", file, cache_dir=folder, local_files_only=True))
     try:
         return Path(hf_hub_download(f"{owner}/{repo}", file, cache_dir=folder))
     except LocalEntryNotFoundError as error:

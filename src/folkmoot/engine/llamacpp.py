@@ -89,7 +89,8 @@ class LlamaServer:
         del slot.tokens[common_length(slot.tokens, laid.tokens) :]
         body = self._body(laid.tokens, slot, min(inference.sampling.max_tokens, self._context - len(laid.tokens)))
         body |= {"stream": True, "temperature": inference.sampling.temperature, "top_p": inference.sampling.top_p}
-        body |= {"stop": list(inference.sampling.stop)}
+        # Without progress events the server reads a whole prompt before it notices that nobody waits for it.
+        body |= {"stop": list(inference.sampling.stop), "return_progress": True}
         if inference.sampling.seed is not None:
             body["seed"] = inference.sampling.seed % _SEEDS
         try:

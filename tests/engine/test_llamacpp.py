@@ -1,0 +1,137 @@
+"""What a llama.cpp server may do to us, played by a scripted one; the real one is in test_embedded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from folkmoot.core.ids import PromptId
+from folkmoot.core.messages import Inference, Turn
+from folkmoot.engine.config import EngineConfig
+from folkmoot.engine.llamacpp import LlamaServer
+from folkmoot.engine.protocol import Done, Text
+from folkmoot.errors import EngineError, EngineUnreachable
+
+from .conftest import Replies, Reply, as_json, scripted
+
+CONFIG = EngineConfig(connect_s=1.0, idle_s=5.0, start_s=2.0)
+TURNS = (Turn("system", "S"), Turn("user", "U"))
+JOB = Inference(PromptId("p"), TURNS)
+
+
+def replies(**more: Any) -> Replies:
+    return {
+        "/health": [as_json({"status": "ok"})],
+        "/props": [as_json({"default_generation_settings": {"n_ctx": 4096}, "total_slots": 1, "model_path": "/m/x.gguf"})],
+        "/v1/models": [as_json({"data": [{"id": "x", "meta": {"n_ctx_train": 1024, "n_params": 2_000_000_000}}]})],
+        "/apply-template": rendered(system=True),
+        "/tokenize": as_characters,
+        **more,
+    }
+
+
+def rendered(*, system: bool) -> Callable[[dict[str, Any]], Reply]:
+    """A chat template that knows system turns or refuses them."""
+
+    def render(body: dict[str, Any]) -> Reply:
+        messages = body["messages"]
+        if not system and any(message["role"] == "system" for message in messages):
+            return as_json({"error": {"message": "no system role"}}, 500)
+        return as_json({"prompt": "".join(f"<{message['role']}>{message['content']}" for message in messages)})
+
+    return render
+
+
+def as_characters(body: dict[str, Any]) -> Reply:
+    """A tokenizer that takes every character for a token."""
+    return as_json({"tokens": [ord(sign) for sign in body["content"]]})
+
+
+async def run(engine: LlamaServer, inference: Inference = JOB) -> list[Text | Done]:
+    await engine.start()
+    return [event async for event in engine.generate(inference)]
+
+
+async def test_it_waits_while_the_model_loads() -> None:
+    loading = as_json({"error": {"message": "Loading model"}}, 503)
+    async with scripted(replies(**{"/health": [loading, loading, as_json({})]})) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        info = await engine.start()
+        await engine.close()
+    assert (info.model, info.context_tokens, info.skill) == ("x", 1024, 2.0)
+    async with scripted(replies(**{"/health": [loading]})) as server:
+        engine = LlamaServer(server.url, replace(CONFIG, start_s=0.3))
+        with pytest.raises(EngineUnreachable, match="loading its model for 0.3 s"):
+            await engine.start()
+        await engine.close()
+
+
+async def test_nobody_there(unused_tcp_port: int) -> None:
+    engine = LlamaServer(f"http://127.0.0.1:{unused_tcp_port}", CONFIG)
+    with pytest.raises(EngineUnreachable, match=f"{unused_tcp_port}.*running there"):
+        await engine.start()
+    await engine.close()
+
+
+@pytest.mark.parametrize("props", [{"total_slots": "many"}, {}, {"default_generation_settings": None}])
+async def test_another_kind_of_server_is_said_so(props: dict[str, Any]) -> None:
+    async with scripted(replies(**{"/props": [as_json(props)]})) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        with pytest.raises(EngineError, match="not those of a llama.cpp server"):
+            await engine.start()
+        await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (b'data: {"content":"a","stop":false}\n\n', "broke off before its end"),
+        (b'data: {"content":"a","st', "where a JSON object belongs"),
+        (b'error: {"message":"gone"}\n\n', "gone"),
+    ],
+)
+async def test_half_an_answer_is_no_answer(stream: bytes, says: str) -> None:
+    async with scripted(replies(**{"/completion": [Reply(chunks=[stream])]})) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        with pytest.raises(EngineError, match=says):
+            await run(engine)
+        await engine.close()
+
+
+async def test_pieces_of_any_size_make_whole_characters() -> None:
+    said = [{"content": "né\u2028e 😀", "stop": False}, {"content": "", "stop": True, "stop_type": "eos", "tokens_predicted": 2}]
+    stream = b"".join(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n" for event in said)
+    chunks = [stream[place : place + 1] for place in range(len(stream))]
+    async with scripted(replies(**{"/completion": [Reply(chunks=chunks)]})) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        text, end = await run(engine)
+        await engine.close()
+    assert text == Text("né\u2028e 😀")
+    assert isinstance(end, Done)
+    assert not end.truncated
+
+
+async def test_a_template_without_system_turns_gets_the_plain_form() -> None:
+    done = Reply(chunks=[b'data: {"content":"","stop":true}\n\n'])
+    script = replies(**{"/apply-template": rendered(system=False), "/completion": [done]})
+    async with scripted(script) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        await run(engine)
+        sent = server.requests[-1].body
+        await engine.close()
+    assert "".join(map(chr, sent["prompt"])) == "<user>S\n\nU"
+    assert sent["id_slot"] == 0
+    assert sent["n_predict"] == 512
+
+
+@pytest.mark.parametrize("prompt", ["", "no text at all"])
+async def test_a_template_that_drops_texts_is_said_so(prompt: str) -> None:
+    async with scripted(replies(**{"/apply-template": [as_json({"prompt": prompt})]})) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        with pytest.raises(EngineError, match="cannot render"):
+            await run(engine)
+        await engine.close()
