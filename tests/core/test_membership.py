@@ -37,7 +37,7 @@ def card_of(device: str) -> Card:
 
 
 def row_of(device: DeviceId, incarnation: int = 1, standing: Standing = Standing.ALIVE) -> Member:
-    return Member(device, incarnation, standing, card_of(device))
+    return Member(device, incarnation, standing, card_of(device), Pulse(1 << 20))
 
 
 def machine(
@@ -84,7 +84,7 @@ def test_a_newcomer_compares_lists_with_its_contacts() -> None:
     it = Membership(A, card_of(A), 7, MembershipConfig(), Random(1))
     effects = it.start([(B, "there"), (A, "here")], 10.0)
     (sync,) = sent(effects, B)
-    assert sync == Sync(row_of(A, 7), (rumour_of(row_of(A, 7)),))
+    assert (sync.me.device, sync.me.incarnation, sync.claims) == (A, 7, (rumour_of(row_of(A, 7)),))
     assert it.address_of(B) == "there"
     assert [e for e in effects if isinstance(e, SetTimer)]
 
@@ -240,7 +240,7 @@ def test_a_new_card_is_told_under_a_higher_incarnation() -> None:
     card = Card("a", "other", 1, 2.0, "elsewhere")
     it.set_card(card, 1.0)
     assert sent(it.on_timer(GossipTimer("flush"), 1.1), B) == [
-        News((), (Member(A, 2, Standing.ALIVE, card),))
+        News((), (Member(A, 2, Standing.ALIVE, card, Pulse(1 << 20)),))
     ]
     assert it.set_card(card, 2.0) == []
 

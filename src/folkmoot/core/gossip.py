@@ -27,7 +27,7 @@ DATAGRAM_BYTES = 1_100
 STREAM_BYTES = 48_000
 """What records may fill of one stream message; longer tables are paged."""
 RUMOUR_BYTES = 52
-HOT_BYTES = 36
+HOT_BYTES = 39
 """Upper bounds of the encoded records below, in bytes."""
 MAX_RUMOURS = STREAM_BYTES // RUMOUR_BYTES
 MAX_ROWS = 1_024

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
+from typing import Generic, TypeVar
 
 from folkmoot.core.events import Announce, Disconnect, Effect, GossipTimer, MemberChanged, Send, SetTimer
 from folkmoot.core.gossip import (
@@ -51,6 +52,7 @@ from folkmoot.core.rings import Rings
 from folkmoot.core.roster import Roster, beats, hot_of
 from folkmoot.errors import ConfigError
 
+T = TypeVar("T")
 TICK = GossipTimer("tick")
 FLUSH = GossipTimer("flush")
 
@@ -133,31 +135,37 @@ class Case:
     report_at: float = float("-inf")
 
 
-class Log:
-    """Devices whose row or pulse changed, latest last; what is newer than a neighbour's cursor is news to it."""
+class Log(Generic[T]):
+    """What changed about which device, latest last; what is newer than a neighbour's cursor is news to it."""
 
     def __init__(self, limit: int) -> None:
         self.seq = 0
         self._limit = limit
-        self._entries: dict[DeviceId, tuple[int, DeviceId | None]] = {}
+        self._entries: dict[DeviceId, tuple[int, T, list[DeviceId]]] = {}
 
-    def add(self, device: DeviceId, source: DeviceId | None) -> None:
+    def add(self, device: DeviceId, item: T, source: DeviceId | None) -> None:
         """Note a change that `source` told us (None: our own finding)."""
         self.seq += 1
         self._entries.pop(device, None)
-        self._entries[device] = (self.seq, source)
+        self._entries[device] = (self.seq, item, [] if source is None else [source])
         if len(self._entries) > self._limit:
             del self._entries[next(iter(self._entries))]
 
-    def after(self, cursor: int, reader: DeviceId, limit: int) -> list[tuple[int, DeviceId]]:
-        """(sequence, device) of changes after the cursor, latest first, without what the reader told us."""
-        found: list[tuple[int, DeviceId]] = []
+    def told(self, device: DeviceId, source: DeviceId) -> None:
+        """`source` knows the latest change of the device as well."""
+        entry = self._entries.get(device)
+        if entry is not None:
+            entry[2].append(source)
+
+    def after(self, cursor: int, reader: DeviceId, limit: int) -> list[tuple[int, DeviceId, T]]:
+        """(sequence, device, item) of changes after the cursor that the reader did not tell us, latest first."""
+        found: list[tuple[int, DeviceId, T]] = []
         for device in reversed(self._entries):
-            seq, source = self._entries[device]
+            seq, item, sources = self._entries[device]
             if seq <= cursor or len(found) == limit:
                 break
-            if source != reader and device != reader:
-                found.append((seq, device))
+            if reader not in sources and device != reader:
+                found.append((seq, device, item))
         return found
 
 
@@ -174,6 +182,8 @@ class Membership:
         self._config = config
         self._rng = rng
         self._roster = Roster(me, trimmed(card), incarnation)
+        self.members = self._roster.members
+        """All rows, this device's own and the dead included. For reading."""
         self._rings = Rings(config.rings)
         self._rings.add(me)
         self._out: list[Effect] = []
@@ -185,9 +195,9 @@ class Membership:
         self._died: dict[DeviceId, float] = {}
         self._disputes: dict[DeviceId, tuple[Member, float]] = {}
         self._eager: dict[DeviceId, tuple[bool, list[DeviceId]]] = {}
-        self._rumours = Log(512)
-        self._hot = Log(config.max_members)
-        self._pulses = incarnation << 20
+        self._rumours: Log[None] = Log(512)
+        self._hot: Log[Hot] = Log(config.max_members)
+        self._pulses = self.members[me].pulse.version
         self._plain = Heartbeat(incarnation, self._roster.view)
         self._turn = 0
         self._started = False
@@ -201,11 +211,6 @@ class Membership:
         self._knocks = 0
 
     # ---- the door ----------------------------------------------------------------------------------
-
-    @property
-    def members(self) -> dict[DeviceId, Member]:
-        """All rows, this device's own and the dead included. Read only."""
-        return self._roster.members
 
     def live(self) -> list[Member]:
         """Alive and suspect others, in order of arrival."""
@@ -230,6 +235,13 @@ class Membership:
             self._out.append(SetTimer(self._tick_due, TICK))
         self._knock_wait = self._config.knock_s[0]
         self._knock(now)
+        return self._taken()
+
+    def adopt(self, rows: Iterable[Member], now: float) -> list[Effect]:
+        """Take over rows that are known already; they are not passed on."""
+        for row in rows:
+            if row.device not in self.members and len(self.members) < self._config.max_members:
+                self._write(row, now)
         return self._taken()
 
     def on_message(self, sender: DeviceId, message: GossipMessage, now: float) -> list[Effect]:
@@ -300,7 +312,7 @@ class Membership:
             min(max(pulse.service_s, 0.0), 999_999.0),
         )
         self._roster.put(replace(self.members[self._me], pulse=ours))
-        self._hot.add(self._me, None)
+        self._hot.add(self._me, hot_of(self.members[self._me]), None)
         return self._taken()
 
     def leave(self, now: float) -> list[Effect]:
@@ -354,11 +366,13 @@ class Membership:
             # Oldest first, since each must arrive; pulses newest first, since the next one replaces them.
             news = self._rumours.after(watch.rumour_cursor, neighbour, MAX_ROWS)[::-1]
             told = news[: config.rumours_per_beat]
-            rumours = tuple(rumour_of(self.members[device]) for _, device in told if device in self.members)
+            rumours = tuple(
+                rumour_of(self.members[device]) for _, device, _ in told if device in self.members
+            )
             watch.rumour_cursor = told[-1][0] if len(told) < len(news) else self._rumours.seq
         if watch.hot_cursor < self._hot.seq:
             fresh = self._hot.after(watch.hot_cursor, neighbour, config.hot_per_beat)
-            hot = tuple(hot_of(self.members[device]) for _, device in fresh if device in self.members)
+            hot = tuple([item for _, _, item in fresh])
             watch.hot_cursor = self._hot.seq
         message = self._heartbeat()
         if rumours or hot:
@@ -380,9 +394,11 @@ class Membership:
         if message.rumours:
             self._take_in(sender, message.rumours, (), Way.BEAT, now)
         for hot in message.hot:
-            device = self._roster.beat(hot)
-            if device is not None:
-                self._hot.add(device, sender)
+            device, new = self._roster.beat(hot)
+            if device is not None and new:
+                self._hot.add(device, hot, sender)
+            elif device is not None:
+                self._hot.told(device, sender)
         if watch is not None:
             if message.view == self._roster.view:
                 watch.differs = None
@@ -526,7 +542,7 @@ class Membership:
         ):
             self._flood(device, source, known is None or claim.card != known.card, now)
         else:
-            self._rumours.add(device, source)
+            self._rumours.add(device, None, source)
 
     def _doubted(self, claim: Member, known: Member, way: Way, now: float) -> bool:
         """Whether a death is first put to the device itself: it may contradict within `dispute_s`.
@@ -568,7 +584,7 @@ class Membership:
         if self._roster.outbid(claim.incarnation) is not None:
             self._out.append(Announce(MemberChanged(self.members[self._me])))
             if claim.standing == Standing.SUSPECT:
-                self._rumours.add(self._me, None)
+                self._rumours.add(self._me, None, None)
             else:
                 self._flood(self._me, None, claim.standing == Standing.ALIVE, now)
         if source is not None:

@@ -31,7 +31,8 @@ class Roster:
         self.view = 0
         self.live_count = 0
         self._tags: dict[int, DeviceId] = {}
-        self.put(Member(me, incarnation, Standing.ALIVE, card))
+        # Each life's pulses outdo those of the lives before.
+        self.put(Member(me, incarnation, Standing.ALIVE, card, Pulse(min(incarnation, MAX_LEAP) << 20)))
 
     def live(self) -> list[Member]:
         """Alive and suspect others, in order of arrival."""
@@ -40,8 +41,10 @@ class Roster:
         ]
 
     def put(self, row: Member) -> None:
-        """Write a row, whatever stood there."""
+        """Write a row, whatever stood there; of the two pulses the newer one stays."""
         old = self.members.get(row.device)
+        if old is not None and old.pulse.version > row.pulse.version:
+            row = replace(row, pulse=old.pulse)
         if old is None:
             self._tags[tag_of(row.device)] = row.device
         elif old.standing <= Standing.SUSPECT:
@@ -58,17 +61,19 @@ class Roster:
         del self.members[device]
         del self._tags[tag_of(device)]
 
-    def beat(self, hot: Hot) -> DeviceId | None:
-        """Take in somebody else's pulse; the device if that was news, else None."""
+    def beat(self, hot: Hot) -> tuple[DeviceId | None, bool]:
+        """Take in a pulse: the device whose latest it is (None: a stranger's, or old), and if it was news."""
         device = self._tags.get(hot.tag)
-        if device is None or device == self.me:
-            return None
+        if device is None:
+            return None, False
         row = self.members[device]
-        if hot.version <= row.pulse.version:
-            return None
+        if hot.version == row.pulse.version:
+            return device, False
+        if hot.version < row.pulse.version or device == self.me:
+            return None, False
         pulse = Pulse(hot.version, hot.queue, hot.busy, hot.buffer, hot.service_ms / 1_000)
         self.members[device] = Member(device, row.incarnation, row.standing, row.card, pulse)
-        return device
+        return device, True
 
     def outbid(self, claimed: int, card: Card | None = None) -> Member | None:
         """Raise the own incarnation above a claim; None if it is above already or cannot be raised."""
