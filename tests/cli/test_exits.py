@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import click
 import pytest
 
@@ -26,6 +28,7 @@ def failing(error):
         (KeyboardInterrupt(), 130, ""),
         (exits.Interrupted(), 130, ""),
         (click.Abort(), 130, ""),
+        (asyncio.CancelledError(), 130, ""),
         (click.exceptions.Exit(3), 3, ""),
     ],
 )

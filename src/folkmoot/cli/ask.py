@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from folkmoot.cli.console import console
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of, shape_options
 
 
@@ -58,8 +59,6 @@ def ask(
 
 
 async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: Path | None) -> None:
-    from rich.console import Console
-
     from folkmoot.cli.client import Ended, Words, local_api
     from folkmoot.cli.tree import tree_of
 
@@ -76,10 +75,10 @@ async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: 
         raise AnswerCut("the device's answer broke off; ask again, and see the device's log")
     if as_json:
         if explain:
-            Console(stderr=True).print(tree_of(answer))
+            console(stderr=True).print(tree_of(answer))
         print_json(answer)
         return
     click.echo()
     if explain:
         click.echo()
-        Console().print(tree_of(answer))
+        console().print(tree_of(answer))

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -16,7 +16,9 @@ from folkmoot import errors
 from folkmoot.api.config import split_address
 from folkmoot.api.control import read_control_token
 from folkmoot.errors import FolkmootError, NodeError
-from folkmoot.settings import Settings
+
+if TYPE_CHECKING:
+    from folkmoot.settings import Settings
 
 RUNNING = "api.url"
 """The file in a home that tells where the running device's API is."""

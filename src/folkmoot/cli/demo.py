@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from folkmoot.cli.console import console
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of, shape_options
 
 if TYPE_CHECKING:
@@ -97,8 +98,6 @@ def demo(
 
 
 async def _demo(asked: Asked, models_folder: Path) -> None:
-    from rich.console import Console
-
     from folkmoot.cli.tree import tree_of
     from folkmoot.cli.village import village
     from folkmoot.settings import child_environ
@@ -106,25 +105,25 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
     task = asyncio.current_task()
     assert task is not None  # asyncio.run made one
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    console = Console(stderr=asked.as_json)
+    screen = console(stderr=asked.as_json)
     # One thread an engine where engines outnumber cores: more spin against each other (README, Engines).
     threads = max(1, (os.cpu_count() or 1) // len(asked.engines))
     environ = child_environ({"engine.threads": str(threads), "engine.models_folder": str(models_folder)})
     async with village(
-        environ, lambda line: console.print(line, style="dim", markup=False, highlight=False)
+        environ, lambda line: screen.print(line, style="dim", markup=False, highlight=False)
     ) as moot:
         await moot.start(list(asked.engines))
-        answer = await _ask(moot, asked, console)
+        answer = await _ask(moot, asked, screen)
     if asked.as_json:
         print_json(answer)
         return
-    console.print()
-    console.print(answer["answer"], markup=False, highlight=False)
-    console.print()
-    console.print(tree_of(answer))
+    screen.print()
+    screen.print(answer["answer"], markup=False, highlight=False)
+    screen.print()
+    screen.print(tree_of(answer))
 
 
-async def _ask(moot: Village, asked: Asked, console: Console) -> dict[str, Any]:
+async def _ask(moot: Village, asked: Asked, screen: Console) -> dict[str, Any]:
     from folkmoot.cli.client import Ended, Moved
     from folkmoot.cli.view import Progress
     from folkmoot.errors import AnswerCut
@@ -136,28 +135,28 @@ async def _ask(moot: Village, asked: Asked, console: Console) -> dict[str, Any]:
         "seed": asked.seed,
         "folkmoot": {"layers": asked.layers, "proposers": asked.proposers},
     }
-    console.print(f"asking {moot.devices[0].name}: {asked.prompt}", markup=False, highlight=False)
+    screen.print(f"asking {moot.devices[0].name}: {asked.prompt}", markup=False, highlight=False)
     progress = Progress()
     async with moot.devices[0].client() as api, aclosing(api.ask(body)) as told:
-        with _live(progress, console) as live:
+        with _live(progress, screen) as live:
             async for each in told:
                 if isinstance(each, Ended):
                     return each.answer
                 if isinstance(each, Moved):
-                    _tell(progress.moved(each.what), live, console)
+                    _tell(progress.moved(each.what), live, screen)
                 else:
                     progress.answer += each.text
     raise AnswerCut("the answer broke off; run the demo again")
 
 
-def _live(progress: Progress, console: Console) -> AbstractContextManager[Live | None]:
+def _live(progress: Progress, screen: Console) -> AbstractContextManager[Live | None]:
     from rich.live import Live
 
-    if not console.is_terminal:
+    if not screen.is_terminal:
         return nullcontext()
-    return Live(get_renderable=progress.render, console=console, refresh_per_second=REFRESH_HZ)
+    return Live(get_renderable=progress.render, console=screen, refresh_per_second=REFRESH_HZ)
 
 
-def _tell(line: str, live: Live | None, console: Console) -> None:
+def _tell(line: str, live: Live | None, screen: Console) -> None:
     if line and live is None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)

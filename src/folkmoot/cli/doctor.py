@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +22,9 @@ from folkmoot.api.config import split_address
 from folkmoot.cli.client import read_url
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of
 from folkmoot.errors import NodeError
-from folkmoot.settings import Settings
+
+if TYPE_CHECKING:
+    from folkmoot.settings import Settings
 
 DISK_BYTES = 2 * 10**9
 """Free space that is asked for: the demo's weights, joined, and some state."""
@@ -148,9 +151,9 @@ def _disk(settings: Settings) -> Check:
 
 def _port(settings: Settings) -> Check:
     address = settings.api.listen
-    if url := read_url(settings.home):
-        return Check("port", True, f"a device of this home serves at {url}")
     host, port = split_address(address, "api.listen")
+    if (url := read_url(settings.home)) and _answers(url):
+        return Check("port", True, f"a device of this home serves at {url}")
     with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -159,3 +162,12 @@ def _port(settings: Settings) -> Check:
             remedy = "choose another with --api HOST:PORT or api.listen"
             return Check("port", False, f"{address}: {error.strerror}", remedy)
     return Check("port", True, f"{address} is free")
+
+
+def _answers(url: str) -> bool:
+    host, port = split_address(url.removeprefix("http://"), "api.url")
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -46,7 +47,7 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         # Whoever read our output has enough; a second error at the interpreter's end would help nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (KeyboardInterrupt, click.Abort, Interrupted):
+    except (KeyboardInterrupt, click.Abort, Interrupted, asyncio.CancelledError):
         return INTERRUPTED
     return DONE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from folkmoot.cli.console import console
 from folkmoot.errors import WeightsError
 
 
@@ -27,17 +28,16 @@ def make_ready(models: Iterable[str], folder: Path, *, ask_first: bool) -> None:
 
 def fetch(name: str, folder: Path) -> Path:
     """Get one model; gives its file. Raises `WeightsError`, `ConfigError`."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from folkmoot.engine import weights
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         return weights.get(
-            name, folder, lambda line: console.print(line, style="dim", markup=False, highlight=False)
+            name, folder, lambda line: screen.print(line, style="dim", markup=False, highlight=False)
         )
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=screen, transient=True) as progress:
         task = progress.add_task(name, total=None)
         return weights.get(name, folder, lambda line: progress.update(task, description=line))

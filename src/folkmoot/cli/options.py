@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from folkmoot.settings import Loaded, load
+if TYPE_CHECKING:
+    from folkmoot.settings import Loaded
 
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -59,6 +60,8 @@ def shape_options(command: F) -> F:
 
 def settings_of(config_file: Path | None, flags: Mapping[str, str | None] | None = None) -> Loaded:
     """The settings with this command's flags on top. Raises `ConfigError`."""
+    from folkmoot.settings import load
+
     return load(config_file, flags)
 
 

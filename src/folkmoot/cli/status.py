@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from folkmoot.cli.console import console
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of
 
 
@@ -31,7 +32,6 @@ async def _status(config_file: Path | None) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -48,10 +48,10 @@ def _show(found: dict[str, Any]) -> None:
             f"{row['service_s']:.1f}",
             row["id"][:12],
         )
-    console = Console()
-    console.print(
+    screen = console()
+    screen.print(
         f"{escape(found['name'])}: engine {found['engine']}"
         + (f" ({escape(found['engine_note'])})" if found["engine_note"] else "")
         + f", {found['prompts']} prompts, up for {found['uptime_s']:.0f} s"
     )
-    console.print(table)
+    screen.print(table)

@@ -17,10 +17,10 @@ from folkmoot.cli.client import RUNNING
 from folkmoot.cli.exits import Interrupted
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of
 from folkmoot.errors import ConfigError, FolkmootError, NodeError
-from folkmoot.settings import Settings
 
 if TYPE_CHECKING:
     from folkmoot.node.daemon import Daemon, Ready
+    from folkmoot.settings import Settings
 
 READERS = (
     "who reads a prompt asked here: the devices that are asked (3 of them unless you say otherwise), in clear. "

@@ -1,0 +1,18 @@
+"""Where people read: a terminal as wide as it is, anything else as wide as its lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 240
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout or stderr; where that is no terminal, lines are not wrapped at 80."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr)
+    return found if found.is_terminal else Console(stderr=stderr, width=PLAIN_WIDTH)
