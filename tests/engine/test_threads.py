@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.engine.threads import Seat, _quota, cores
+from folkmoot.engine.threads import Seat, _quota, cores, share
 from folkmoot.errors import EngineError
 
 OTHER = """
@@ -23,15 +23,19 @@ sys.stdin.read()
 def test_engines_of_one_host_share_its_cores(tmp_path: Path) -> None:
     one, two = Seat(tmp_path), Seat(tmp_path)
     one.claim()
-    assert (one.engines(), one.share()) == (1, cores())
+    assert one.engines() == 1
     two.claim()
     assert one.engines() == two.engines() == 2
-    assert one.share() == max(1, cores() // 2)
     two.leave()
     two.leave()
     assert one.engines() == 1
     one.leave()
     assert list((tmp_path / "engines").glob("*.lock")) == []
+
+
+def test_more_engines_than_cores_have_one_thread_each() -> None:
+    assert [share(4, engines) for engines in (1, 2, 3, 4, 5, 100)] == [4, 2, 1, 1, 1, 1]
+    assert cores() >= 1
 
 
 def test_a_killed_engine_frees_its_seat(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from folkmoot.engine.child import Child
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.llamacpp import LlamaServer
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
-from folkmoot.engine.threads import Seat, cores
+from folkmoot.engine.threads import Seat, cores, share
 from folkmoot.engine.weights import Weights, find
 from folkmoot.errors import EngineError
 
@@ -126,17 +126,17 @@ class EmbeddedEngine:
 
     async def _spawn(self) -> None:
         assert self._weights is not None
-        share = await asyncio.to_thread(self._seat.share)
-        self._threads = self._config.threads or share
+        engines = await asyncio.to_thread(self._seat.engines)
+        self._threads = self._config.threads or share(cores(), engines)
         child = await Child.spawn(self._weights.path, self._threads, self._config)
-        server = LlamaServer(child.url, self._config, child.key, loopback=True)
+        server = LlamaServer(child.url, self._config, child.key)
         try:
             found = await server.start()
         except BaseException:
             await server.close()
             await child.stop(self._config.stop_s)
             raise
-        note = f"{self._threads} of {cores()} threads, {self._weights.path}"
+        note = f"{self._threads} thread(s): {cores()} core(s), {engines} engine(s) on this host; {self._weights.path}"
         self._info = replace(
             found,
             model=self._weights.title or found.model,
@@ -192,5 +192,6 @@ class EmbeddedEngine:
             except TimeoutError:
                 if self._config.threads or self._threads == 1 or self._jobs:
                     continue
-                if await asyncio.to_thread(self._seat.share) < self._threads and not self._jobs:
+                engines = await asyncio.to_thread(self._seat.engines)
+                if share(cores(), engines) < self._threads and not self._jobs:
                     return False

@@ -21,6 +21,7 @@ from folkmoot.engine import template
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object, sse_objects
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
+from folkmoot.engine.remote import is_loopback
 from folkmoot.engine.slots import Slot, SlotTable, common_length
 from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
 
@@ -41,7 +42,7 @@ class _Laid:
 class LlamaServer:
     """The engine behind a llama.cpp server's HTTP address."""
 
-    def __init__(self, url: str, config: EngineConfig, key: str = "", loopback: bool = False) -> None:
+    def __init__(self, url: str, config: EngineConfig, key: str = "") -> None:
         self._url = url.rstrip("/")
         self._config = config
         self._client = httpx.AsyncClient(
@@ -49,7 +50,7 @@ class LlamaServer:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(config.idle_s, connect=config.connect_s),
             limits=httpx.Limits(keepalive_expiry=2.0),  # the server drops idle connections after five
-            trust_env=not loopback,
+            trust_env=not is_loopback(url),
         )
         self._context = 0
         self._slots = SlotTable(1)

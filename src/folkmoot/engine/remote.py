@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -26,6 +27,12 @@ _TURN_TOKENS = 8  # guess: what a template puts around a turn
 _BYTES_A_TOKEN = 3  # guess on the safe side: English has 4 to 5, Chinese about 3
 _TOO_LONG = re.compile(r"context[ _]length|context[ _]window|context[ _]size|maximum context|too many tokens", re.IGNORECASE)
 _BILLIONS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*b(?![a-z0-9])", re.IGNORECASE)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is this machine's own, which no proxy may come between."""
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def estimate(text: str) -> int:
@@ -72,6 +79,7 @@ class Remote:
             headers=headers,
             timeout=httpx.Timeout(config.idle_s, connect=config.connect_s),
             limits=httpx.Limits(keepalive_expiry=2.0),  # so that a request seldom meets a connection just dropped
+            trust_env=not is_loopback(url),
         )
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:

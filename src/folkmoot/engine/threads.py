@@ -29,6 +29,11 @@ def _quota(file: Path, otherwise: int) -> int:
         return otherwise
 
 
+def share(cores: int, engines: int) -> int:
+    """Threads for each engine: max(1, floor(cores / engines))."""
+    return max(1, cores // max(1, engines))
+
+
 class Seat:
     """This engine's lock file among those of the host. The kernel frees it with the process, however it ends."""
 
@@ -49,10 +54,6 @@ class Seat:
         """How many engines hold a seat now, this one included. Files of the dead are removed."""
         with self._door():
             return sum(self._taken(file) for file in sorted(self._folder.glob("*.lock")))
-
-    def share(self) -> int:
-        """Threads for this engine: max(1, floor(cores / engines))."""
-        return max(1, cores() // max(1, self.engines()))
 
     def leave(self) -> None:
         """Give the seat back. Safe to call twice."""

@@ -66,9 +66,10 @@ class TimedEngine:
         """Write for as long as the law says. Raises `PromptTooLong` as a model would."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        words_in = await self.count(inference.conversation) + sum(len(text.split()) for text in inference.answers)
+        words_in = await self.count(inference.conversation)
         if words_in >= self._config.context_tokens:
             raise PromptTooLong(f"the prompt has {words_in} tokens, the context holds {self._config.context_tokens}")
+        words_in += sum(len(text.split()) for text in inference.answers)
         seed = inference.sampling.seed
         rng = self._rng if seed is None else Random(seed)
         uniform = _from_prompt(inference) if isinstance(self._law, Trace) else rng.random()

