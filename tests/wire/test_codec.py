@@ -164,7 +164,16 @@ def test_a_peer_that_does_not_check_is_refused_as_well() -> None:
     tag = bytes([TAGS[Poll]])
     raw = msgspec.msgpack.encode
     assert decode(tag + raw([JOB, 3])) == Poll(JOB, 3)
-    for body in ([JOB, -1], [JOB, 2**53], [JOB, 1.5], [JOB, "3"], [JOB, True], [JOB], [JOB, 3, 3], {"job": JOB}):
+    for body in (
+        [JOB, -1],
+        [JOB, 2**53],
+        [JOB, 1.5],
+        [JOB, "3"],
+        [JOB, True],
+        [JOB],
+        [JOB, 3, 3],
+        {"job": JOB},
+    ):
         with pytest.raises(RemoteProtocolError):
             decode(tag + raw(body))
     with pytest.raises(RemoteProtocolError):

@@ -1,0 +1,1 @@
+"""The live device: event loop, sockets, clock, files; it carries out what core decides."""

@@ -159,9 +159,7 @@ class Invitation:
     secret: bytes = field(repr=False)
 
 
-def write_invitation(
-    key: iroh.SecretKey, address: str, moot: str, secret: bytes, expires_at: int
-) -> str:
+def write_invitation(key: iroh.SecretKey, address: str, moot: str, secret: bytes, expires_at: int) -> str:
     """The text to hand over, in lower-case letters and digits; signed with the inviter's device key."""
     fields = msgspec.msgpack.encode((address, bytes.fromhex(moot), expires_at, secret))
     signature = key.sign(_INVITATION + fields).to_bytes()

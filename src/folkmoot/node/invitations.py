@@ -99,11 +99,11 @@ class Invitations:
 def expiry(now: float, ttl_s: float) -> int:
     """When an invitation of `ttl_s` seconds ends. Raises AdmissionError for an impossible time."""
     if not 0 < ttl_s <= MAX_TTL_S:
-        raise AdmissionError(f"an invitation for {ttl_s} s; more than 0 and up to {MAX_TTL_S:.0f} s are possible")
+        raise AdmissionError(
+            f"an invitation for {ttl_s} s; more than 0 and up to {MAX_TTL_S:.0f} s are possible"
+        )
     return int(now + ttl_s) + 1
 
 
 def _hash(secret: bytes) -> str:
     return hashlib.sha256(b"folkmoot invitation\0" + secret).hexdigest()
-
-

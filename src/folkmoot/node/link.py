@@ -57,8 +57,10 @@ class Close(IntEnum):
 
 def close_code(connection: iroh.Connection) -> int | None:
     """The code with which the other side closed the connection; None where it is open or was lost."""
-    match = re.search(r"closed by peer: .*\(code (\d+)\)$", connection.close_reason() or "", re.DOTALL)
-    return int(match[1]) if match else None
+    # iroh tells it as text only: `N`, or `REASON (code N)` where the other side gave a reason.
+    text = connection.close_reason() or ""
+    match = re.fullmatch(r"closed by peer: (?:.*\(code (\d+)\)|(\d+))", text, re.DOTALL)
+    return int(match[1] or match[2]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Link:
         self.waiting_bytes = 0
         self.messages = Bucket(limits.messages_hz, 2 * limits.messages_hz, now)
         self.datagrams = Bucket(limits.datagrams_hz, 2 * limits.datagrams_hz, now)
+        self._lost = asyncio.Event()
         self._on_rubbish = on_rubbish
 
     async def open(self) -> Stream:
@@ -112,7 +115,20 @@ class Link:
 
     def close(self, code: Close, reason: bytes = b"") -> None:
         """Close the connection, which ends all its streams on both sides."""
+        self._lost.set()
         self.connection.close(int(code), reason)
+
+    async def pause(self, wait_s: float) -> None:
+        """Wait, but no longer than the connection is there."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._lost.wait()
+        except TimeoutError:
+            return
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._lost.set()
 
     def rubbish(self, what: str) -> None:
         """The peer broke the protocol; `what` holds nothing of what it sent."""
@@ -236,7 +252,7 @@ class Stream:
         wait_s = link.messages.take(len(items), asyncio.get_running_loop().time())
         if wait_s:
             # Not reading is what slows the other side down.
-            await asyncio.sleep(wait_s)
+            await self._guard(link.pause(wait_s))
 
     async def _guard(self, work: Awaitable[T]) -> T:
         """Run a call into iroh so that `cancel` can end it. Raises StreamCut for whatever ends it early."""
@@ -270,8 +286,11 @@ class Stream:
             self._link.touch()
 
 
-async def serve(link: Link, handle: Callable[[Stream], Awaitable[None]]) -> None:
-    """Handle the streams that the peer opens, a bounded number at a time, until the connection is lost."""
+async def serve(link: Link, handle: Callable[[Stream], Awaitable[None]], on_lost: Callable[[], None]) -> None:
+    """Handle the streams that the peer opens, a bounded number at a time, until the connection is lost.
+
+    Handlers learn of the loss by their streams, and may finish what they do; then this returns.
+    """
     room = asyncio.Semaphore(link.limits.streams)
     running: set[asyncio.Task[None]] = set()
 
@@ -296,7 +315,10 @@ async def serve(link: Link, handle: Callable[[Stream], Awaitable[None]]) -> None
             running.add(task)
             task.add_done_callback(done)
     except iroh.IrohError:
-        return
+        link.lost()
+        on_lost()
+        if running:
+            await asyncio.wait(running)
     finally:
         for task in running:
             task.cancel()

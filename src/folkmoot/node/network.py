@@ -39,6 +39,9 @@ from folkmoot.node.link import (
 from folkmoot.node.memory import Memory
 from folkmoot.wire import decode, encode, limits
 
+CLOSE_S = 1.0
+"""How long closing waits for confirmations; iroh would wait 3 s for a peer that is dead."""
+
 log = logging.getLogger(__name__)
 
 
@@ -160,6 +163,9 @@ class Network:
             link.close(Close.BYE)
         self._links.clear()
         self._surplus.clear()
+        for attempt in self._dials.values():
+            if not attempt.done():
+                attempt.set_exception(PeerUnreachable("the network is closed"))
         while running := [*self._tasks, *self._strangers]:
             for task in running:
                 task.cancel()
@@ -167,7 +173,11 @@ class Network:
             # A task leaves its table by a callback, in the loop's next round.
             await asyncio.sleep(0)
         if endpoint is not None:
-            await endpoint.close()
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await endpoint.close()
+            except TimeoutError:
+                log.debug("not everybody has confirmed the end of their connection")
 
     async def _bind(self) -> iroh.Endpoint:
         host, port = self._listen
@@ -316,8 +326,6 @@ class Network:
             error = refusal
         finally:
             self._dials.pop((device, address), None)
-            if error is None and not attempt.done():
-                attempt.set_exception(PeerUnreachable("the network is closed"))
         if error is None or device in self._links:
             return
         before = self._failures.get(device)
@@ -356,11 +364,11 @@ class Network:
         membership = self.identity.membership
         if membership is None or self._banned(device):
             raise AdmissionError("banned" if membership else "this device belongs to no moot")
+        stream = await connection.open_bi()
+        # Nothing may be awaited between this look and the hello, which means: I have no connection with you.
         existing = self._links.get(device)
         if existing is not None:
-            # It has reached us meanwhile. A hello always means: I have no connection with you.
             return existing
-        stream = await connection.open_bi()
         await handshake.send(stream.send(), self._hello(membership.certificate))
         hello = await handshake.receive_hello(stream.recv())
         verify(Certificate.from_bytes(hello.certificate), membership.moot, device)
@@ -415,6 +423,9 @@ class Network:
                     await self._check(connection)
                     connection = None
         except (AdmissionError, RemoteProtocolError) as error:
+            # While the error holds the stream: dropping that first would look like an empty answer.
+            if connection is not None:
+                connection.close(int(Close.STRANGER), b"not a member")
             log.info("a connection was refused: %s", error)
         except (TimeoutError, iroh.IrohError):
             log.debug("a connection ended before its handshake did")
@@ -427,7 +438,9 @@ class Network:
         device = device_of(connection.remote_id().to_bytes())
         membership = self.identity.membership
         if membership is None or self._banned(device):
-            raise AdmissionError(f"{device[:8]} is banned" if membership else "this device belongs to no moot")
+            raise AdmissionError(
+                f"{device[:8]} is banned" if membership else "this device belongs to no moot"
+            )
         if self._penalties.get(device, 0.0) > asyncio.get_running_loop().time():
             raise RemoteProtocolError(f"{device[:8]} broke the protocol a moment ago")
         stream = await connection.accept_bi()
@@ -503,12 +516,13 @@ class Network:
         return link.dialled == (self.identity.device < link.device)
 
     async def _serve(self, link: Link) -> None:
-        await serve(link, lambda stream: self._on_stream(link.device, stream))
-        code = close_code(link.connection)
+        await serve(link, lambda stream: self._on_stream(link.device, stream), lambda: self._lose(link))
+
+    def _lose(self, link: Link) -> None:
         if not self._forget(link) or link.device in self._links:
             return
         # Whoever hangs up in peace says so; the member list then has nothing to learn from it.
-        if code not in (Close.BYE, Close.DUPLICATE):
+        if close_code(link.connection) not in (Close.BYE, Close.DUPLICATE):
             self._on_link_lost(link.device)
 
     def _take(self, link: Link, data: bytes) -> None:
