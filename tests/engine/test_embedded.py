@@ -333,6 +333,27 @@ async def test_a_silent_child_is_killed_and_comes_back(config: EngineConfig) -> 
         await engine.close()
 
 
+async def test_an_engine_that_cannot_come_back_says_why_and_keeps_trying(
+    smol: EmbeddedEngine, config: EngineConfig, tmp_path: Path
+) -> None:
+    assert smol._weights is not None
+    link = tmp_path / "model.gguf"
+    link.symlink_to(smol._weights.path)
+    engine = EmbeddedEngine(str(link), replace(config, start_s=3.0, restart_s=0.05, restart_max_s=0.2))
+    await engine.start()
+    try:
+        link.unlink()
+        assert engine._child is not None
+        os.kill(engine._child.pid, signal.SIGKILL)
+        await engine._child.died()
+        with pytest.raises(EngineError, match=r"is down: the model cannot be loaded.*no file .*model\.gguf"):
+            await run(engine, job("down"))
+        link.symlink_to(smol._weights.path)
+        assert (await run(engine, job("down")))[1].usage.tokens_out == 12
+    finally:
+        await engine.close()
+
+
 async def test_engines_that_come_later_get_their_share(config: EngineConfig) -> None:
     plenty = replace(config, threads=0)
     one = EmbeddedEngine("smollm2", plenty)
