@@ -43,20 +43,20 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) --cov=folkmoot.core --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests bench docs
-	$(BIN)/ruff format --check src tests bench docs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix src tests bench docs
-	$(BIN)/ruff format src tests bench docs
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/reference/generate.py
 
 bench: $(INSTALLED)
-	@set -e; for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
+	@set -e; for each in $(wildcard bench/*.py); do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
 
 clean:
 	rm -rf .venv .venv-min .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist

@@ -145,7 +145,7 @@ async def test_sampling_and_text_parts_reach_the_core(client, village):
         ("moot-private", {}, Plan("local", 0, 0)),
         ("local", {}, Plan("local", 0, 0)),
         ("ash", {}, Plan("local", 0, 0)),
-        ("birch", {}, Plan("fixed", 0, 0, aggregator="fixed:birch")),
+        ("birch", {}, Plan("fixed", 0, 0, aggregator="fixed:" + "b" * 64)),
         ("b" * 64, {}, Plan("fixed", 0, 0, aggregator="fixed:" + "b" * 64)),
     ],
 )
@@ -290,8 +290,9 @@ async def test_two_devices_of_one_name_must_be_told_apart(client, village, make_
     village.members.append(make_member("e", "birch"))
     response = await client.post(CHAT, json=body(model="birch"))
     assert response.status_code == 404
-    assert "b" * 64 in response.json()["error"]["message"]
-    assert "e" * 64 in response.json()["error"]["message"]
+    assert "birch~bbbbbb, birch~eeeeee" in response.json()["error"]["message"]
+    assert (await client.post(CHAT, json=body(model="birch~eeeeee"))).status_code == 200
+    assert village.prompts[0].plan == Plan("fixed", 0, 0, aggregator="fixed:" + "e" * 64)
 
 
 async def test_a_dead_device_is_no_model(client, village, make_member):
@@ -299,17 +300,9 @@ async def test_a_dead_device_is_no_model(client, village, make_member):
     assert (await client.post(CHAT, json=body(model="fir"))).status_code == 404
 
 
-async def test_a_private_prompt_does_not_leave_a_device_without_engine(client, village, make_member):
-    village.members[0] = make_member("a", "ash", model="")
-    response = await client.post(CHAT, json=body(folkmoot={"private": True}))
-    assert response.status_code == 503
-    assert response.json()["error"]["code"] == "no_device"
-    assert village.prompts == []
-
-
-async def test_a_request_that_crossed_a_moot_is_served_by_this_device(client, village):
+async def test_the_hops_of_a_request_reach_the_core(client, village):
     await client.post(CHAT, json=body(folkmoot={"layers": 2}), headers={"X-Folkmoot-Hops": "1"})
-    assert village.prompts[0].plan == Plan("local", 0, 0)
-    assert village.prompts[0].hops == 1
+    await client.post(CHAT, json=body())
+    assert [prompt.hops for prompt in village.prompts] == [1, 0]
     response = await client.post(CHAT, json=body(), headers={"X-Folkmoot-Hops": "-1"})
     assert response.status_code == 400

@@ -21,11 +21,11 @@ async def test_models_list_what_can_be_asked(client, village, make_member):
     assert (await client.get("/v1/models/fir")).status_code == 404
 
 
-async def test_devices_of_one_name_are_listed_by_id(client, village, make_member):
+async def test_devices_of_one_name_are_told_apart(client, village, make_member):
     village.members.append(make_member("e", "birch"))
     listed = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
     assert "birch" not in listed
-    assert listed[-4:] == ["b" * 64, "cedar", "elm", "e" * 64]
+    assert listed[-4:] == ["birch~bbbbbb", "cedar", "elm", "birch~eeeeee"]
 
 
 async def test_the_moot_as_this_device_sees_it(client):

@@ -28,6 +28,14 @@ def test_lines_tell_changes_only():
     assert progress.moved(job("ok", 80)) == "layer 1 propose ash (tiny): ok after 2.0 s, about 10 tokens/s"
 
 
+def test_one_line_says_who_is_at_work():
+    progress = Progress(lambda: 1.0)
+    progress.moved(job("asked"))
+    assert progress.summary() == "0 of 1 jobs done, waiting for ash"
+    progress.moved(job("ok"))
+    assert progress.summary() == "1 of 1 jobs done, waiting for the next layer"
+
+
 def test_the_table_shows_each_job_and_the_answers_end():
     progress = Progress(lambda: 1.0)
     progress.moved(job("queued", ahead=1))

@@ -32,10 +32,10 @@ def servers(status: Status) -> list[Member]:
 
 
 def device_names(status: Status) -> dict[str, Member]:
-    """Each serving device under its name, or under its id where two share the name."""
+    """Each serving device under its name; where two share it, a piece of the id tells them apart, as in the core."""
     members = servers(status)
     count = Counter(member.card.name for member in members)
-    return {m.card.name if count[m.card.name] == 1 else m.device: m for m in members}
+    return {m.card.name if count[m.card.name] == 1 else f"{m.card.name}~{m.device[:6]}": m for m in members}
 
 
 def model_names(status: Status, presets: dict[str, Own]) -> list[str]:
@@ -62,12 +62,13 @@ def parameters(model: str, status: Status, presets: dict[str, Own]) -> Own:
 
 
 def _device(model: str, status: Status) -> Own:
-    named = [m for m in servers(status) if model in (m.card.name, m.device)]
-    if len(named) > 1:
-        ids = ", ".join(member.device for member in named)
-        raise UnknownModel(f"{len(named)} devices are called {model!r}; name one by its id: {ids}")
-    if not named:
+    names = device_names(status)
+    found = [member for name, member in names.items() if model in (name, member.device)]
+    if not found:
+        twins = [name for name, member in names.items() if member.card.name == model]
+        if twins:
+            raise UnknownModel(f"{len(twins)} devices are called {model!r}; say which: {', '.join(twins)}")
         raise UnknownModel(f"no model, preset or live device is called {model!r}; GET /v1/models lists them")
-    if named[0].device == status.device:
+    if found[0].device == status.device:
         return Own(mode="local")
-    return Own(layers=0, aggregator=f"fixed:{model}")
+    return Own(layers=0, aggregator=f"fixed:{found[0].device}")

@@ -54,7 +54,7 @@ HOPS = {
     "name": "X-Folkmoot-Hops",
     "in": "header",
     "required": False,
-    "description": "Moots that the request has crossed; from 1 on this device alone answers.",
+    "description": "Moots that the request has crossed; from 1 on its own engine alone answers.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 9999},
 }
 LIMIT = {

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
 from folkmoot.core.events import Decision, DeviceRow, Round
 
 Count = Annotated[int, Meta(ge=0)]
@@ -18,8 +19,8 @@ class Own(Struct, frozen=True, omit_defaults=True):
     `layers` is the paper's M and `proposers` its k: PEERS asked per layer, the origin answers as well.
     """
 
-    layers: Annotated[int, Meta(ge=0, le=32)] | None = None
-    proposers: Annotated[int, Meta(ge=0, le=256)] | None = None
+    layers: Annotated[int, Meta(ge=0, le=MAX_LAYERS)] | None = None
+    proposers: Annotated[int, Meta(ge=0, le=MAX_PROPOSERS)] | None = None
     mode: Literal["auto", "fixed", "local"] | None = None
     aggregator: Annotated[str, Meta(pattern="^(origin|strongest|fixed:.+)$")] | None = None
     select: Annotated[str, Meta(pattern="^(uniform|fixed:.+)$")] | None = None

@@ -24,7 +24,6 @@ from folkmoot.api.schema import (
 from folkmoot.core.events import Plan, Prompt, PromptAnswered
 from folkmoot.core.ids import PromptId
 from folkmoot.core.messages import Sampling, Turn
-from folkmoot.errors import NoDevice
 from folkmoot.node.service import Status
 
 T = TypeVar("T")
@@ -43,14 +42,9 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, config: ApiConfig) -> Prompt:
-    """A chat request as a prompt. Raises `FieldInvalid`, `UnknownModel`, `NoDevice`.
-
-    A request that has crossed a moot already (`hops`) is served by this device alone.
-    """
+    """A chat request as a prompt; `hops` counts the moots that it has crossed. Raises `FieldInvalid`, `UnknownModel`."""
     base = parameters(asked.model, status, config.presets)
-    plan = plan_of(_merged(base, asked.folkmoot or Own()), status)
-    if hops:
-        plan = Plan(mode="local", layers=0, proposers=0, deadline_s=plan.deadline_s)
+    plan = plan_of(_merged(base, asked.folkmoot or Own()))
     if asked.messages[-1].role != "user":
         raise FieldInvalid("messages: the last message must be the user's", "messages")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
@@ -65,13 +59,13 @@ def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, c
     return Prompt(prompt, conversation, plan, sampling, stream=bool(asked.stream), hops=hops)
 
 
-def plan_of(own: Own, status: Status) -> Plan:
-    """Own parameters as a plan; giving M or k means `fixed`. Raises `FieldInvalid`, `NoDevice`."""
+def plan_of(own: Own) -> Plan:
+    """Own parameters as a plan; giving M or k means `fixed`. Raises `FieldInvalid`."""
     named = tuple(own.select.removeprefix("fixed:").split("+")) if own.select not in (None, "uniform") else ()
     shaped = own.layers is not None or own.proposers is not None or bool(named)
     mode = own.mode or ("local" if own.private else "fixed" if shaped else "auto")
     if own.private:
-        _check_private(own, mode, status)
+        _check_private(own, mode)
     if mode == "local":
         if own.layers or own.proposers or named:
             raise _own("mode", "local asks no peer; leave layers, proposers and select out")
@@ -147,15 +141,11 @@ def _merged(base: Own, over: Own) -> Own:
     return msgspec.structs.replace(base, **given)
 
 
-def _check_private(own: Own, mode: str, status: Status) -> None:
+def _check_private(own: Own, mode: str) -> None:
     asks = own.layers or own.proposers or own.select not in (None, "uniform")
     if mode != "local" or asks or own.aggregator not in (None, "origin"):
         raise _own(
             "private", "keeps the prompt on this device, so no peer can be asked and none can aggregate"
-        )
-    if not status.model:
-        raise NoDevice(
-            "this device has no engine and a private prompt may not leave it; start one with --engine"
         )
 
 

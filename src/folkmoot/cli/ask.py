@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import click
 
 from folkmoot.cli.console import console
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of, shape_options
+from folkmoot.errors import AnswerCut
 
 
 @click.command()
@@ -59,23 +60,32 @@ def ask(
 
 
 async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: Path | None) -> None:
-    from folkmoot.cli.client import Ended, Words, local_api
+    from folkmoot.cli.client import Ended, Moved, local_api
     from folkmoot.cli.tree import tree_of
+    from folkmoot.cli.view import Progress
 
     answer: dict[str, Any] | None = None
-    async with local_api(settings_of(config_file).settings) as api, aclosing(api.ask(body)) as told:
-        async for each in told:
-            if isinstance(each, Ended):
-                answer = each.answer
-            elif isinstance(each, Words) and not as_json:
-                click.echo(each.text, nl=False)
+    screen = console(stderr=True)
+    waiting = screen.status("asking") if screen.is_terminal and not as_json else None
+    progress = Progress()
+    with waiting or nullcontext():
+        async with local_api(settings_of(config_file).settings) as api, aclosing(api.ask(body)) as told:
+            async for each in told:
+                if isinstance(each, Ended):
+                    answer = each.answer
+                elif isinstance(each, Moved):
+                    progress.moved(each.what)
+                    if waiting is not None:
+                        waiting.update(progress.summary())
+                elif not as_json:
+                    if waiting is not None:
+                        waiting.stop()
+                    click.echo(each.text, nl=False)
     if answer is None:
-        from folkmoot.errors import AnswerCut
-
         raise AnswerCut("the device's answer broke off; ask again, and see the device's log")
     if as_json:
         if explain:
-            console(stderr=True).print(tree_of(answer))
+            screen.print(tree_of(answer))
         print_json(answer)
         return
     click.echo()

@@ -15,6 +15,7 @@ import click
 
 from folkmoot.cli.console import console
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of, shape_options
+from folkmoot.errors import AnswerCut
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,7 +127,6 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
 async def _ask(moot: Village, asked: Asked, screen: Console) -> dict[str, Any]:
     from folkmoot.cli.client import Ended, Moved
     from folkmoot.cli.view import Progress
-    from folkmoot.errors import AnswerCut
 
     body = {
         "model": "moot",

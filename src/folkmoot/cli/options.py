@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
+
 if TYPE_CHECKING:
     from folkmoot.settings import Loaded
 
@@ -45,14 +47,14 @@ config_option = click.option(
 def shape_options(command: F) -> F:
     """The paper's M and k."""
     command = click.option(
-        "-k", "--proposers", "--peers", "proposers", type=click.IntRange(0, 256), metavar="K",
+        "-k", "--proposers", "--peers", "proposers", type=click.IntRange(0, MAX_PROPOSERS), metavar="K",
         help="Peers asked per layer; this device answers as well. [default: 3, or all there are]",
     )(command)  # fmt: skip
     return click.option(
         "-M",
         "--layers",
         "layers",
-        type=click.IntRange(0, 32),
+        type=click.IntRange(0, MAX_LAYERS),
         metavar="M",
         help="Layers before the aggregation.",
     )(command)

@@ -68,6 +68,12 @@ class Progress:
             row.ended_s = now
         return self._line(row, now) if news else ""
 
+    def summary(self) -> str:
+        """One line: how many jobs are done, and who is at work."""
+        at_work = [escape(row.what["name"]) for row in self.rows.values() if row.ended_s is None]
+        done = len(self.rows) - len(at_work)
+        return f"{done} of {len(self.rows)} jobs done, waiting for {', '.join(at_work) or 'the next layer'}"
+
     def render(self) -> Group:
         """The table of jobs, and the end of the answer so far."""
         now = self._clock()
