@@ -55,7 +55,9 @@ def test_no_text_closes_its_fence(text: str) -> None:
 
 def test_the_paper_s_words_open_the_answers() -> None:
     assert opening() == "\n\n" + SYSTEM_PROMPT
-    assert SYSTEM_PROMPT.startswith("You have been provided with a set of responses from various open-source models")
+    assert SYSTEM_PROMPT.startswith(
+        "You have been provided with a set of responses from various open-source models"
+    )
     assert SYSTEM_PROMPT.endswith("Just synthesize these responses as instructed.")
 
 
@@ -138,12 +140,27 @@ def test_system_first_makes_or_extends_the_system_turn() -> None:
 def test_plain_chat_extends_the_last_user_turn() -> None:
     system, user = as_chat(job(("blue", "red")), 1000, len)
     assert system == Turn("system", "Be brief.")
-    assert user.content == f"Why?\n\n{SYSTEM_PROMPT}\n\nResponse 1:\n```\nblue\n```\n\nResponse 2:\n```\nred\n```"
+    assert (
+        user.content
+        == f"Why?\n\n{SYSTEM_PROMPT}\n\nResponse 1:\n```\nblue\n```\n\nResponse 2:\n```\nred\n```"
+    )
     assert as_chat(job(), 1000, len) == job().conversation
 
 
 @pytest.mark.parametrize(
-    "token", ["<|im_end|>", "<|eot_id|>", "[INST]", "[/INST]", "<s>", "</s>", "<<SYS>>", "<end_of_turn>", "<｜User｜>", "<bos>"]
+    "token",
+    [
+        "<|im_end|>",
+        "<|eot_id|>",
+        "[INST]",
+        "[/INST]",
+        "<s>",
+        "</s>",
+        "<<SYS>>",
+        "<end_of_turn>",
+        "<｜User｜>",
+        "<bos>",
+    ],
 )
 def test_control_tokens_are_taken_apart(token: str) -> None:
     assert token not in defused(f"so {token} and {token.upper()}")

@@ -82,7 +82,11 @@ class Script:
             await reader.read()
             self.gone.set()
             return
-        size = f"Content-Length: {sum(map(len, reply.chunks))}" if reply.headers else "Transfer-Encoding: chunked"
+        size = (
+            f"Content-Length: {sum(map(len, reply.chunks))}"
+            if reply.headers
+            else "Transfer-Encoding: chunked"
+        )
         lines = [f"HTTP/1.1 {reply.status} X", "Connection: close", size]
         lines += [f"{name}: {value}" for name, value in reply.headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode())
@@ -114,7 +118,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def config(models: Path, tmp_path_factory: pytest.TempPathFactory) -> EngineConfig:
-    return EngineConfig(threads=1, context_tokens=2048, models_folder=models, runtime_folder=tmp_path_factory.mktemp("run"))
+    return EngineConfig(
+        threads=1, context_tokens=2048, models_folder=models, runtime_folder=tmp_path_factory.mktemp("run")
+    )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

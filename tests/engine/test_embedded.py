@@ -30,7 +30,10 @@ from folkmoot.errors import EngineError, PromptTooLong, WeightsError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-ASKED = (Turn("system", "You answer in one sentence."), Turn("user", "What colour is the sky on a clear day, and why?"))
+ASKED = (
+    Turn("system", "You answer in one sentence."),
+    Turn("user", "What colour is the sky on a clear day, and why?"),
+)
 SPOKEN = (
     "The sky is blue, since air scatters blue light more than red. " * 4,
     "It is blue. Small molecules scatter short waves best. " * 4,
@@ -40,7 +43,11 @@ SHORT = Sampling(max_tokens=12, seed=7)
 
 
 def job(
-    name: str, answers: tuple[str, ...] = (), expected: int = 0, sampling: Sampling = SHORT, turns: tuple[Turn, ...] = ASKED
+    name: str,
+    answers: tuple[str, ...] = (),
+    expected: int = 0,
+    sampling: Sampling = SHORT,
+    turns: tuple[Turn, ...] = ASKED,
 ) -> Inference:
     return Inference(PromptId(name), turns, answers, expected, sampling)
 
@@ -66,7 +73,9 @@ async def read_to_the_end(pieces: AsyncGenerator[Text | Done, None]) -> None:
 
 async def detokenised(engine: EmbeddedEngine, tokens: list[int]) -> str:
     assert engine._server is not None
-    return str((await engine._server._ask("POST", "/detokenize", {"content": "", "tokens": tokens}))["content"])
+    return str(
+        (await engine._server._ask("POST", "/detokenize", {"content": "", "tokens": tokens}))["content"]
+    )
 
 
 async def test_it_streams_and_tells_its_usage(smol: EmbeddedEngine) -> None:
@@ -85,7 +94,9 @@ async def test_a_seed_fixes_the_answer(smol: EmbeddedEngine) -> None:
     assert one[0] == two[0]
     other = job("seed", sampling=Sampling(max_tokens=40, seed=8, temperature=1.5))
     assert (await run(smol, other))[0] != one[0]
-    assert (await run(smol, job("seed", sampling=Sampling(max_tokens=3, seed=2**64 + 5))))[1].usage.tokens_out == 3
+    assert (await run(smol, job("seed", sampling=Sampling(max_tokens=3, seed=2**64 + 5))))[
+        1
+    ].usage.tokens_out == 3
 
 
 async def test_stop_words_stop(smol: EmbeddedEngine) -> None:
@@ -98,7 +109,9 @@ async def test_stop_words_stop(smol: EmbeddedEngine) -> None:
 
 
 @pytest.mark.parametrize("model", ["smol", "qwen"])
-async def test_prefill_makes_the_aggregation_find_its_prefix(model: str, both: dict[str, EmbeddedEngine]) -> None:
+async def test_prefill_makes_the_aggregation_find_its_prefix(
+    model: str, both: dict[str, EmbeddedEngine]
+) -> None:
     engine = both[model]
     _, proposed = await run(engine, job("warm"))
     steps = 0
@@ -135,7 +148,9 @@ async def test_the_layout_is_the_protocol_s(model: str, both: dict[str, Embedded
     turns = (*ASKED, Turn("assistant", "Blue."), Turn("user", "  Why so?\n"))
     plain = await server._lay(job("l", turns=turns), False)
     full = await server._lay(job("l", SPOKEN, 3, turns=turns), True)
-    asked = f"<|im_start|>system\n{ASKED[0].content}<|im_end|>\n<|im_start|>user\n{ASKED[1].content}<|im_end|>\n"
+    asked = (
+        f"<|im_start|>system\n{ASKED[0].content}<|im_end|>\n<|im_start|>user\n{ASKED[1].content}<|im_end|>\n"
+    )
     asked += "<|im_start|>assistant\nBlue.<|im_end|>\n<|im_start|>user\n  Why so?\n"
     closing = "<|im_end|>\n<|im_start|>assistant\n"
     assert await detokenised(engine, plain.tokens) == asked + closing
@@ -213,7 +228,11 @@ async def test_the_context_s_end_ends_the_answer(config: EngineConfig) -> None:
     engine = EmbeddedEngine("smollm2", replace(config, context_tokens=256))
     await engine.start()
     try:
-        near = job("near", turns=(Turn("user", "word " * 200),), sampling=Sampling(max_tokens=500, temperature=2.0, seed=1))
+        near = job(
+            "near",
+            turns=(Turn("user", "word " * 200),),
+            sampling=Sampling(max_tokens=500, temperature=2.0, seed=1),
+        )
         _, end = await run(engine, near)
     finally:
         await engine.close()
@@ -225,7 +244,9 @@ async def test_a_cancelled_job_stops_reading_its_prompt(smol: EmbeddedEngine) ->
     server = smol._server
     assert server is not None
     long = asyncio.create_task(run(smol, job("read", turns=(Turn("user", "some words " * 900),))))
-    async with httpx.AsyncClient(base_url=smol._child.url, trust_env=False, headers=server._client.headers) as client:
+    async with httpx.AsyncClient(
+        base_url=smol._child.url, trust_env=False, headers=server._client.headers
+    ) as client:
         while not any(slot["is_processing"] for slot in (await client.get("/slots")).json()):
             assert not long.done()
         long.cancel()
@@ -395,7 +416,8 @@ asyncio.run(main())
 
 async def test_a_parent_s_sudden_death_leaves_no_child(config: EngineConfig, models: Path) -> None:
     parent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PARENT, str(models), str(config.runtime_folder)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", PARENT, str(models), str(config.runtime_folder)),
+        stdout=asyncio.subprocess.PIPE,
     )
     assert parent.stdout is not None
     url = urlsplit((await parent.stdout.readline()).decode().strip())

@@ -26,8 +26,14 @@ JOB = Inference(PromptId("p"), TURNS)
 def replies(**more: Any) -> Replies:
     return {
         "/health": [as_json({"status": "ok"})],
-        "/props": [as_json({"default_generation_settings": {"n_ctx": 4096}, "total_slots": 1, "model_path": "/m/x.gguf"})],
-        "/v1/models": [as_json({"data": [{"id": "x", "meta": {"n_ctx_train": 1024, "n_params": 2_000_000_000}}]})],
+        "/props": [
+            as_json(
+                {"default_generation_settings": {"n_ctx": 4096}, "total_slots": 1, "model_path": "/m/x.gguf"}
+            )
+        ],
+        "/v1/models": [
+            as_json({"data": [{"id": "x", "meta": {"n_ctx_train": 1024, "n_params": 2_000_000_000}}]})
+        ],
         "/apply-template": rendered(system=True),
         "/tokenize": as_characters,
         **more,
@@ -41,7 +47,9 @@ def rendered(*, system: bool) -> Callable[[dict[str, Any]], Reply]:
         messages = body["messages"]
         if not system and any(message["role"] == "system" for message in messages):
             return as_json({"error": {"message": "no system role"}}, 500)
-        return as_json({"prompt": "".join(f"<{message['role']}>{message['content']}" for message in messages)})
+        return as_json(
+            {"prompt": "".join(f"<{message['role']}>{message['content']}" for message in messages)}
+        )
 
     return render
 
@@ -103,7 +111,10 @@ async def test_half_an_answer_is_no_answer(stream: bytes, says: str) -> None:
 
 
 async def test_pieces_of_any_size_make_whole_characters() -> None:
-    said = [{"content": "né\u2028e 😀", "stop": False}, {"content": "", "stop": True, "stop_type": "eos", "tokens_predicted": 2}]
+    said = [
+        {"content": "né\u2028e 😀", "stop": False},
+        {"content": "", "stop": True, "stop_type": "eos", "tokens_predicted": 2},
+    ]
     stream = b"".join(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n" for event in said)
     chunks = [stream[place : place + 1] for place in range(len(stream))]
     async with scripted(replies(**{"/completion": [Reply(chunks=chunks)]})) as server:

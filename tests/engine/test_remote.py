@@ -24,7 +24,9 @@ from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
 from .conftest import Reply, as_json, scripted
 
 CONFIG = EngineConfig(connect_s=1.0, idle_s=5.0)
-JOB = Inference(PromptId("p"), (Turn("user", "Hi"),), sampling=Sampling(9, 0.5, 0.9, seed=2**40, stop=("END",)))
+JOB = Inference(
+    PromptId("p"), (Turn("user", "Hi"),), sampling=Sampling(9, 0.5, 0.9, seed=2**40, stop=("END",))
+)
 MODELS = as_json({"data": [{"id": "tiny-7b", "max_model_len": 1000}]})
 SHOWN = as_json({"details": {"parameter_size": "7.6B"}, "model_info": {"qwen2.context_length": 2048}})
 STRANGE = "née \u2028 \u0085 😀"
@@ -73,7 +75,9 @@ async def test_openai_streams_byte_by_byte() -> None:
 
 
 async def test_openai_counts_by_itself_where_the_server_does_not() -> None:
-    async with scripted({"/v1/models": [MODELS], CHAT: [Reply(chunks=[sse(delta("Hello"), delta(finish="length"))])]}) as server:
+    async with scripted(
+        {"/v1/models": [MODELS], CHAT: [Reply(chunks=[sse(delta("Hello"), delta(finish="length"))])]}
+    ) as server:
         engine = OpenAIEngine(server.url, "tiny-7b", CONFIG)
         await engine.start()
         text, end = await run(engine)
@@ -100,7 +104,9 @@ async def test_peers_answers_ride_in_the_user_s_turn_and_share_the_context() -> 
 
 async def test_ollama_streams_byte_by_byte() -> None:
     said = [{"message": {"content": STRANGE}}, {"message": {"content": "!"}, "done": False}, {"done": True, "done_reason": "length", "prompt_eval_count": 7, "eval_count": 6}]  # fmt: skip
-    async with scripted({"/api/show": [SHOWN], "/api/chat": [Reply(chunks=by_byte(ndjson(*said)))]}) as server:
+    async with scripted(
+        {"/api/show": [SHOWN], "/api/chat": [Reply(chunks=by_byte(ndjson(*said)))]}
+    ) as server:
         engine = OllamaEngine(server.url, "qwen", CONFIG)
         info = await engine.start()
         assert (info.model, info.context_tokens, info.skill) == ("qwen", 2048, 7.6)
@@ -120,7 +126,9 @@ MAKERS: list[Callable[[str], Engine]] = [
     lambda url: OllamaEngine(url, "m", CONFIG),
 ]
 PATHS = [CHAT, "/api/chat"]
-KINDS = pytest.mark.parametrize(("make", "path"), list(zip(MAKERS, PATHS, strict=True)), ids=["openai", "ollama"])
+KINDS = pytest.mark.parametrize(
+    ("make", "path"), list(zip(MAKERS, PATHS, strict=True)), ids=["openai", "ollama"]
+)
 
 
 @KINDS
@@ -138,7 +146,9 @@ KINDS = pytest.mark.parametrize(("make", "path"), list(zip(MAKERS, PATHS, strict
         (Reply(hang=True), EngineError, "silent for 0.2 s"),
     ],
 )  # fmt: skip
-async def test_faults_are_named(make: Callable[[str], Engine], path: str, reply: Reply, error: type[Exception], says: str) -> None:
+async def test_faults_are_named(
+    make: Callable[[str], Engine], path: str, reply: Reply, error: type[Exception], says: str
+) -> None:
     async with scripted({path: [reply]}) as server:
         engine = make(server.url)
         if reply.hang:
@@ -184,9 +194,13 @@ async def test_nobody_there(make: Callable[[str], Engine], path: str, unused_tcp
 
 
 @KINDS
-async def test_a_server_that_comes_up_late_is_tried_again(make: Callable[[str], Engine], path: str, unused_tcp_port: int) -> None:
+async def test_a_server_that_comes_up_late_is_tried_again(
+    make: Callable[[str], Engine], path: str, unused_tcp_port: int
+) -> None:
     engine = make(f"http://127.0.0.1:{unused_tcp_port}")
-    done = sse(delta("late", "stop")) if path == CHAT else ndjson({"message": {"content": "late"}, "done": True})
+    done = (
+        sse(delta("late", "stop")) if path == CHAT else ndjson({"message": {"content": "late"}, "done": True})
+    )
     refused = asyncio.Event()
     remote: Any = engine._remote  # type: ignore[attr-defined]
     send = remote._client.send
@@ -215,7 +229,9 @@ async def test_too_long_is_known_before_sending(make: Callable[[str], Engine], p
 
 
 async def test_a_model_that_is_not_there() -> None:
-    async with scripted({"/v1/models": [MODELS], "/api/show": [as_json({"error": "not found"}, 404)]}) as server:
+    async with scripted(
+        {"/v1/models": [MODELS], "/api/show": [as_json({"error": "not found"}, 404)]}
+    ) as server:
         openai, ollama = OpenAIEngine(server.url, "huge", CONFIG), OllamaEngine(server.url, "huge", CONFIG)
         with pytest.raises(EngineError, match="has no model 'huge'; it has tiny-7b"):
             await openai.start()
@@ -227,7 +243,10 @@ async def test_a_model_that_is_not_there() -> None:
 
 async def test_a_server_without_a_list_needs_a_name() -> None:
     async with scripted({}) as server:
-        named, nameless = OpenAIEngine(f"{server.url}/api", "m-1.5B", CONFIG), OpenAIEngine(server.url, "", CONFIG)
+        named, nameless = (
+            OpenAIEngine(f"{server.url}/api", "m-1.5B", CONFIG),
+            OpenAIEngine(server.url, "", CONFIG),
+        )
         assert (await named.start()).skill == 1.5
         assert server.requests[-1].path == "/api/models"
         with pytest.raises(EngineError, match="name one"):
@@ -237,7 +256,14 @@ async def test_a_server_without_a_list_needs_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("qwen2.5:0.5b", 0.5), ("Llama-3-70B-Instruct", 70.0), ("gpt-4o", 0.0), ("7.6B", 7.6), ("x/y-8b-q4", 8.0)]
+    ("name", "size"),
+    [
+        ("qwen2.5:0.5b", 0.5),
+        ("Llama-3-70B-Instruct", 70.0),
+        ("gpt-4o", 0.0),
+        ("7.6B", 7.6),
+        ("x/y-8b-q4", 8.0),
+    ],
 )
 def test_sizes_in_names(name: str, size: float) -> None:
     assert billions(name) == size

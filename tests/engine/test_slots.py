@@ -13,12 +13,24 @@ def test_a_prompt_gets_its_slot_again() -> None:
 
 
 def test_a_new_prompt_takes_the_least_recently_used_slot() -> None:
-    assert names(SlotTable(2), ("a", False), ("b", False), ("a", False), ("c", False), ("a", False)) == [0, 1, 0, 1, 0]
+    assert names(SlotTable(2), ("a", False), ("b", False), ("a", False), ("c", False), ("a", False)) == [
+        0,
+        1,
+        0,
+        1,
+        0,
+    ]
 
 
 def test_a_prompt_that_will_come_back_keeps_its_slot() -> None:
     table = SlotTable(2)
-    assert names(table, ("mine", True), ("b", False), ("c", False), ("d", False), ("mine", False)) == [0, 1, 1, 1, 0]
+    assert names(table, ("mine", True), ("b", False), ("c", False), ("d", False), ("mine", False)) == [
+        0,
+        1,
+        1,
+        1,
+        0,
+    ]
     assert names(table, ("e", True), ("f", True), ("g", False)) == [1, 0, 1]
 
 

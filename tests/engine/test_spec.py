@@ -61,7 +61,15 @@ async def test_every_kind_builds() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"threads": -1}, {"slots": 0}, {"idle_s": 0.0}, {"port": 70000}, {"restart_max_s": 0.1}, {"context_tokens": 10}]
+    "values",
+    [
+        {"threads": -1},
+        {"slots": 0},
+        {"idle_s": 0.0},
+        {"port": 70000},
+        {"restart_max_s": 0.1},
+        {"context_tokens": 10},
+    ],
 )
 def test_impossible_settings_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):

@@ -10,7 +10,11 @@ from folkmoot.engine.template import marked, plain, split
 def test_what_the_template_puts_around_the_texts() -> None:
     pairs = marked(["user", "assistant"])
     rendered = "".join(f"<{role}>{marker.strip()}</{role}>" for role, marker in pairs) + "<go>"
-    assert split(rendered, [marker for _, marker in pairs]) == ("<user>", "</user><assistant>", "</assistant><go>")
+    assert split(rendered, [marker for _, marker in pairs]) == (
+        "<user>",
+        "</user><assistant>",
+        "</assistant><go>",
+    )
     assert len({marker for _, marker in marked(["user"] * 50)}) == 50
 
 
@@ -23,6 +27,8 @@ def test_a_template_that_drops_repeats_or_reorders_is_unfit() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), st.text(max_size=5))))
 def test_the_plain_form_alternates_and_keeps_all_text(turns: list[tuple[str, str]]) -> None:
     merged = plain([Turn(role, text) for role, text in turns])
-    assert [turn.role for turn in merged] == [("user", "assistant")[place % 2] for place in range(len(merged))]
+    assert [turn.role for turn in merged] == [
+        ("user", "assistant")[place % 2] for place in range(len(merged))
+    ]
     kept = "".join(turn.content for turn in merged)
     assert all(text in kept for _, text in turns)

@@ -41,7 +41,9 @@ def test_more_engines_than_cores_have_one_thread_each() -> None:
 def test_a_killed_engine_frees_its_seat(tmp_path: Path) -> None:
     mine = Seat(tmp_path)
     mine.claim()
-    with subprocess.Popen([sys.executable, "-c", OTHER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"sitting\n"
         assert mine.engines() == 2

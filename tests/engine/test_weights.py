@@ -67,9 +67,15 @@ def test_smollm2_is_used_where_it_lies_and_verified_once(models: Path) -> None:
 
 def test_without_a_name_the_better_model_is_taken(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find("", models).title == "Qwen2.5-Coder-0.5B-Instruct"
-    monkeypatch.setitem(CATALOGUE, "qwen-0.5b", replace(CATALOGUE["qwen-0.5b"], parts=(("no_such_package", "x"),), file="none"))
+    monkeypatch.setitem(
+        CATALOGUE,
+        "qwen-0.5b",
+        replace(CATALOGUE["qwen-0.5b"], parts=(("no_such_package", "x"),), file="none"),
+    )
     assert find("", models).title == "SmolLM2-135M-Instruct"
-    monkeypatch.setitem(CATALOGUE, "smollm2", replace(CATALOGUE["smollm2"], parts=(("no_such_package", "x"),), file="none"))
+    monkeypatch.setitem(
+        CATALOGUE, "smollm2", replace(CATALOGUE["smollm2"], parts=(("no_such_package", "x"),), file="none")
+    )
     with pytest.raises(WeightsError, match="folkmoot models get smollm2"):
         find("", models)
     with pytest.raises(WeightsError, match="folkmoot models get qwen-0.5b"):
@@ -106,7 +112,9 @@ def test_a_damaged_joined_file_is_joined_again(parted: Packaged, tmp_path: Path)
 
 
 def test_damaged_parts_are_refused_and_nothing_is_left(parted: Packaged, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="Parted: its installed packages.*--force-reinstall folkmoot-parts==1"):
+    with pytest.raises(
+        WeightsError, match="Parted: its installed packages.*--force-reinstall folkmoot-parts==1"
+    ):
         ready(replace(parted, sha256="0" * 64), tmp_path / "m")
     assert [file for file in (tmp_path / "m").iterdir() if not file.name.startswith(".")] == []
     single = replace(parted, parts=parted.parts[:1], sha256="0" * 64)
@@ -128,7 +136,9 @@ except WeightsError as error:
 
 
 def test_a_disk_that_fills_up_while_joining(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     assert "has no room for Qwen2.5-Coder-0.5B-Instruct (491 MB)" in done.stdout
     assert "FOLKMOOT_MODELS" in done.stdout
     assert [file for file in tmp_path.iterdir() if not file.name.startswith(".")] == []
@@ -147,7 +157,10 @@ def test_a_folder_that_cannot_be(parted: Packaged, tmp_path: Path) -> None:
 
 def test_two_processes_join_once(parted: Packaged, tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from folkmoot.engine.weights import CATALOGUE, ready; told = []; ready(CATALOGUE['qwen-0.5b'], Path(sys.argv[1]), told.append); print(len(told))"
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     told = sorted(int(run.communicate()[0]) for run in runs)
     assert told == [0, 1]
     (tmp_path / CATALOGUE["qwen-0.5b"].file).unlink()
@@ -170,7 +183,9 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path: Path) -> None:
         find("hf:justaname", tmp_path)
 
 
-def test_get_joins_what_is_installed(parted: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_joins_what_is_installed(
+    parted: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(CATALOGUE, "parted", parted)
     told: list[str] = []
     assert get("parted", tmp_path, told.append).read_bytes() == WHOLE
@@ -199,7 +214,13 @@ except WeightsError as error:
 
 
 async def download(endpoint: str, folder: Path, **more: str) -> str:
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1", **more}
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+        **more,
+    }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", DOWNLOAD, str(folder)), stdout=asyncio.subprocess.PIPE, env=environment
     )
@@ -208,9 +229,16 @@ async def download(endpoint: str, folder: Path, **more: str) -> str:
 
 
 async def test_a_hub_s_file_is_fetched_once_and_found_offline(tmp_path: Path) -> None:
-    headers = {"ETag": f'"{hashlib.sha256(WHOLE).hexdigest()}"', "X-Repo-Commit": "0" * 40, "Accept-Ranges": "bytes"}
+    headers = {
+        "ETag": f'"{hashlib.sha256(WHOLE).hexdigest()}"',
+        "X-Repo-Commit": "0" * 40,
+        "Accept-Ranges": "bytes",
+    }
     path = "/owner/repo/resolve/main/tiny.gguf"
-    replies = {path: [Reply(200, [WHOLE], headers=headers)], path.replace("main", "0" * 40): [Reply(200, [WHOLE], headers=headers)]}
+    replies = {
+        path: [Reply(200, [WHOLE], headers=headers)],
+        path.replace("main", "0" * 40): [Reply(200, [WHOLE], headers=headers)],
+    }
     async with scripted(replies) as hub:  # type: ignore[arg-type]
         url = hub.url
         word, _, found = (await download(url, tmp_path)).strip().partition(" ")
@@ -220,7 +248,9 @@ async def test_a_hub_s_file_is_fetched_once_and_found_offline(tmp_path: Path) ->
 
 
 async def test_a_hub_that_is_away_or_has_no_such_file(tmp_path: Path) -> None:
-    refusal = Reply(404, [json.dumps({"error": "Entry not found"}).encode()], headers={"X-Error-Code": "EntryNotFound"})
+    refusal = Reply(
+        404, [json.dumps({"error": "Entry not found"}).encode()], headers={"X-Error-Code": "EntryNotFound"}
+    )
     async with scripted({"/owner/repo/resolve/main/tiny.gguf": [refusal]}) as hub:
         assert "ERROR hf:owner/repo/tiny.gguf cannot be downloaded" in await download(hub.url, tmp_path)
         assert "hub cannot be reached" in await download(hub.url, tmp_path, HF_HUB_OFFLINE="1")

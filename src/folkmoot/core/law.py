@@ -140,7 +140,9 @@ def trace(text: str, table: Table, columns: tuple[str, ...] = (), mean_s: float 
         try:
             values = tuple(float(row[place]) for place in places)
         except (ValueError, IndexError):
-            raise ConfigError(f"{text!r}: row {line} has no number in every column of {'+'.join(chosen)}") from None
+            raise ConfigError(
+                f"{text!r}: row {line} has no number in every column of {'+'.join(chosen)}"
+            ) from None
         if any(not math.isfinite(value) or value < 0 for value in values):
             raise ConfigError(f"{text!r}: row {line} holds a time that is negative or not finite")
         rows.append(values)

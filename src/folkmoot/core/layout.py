@@ -111,9 +111,7 @@ def share(room: int, expected: int, used: Sequence[int]) -> int:
     return max(0, room - sum(used)) // waiting
 
 
-def fit(
-    answers: Sequence[str], room: int, expected: int, measure: Callable[[str], int]
-) -> tuple[str, ...]:
+def fit(answers: Sequence[str], room: int, expected: int, measure: Callable[[str], int]) -> tuple[str, ...]:
     """The answers' fenced texts, each cut to its share of `room`, which they never exceed together.
 
     `measure` is additive enough: the whole may not measure more than its pieces. An answer that has no

@@ -52,7 +52,9 @@ class Child:
                 await child._wait_ready()
         except TimeoutError as error:
             await child.stop(config.stop_s)
-            raise EngineError(f"the model was not loaded within {config.start_s} s; raise engine.start_s") from error
+            raise EngineError(
+                f"the model was not loaded within {config.start_s} s; raise engine.start_s"
+            ) from error
         except BaseException:
             await child.stop(config.stop_s)
             raise
@@ -65,7 +67,13 @@ class Child:
     def epitaph(self) -> str:
         """How it ended, with what it wrote on stderr last."""
         status = self._process.returncode
-        how = "still running" if status is None else f"signal {-status}" if status < 0 else f"exit status {status}"
+        how = (
+            "still running"
+            if status is None
+            else f"signal {-status}"
+            if status < 0
+            else f"exit status {status}"
+        )
         tail = bytes(self._tail).decode(errors="replace").strip()
         return f"model process {self.pid}: {how}" + (f"; its last words: {tail}" if tail else "")
 

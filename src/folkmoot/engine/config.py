@@ -51,7 +51,13 @@ class EngineConfig:
     api_key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 0), ("context_tokens", 256), ("slots", 1), ("step_tokens", 1), ("port", 0)):
+        for name, least in (
+            ("threads", 0),
+            ("context_tokens", 256),
+            ("slots", 1),
+            ("step_tokens", 1),
+            ("port", 0),
+        ):
             value = getattr(self, name)
             if value < least:
                 raise ConfigError(f"engine.{name} is {value}; it must be at least {least}")
@@ -62,4 +68,6 @@ class EngineConfig:
         if self.port > 65535:
             raise ConfigError(f"engine.port is {self.port}; it must be at most 65535")
         if self.restart_max_s < self.restart_s:
-            raise ConfigError(f"engine.restart_max_s is {self.restart_max_s}, below restart_s {self.restart_s}; raise it")
+            raise ConfigError(
+                f"engine.restart_max_s is {self.restart_max_s}, below restart_s {self.restart_s}; raise it"
+            )

@@ -99,7 +99,9 @@ class EmbeddedEngine:
         try:
             async with asyncio.timeout(self._config.start_s if self._supervisor else 0):
                 await self._serving.wait()
-                while self._child is not None and not self._child.alive:  # dead, and the supervisor is about to know
+                while (
+                    self._child is not None and not self._child.alive
+                ):  # dead, and the supervisor is about to know
                     self._serving.clear()
                     await self._serving.wait()
         except TimeoutError as error:

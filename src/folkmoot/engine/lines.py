@@ -24,7 +24,9 @@ async def body_lines(response: httpx.Response) -> AsyncIterator[bytes]:
         for line in whole:
             yield line.rstrip(b"\r")
         if len(rest) > MAX_LINE:
-            raise EngineError(f"{response.url}: a line of more than {MAX_LINE} bytes; this is no model server")
+            raise EngineError(
+                f"{response.url}: a line of more than {MAX_LINE} bytes; this is no model server"
+            )
     if rest:
         yield rest.rstrip(b"\r")
 
@@ -49,5 +51,7 @@ def parse_object(data: bytes, response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise EngineError(f"{response.url} sent {data[:80]!r} where a JSON object belongs; is it a model server?")
+        raise EngineError(
+            f"{response.url} sent {data[:80]!r} where a JSON object belongs; is it a model server?"
+        )
     return value

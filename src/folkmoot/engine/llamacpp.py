@@ -68,7 +68,9 @@ class LlamaServer:
             path = str(props.get("model_path") or props.get("model_alias") or "model")
             meta = models["data"][0].get("meta") or {}
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise EngineError(f"{self._url}: /props and /v1/models are not those of a llama.cpp server") from error
+            raise EngineError(
+                f"{self._url}: /props and /v1/models are not those of a llama.cpp server"
+            ) from error
         trained = int(meta.get("n_ctx_train") or context)
         self._context = min(context, trained)
         self._slots = SlotTable(slots)
@@ -88,8 +90,14 @@ class LlamaServer:
         laid = await self._lay(inference, bool(spoken(inference.answers)))
         slot = self._slots.take(inference.prompt, held=False)
         del slot.tokens[common_length(slot.tokens, laid.tokens) :]
-        body = self._body(laid.tokens, slot, min(inference.sampling.max_tokens, self._context - len(laid.tokens)))
-        body |= {"stream": True, "temperature": inference.sampling.temperature, "top_p": inference.sampling.top_p}
+        body = self._body(
+            laid.tokens, slot, min(inference.sampling.max_tokens, self._context - len(laid.tokens))
+        )
+        body |= {
+            "stream": True,
+            "temperature": inference.sampling.temperature,
+            "top_p": inference.sampling.top_p,
+        }
         # Without progress events the server reads a whole prompt before it notices that nobody waits for it.
         body |= {"stop": list(inference.sampling.stop), "return_progress": True}
         if inference.sampling.seed is not None:
@@ -205,7 +213,9 @@ class LlamaServer:
         """
         for tried in (
             inference,
-            replace(inference, conversation=template.plain(inference.conversation), layout=Layout.SHARED_PREFIX),
+            replace(
+                inference, conversation=template.plain(inference.conversation), layout=Layout.SHARED_PREFIX
+            ),
         ):
             conversation = arrange(tried)
             frame = await self._frame(tuple(turn.role for turn in conversation.turns))
@@ -251,7 +261,9 @@ class LlamaServer:
                         return
                     await asyncio.sleep(0.25)
         except TimeoutError as error:
-            raise EngineUnreachable(f"{self._url} has been loading its model for {self._config.start_s} s") from error
+            raise EngineUnreachable(
+                f"{self._url} has been loading its model for {self._config.start_s} s"
+            ) from error
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         response = await self._send(method, path, body)
@@ -267,7 +279,9 @@ class LlamaServer:
 
     def _lost(self, error: httpx.HTTPError | httpx.StreamError) -> EngineError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return EngineUnreachable(f"nothing answers at {self._url}; is the llama.cpp server running there?")
+            return EngineUnreachable(
+                f"nothing answers at {self._url}; is the llama.cpp server running there?"
+            )
         if isinstance(error, httpx.TimeoutException):
             return EngineError(f"{self._url} was silent for {self._config.idle_s} s")
         return EngineError(f"{self._url} broke off: {error or type(error).__name__}")

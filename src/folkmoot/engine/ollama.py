@@ -27,7 +27,9 @@ class OllamaEngine:
         """Ask for the model's size and context."""
         response = await self._remote.ask("POST", "/api/show", {"model": self._model})
         if response.status_code == 404:
-            raise EngineError(f"{self._remote.url} has no model {self._model!r}; run: ollama pull {self._model}")
+            raise EngineError(
+                f"{self._remote.url} has no model {self._model!r}; run: ollama pull {self._model}"
+            )
         if response.status_code != 200:
             raise self._remote.refusal(response)
         shown = parse_object(response.content, response)
@@ -81,7 +83,9 @@ class OllamaEngine:
                 if event.get("done"):
                     seconds = clock() - began
                     usage = Usage(
-                        tokens_in=int(event.get("prompt_eval_count") or sum(estimate(turn["content"]) for turn in sent)),
+                        tokens_in=int(
+                            event.get("prompt_eval_count") or sum(estimate(turn["content"]) for turn in sent)
+                        ),
                         tokens_out=int(event.get("eval_count") or estimate("".join(written))),
                         inference_s=seconds,
                         first_token_s=seconds if first is None else first,

@@ -46,7 +46,9 @@ class OpenAIEngine:
         with suppress(IndexError, TypeError, ValueError):  # only vLLM and its kin tell
             self._context = int(known[0].get("max_model_len") or self._context)
         skill = self._config.skill or billions(self._model)
-        return EngineInfo(self._model, self._context, skill, f"OpenAI-compatible server at {self._remote.url}")
+        return EngineInfo(
+            self._model, self._context, skill, f"OpenAI-compatible server at {self._remote.url}"
+        )
 
     async def count(self, conversation: Sequence[Turn]) -> int:
         """An estimate: the server keeps its tokenizer to itself."""

@@ -25,7 +25,9 @@ _TRIES = 3
 _PAUSE_S = 0.2  # guess: before the second try; doubles
 _TURN_TOKENS = 8  # guess: what a template puts around a turn
 _BYTES_A_TOKEN = 3  # guess on the safe side: English has 4 to 5, Chinese about 3
-_TOO_LONG = re.compile(r"context[ _]length|context[ _]window|context[ _]size|maximum context|too many tokens", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context[ _]length|context[ _]window|context[ _]size|maximum context|too many tokens", re.IGNORECASE
+)
 _BILLIONS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*b(?![a-z0-9])", re.IGNORECASE)
 
 
@@ -78,7 +80,9 @@ class Remote:
             base_url=url,
             headers=headers,
             timeout=httpx.Timeout(config.idle_s, connect=config.connect_s),
-            limits=httpx.Limits(keepalive_expiry=2.0),  # so that a request seldom meets a connection just dropped
+            limits=httpx.Limits(
+                keepalive_expiry=2.0
+            ),  # so that a request seldom meets a connection just dropped
             trust_env=not is_loopback(url),
         )
 
@@ -119,7 +123,9 @@ class Remote:
         return EngineError(f"{response.url} answered {response.status_code}: {message}")
 
     @asynccontextmanager
-    async def _sent(self, method: str, path: str, body: dict[str, Any] | None) -> AsyncIterator[httpx.Response]:
+    async def _sent(
+        self, method: str, path: str, body: dict[str, Any] | None
+    ) -> AsyncIterator[httpx.Response]:
         """Send, again only where no connection came about, so that no job is ever run twice."""
         try:
             response = await self._connected(self._client.build_request(method, path, json=body))
@@ -128,9 +134,13 @@ class Remote:
             finally:
                 await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise EngineUnreachable(f"nothing answers at {self.url} ({error or 'no connection'}); is it running?") from error
+            raise EngineUnreachable(
+                f"nothing answers at {self.url} ({error or 'no connection'}); is it running?"
+            ) from error
         except httpx.TimeoutException as error:
-            raise EngineError(f"{self.url} was silent for {self._config.idle_s} s; raise engine.idle_s if it is slow") from error
+            raise EngineError(
+                f"{self.url} was silent for {self._config.idle_s} s; raise engine.idle_s if it is slow"
+            ) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise EngineError(f"{self.url} broke off: {error or type(error).__name__}") from error
 

@@ -98,7 +98,11 @@ def build(spec: EngineSpec, config: EngineConfig) -> Engine | None:
 def _url(text: str, url: str) -> str:
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        sound = (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
     except ValueError:
         sound = False
     if not sound:

@@ -48,7 +48,9 @@ class Seat:
             with self._door():
                 self._own.acquire(timeout=0)
         except (OSError, Timeout) as error:
-            raise EngineError(f"no lock file in {self._folder}: {error}; is the runtime folder writable?") from error
+            raise EngineError(
+                f"no lock file in {self._folder}: {error}; is the runtime folder writable?"
+            ) from error
 
     def engines(self) -> int:
         """How many engines hold a seat now, this one included. Files of the dead are removed."""

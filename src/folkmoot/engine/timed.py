@@ -56,7 +56,9 @@ class TimedEngine:
 
     async def start(self) -> EngineInfo:
         """Nothing to load."""
-        return EngineInfo(self._name, self._config.context_tokens, self._config.skill, f"no model: {self._law}"[:120])
+        return EngineInfo(
+            self._name, self._config.context_tokens, self._config.skill, f"no model: {self._law}"[:120]
+        )
 
     async def count(self, conversation: Sequence[Turn]) -> int:
         """Words of the conversation."""
@@ -68,7 +70,9 @@ class TimedEngine:
         began = clock()
         words_in = await self.count(inference.conversation)
         if words_in >= self._config.context_tokens:
-            raise PromptTooLong(f"the prompt has {words_in} tokens, the context holds {self._config.context_tokens}")
+            raise PromptTooLong(
+                f"the prompt has {words_in} tokens, the context holds {self._config.context_tokens}"
+            )
         words_in += sum(len(text.split()) for text in inference.answers)
         seed = inference.sampling.seed
         rng = self._rng if seed is None else Random(seed)

