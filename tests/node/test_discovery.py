@@ -38,17 +38,18 @@ async def test_members_find_each_other_and_follow_a_change() -> None:
     ones: asyncio.Queue[tuple[DeviceId, str]] = asyncio.Queue()
     twos: asyncio.Queue[tuple[DeviceId, str]] = asyncio.Queue()
     threes: asyncio.Queue[tuple[DeviceId, str]] = asyncio.Queue()
-    async with (
-        discovery(ONE, MOOT, ones, hosts=20) as one,
-        discovery(THREE, OTHER, threes),
-        discovery(TWO, MOOT, twos),
-    ):
+    one = discovery(ONE, MOOT, ones, hosts=20)
+    all_of_them = [one, discovery(TWO, MOOT, twos), discovery(THREE, OTHER, threes)]
+    await asyncio.gather(*(each.__aenter__() for each in all_of_them))
+    try:
         assert await ones.get() == (name(TWO), address(TWO, 4151))
         assert await twos.get() == (name(ONE), address(ONE, 4151, 20))
         await one.announce(address(ONE, 4152))
         assert await twos.get() == (name(ONE), address(ONE, 4152))
         assert ones.empty()
         assert threes.empty()
+    finally:
+        await asyncio.gather(*(each.__aexit__(None, None, None) for each in all_of_them))
 
 
 def test_what_is_announced_does_not_admit() -> None:

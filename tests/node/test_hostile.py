@@ -11,7 +11,7 @@ from typing import Any
 import iroh
 import pytest
 
-from folkmoot.core.gossip import Heard
+from folkmoot.core.gossip import Card, Heard, Member, Standing, Sync
 from folkmoot.core.ids import JobId
 from folkmoot.core.messages import Poll
 from folkmoot.node import handshake
@@ -212,6 +212,33 @@ async def test_rubbish_datagrams_end_the_connection(
         assert await thrown_out(connection) == Close.RUBBISH
     assert one.heard.empty()
     assert SECRET_TEXT.decode() not in caplog.text
+
+
+async def test_nobody_speaks_in_anothers_name(lan: Any) -> None:
+    one, two, bad = await lan.found(), await lan.member(), lan.enrol(lan.identity())
+    truth = Sync(Member(two.id, 1, Standing.ALIVE, Card("two")), ())
+    heard: list[Any] = []
+
+    async def hear(device: Any, stream: Any) -> None:
+        heard.extend([message async for message in stream])
+        await stream.end()
+
+    one.serve = hear
+    stream = await two.network.open(one.id)
+    await stream.send(truth)
+    await stream.end()
+    assert [message async for message in stream] == []
+    assert heard == [truth]
+    for as_datagram in (True, False):
+        one.network._penalties.clear()
+        async with raw(bad, lan.book[one.id]) as connection:
+            await greet(connection, bad)
+            if as_datagram:
+                connection.send_datagram(encode(truth))
+            else:
+                await say(connection, frame(truth))
+            assert await thrown_out(connection) == Close.RUBBISH
+    assert heard == [truth]
 
 
 async def test_a_stream_without_an_end_is_ended(lan: Any) -> None:

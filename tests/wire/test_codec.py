@@ -112,7 +112,7 @@ def test_random_bytes_raise_nothing_else(data: bytes) -> None:
     assert decode(encode(message)) == message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(messages, st.data())
 def test_a_damaged_message_is_refused_or_is_another_valid_one(message: Message, data: st.DataObject) -> None:
     damaged = bytearray(encode(message))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import iroh
 
@@ -54,30 +54,36 @@ class Door:
         return write_invitation(identity.key, address, membership.moot, secret, expires_at)
 
     async def admit(
-        self, connection: iroh.Connection, contacts: Iterable[tuple[DeviceId, str]], now: float
-    ) -> DeviceId | None:
-        """Answer a newcomer who shows a secret; its device where it is a member now.
+        self,
+        connection: iroh.Connection,
+        contacts: Iterable[tuple[DeviceId, str]],
+        on_newcomer: Callable[[DeviceId], None],
+        now: float,
+    ) -> None:
+        """Answer a newcomer who shows a secret; `on_newcomer` is called once it is a member.
 
         Raises iroh's error where the connection is lost; may wait for ever, so set a time limit.
         """
         newcomer = device_of(connection.remote_id().to_bytes())
         stream = await connection.accept_bi()
         secret = await stream.recv().read_to_end(SECRET_BYTES)
+        verdict: handshake.Welcome | handshake.Refusal
         try:
             certificate = await self._redeem(secret, newcomer, now)
         except FolkmootError as error:
             log.info("%s was not admitted: %s", newcomer[:8], error)
             reason = str(error) if isinstance(error, AdmissionError) else "the inviter cannot record it now"
-            await handshake.send(stream.send(), handshake.Refusal(reason[:200]))
-            await connection.closed()
-            return None
-        membership = self._identity.membership
-        name = membership.name if membership else ""
-        known = tuple(contacts)[: handshake.MAX_CONTACTS]
-        await handshake.send(stream.send(), handshake.Welcome(certificate.to_bytes(), name, known))
+            verdict = handshake.Refusal(reason[:200])
+        else:
+            log.info("%s has joined by an invitation of this device", newcomer[:8])
+            on_newcomer(newcomer)
+            membership = self._identity.membership
+            name = membership.name if membership else ""
+            known = tuple(contacts)[: handshake.MAX_CONTACTS]
+            verdict = handshake.Welcome(certificate.to_bytes(), name, known)
+        await handshake.send(stream.send(), verdict)
         # Closing from here could overtake the answer: the newcomer closes when it has read it.
         await connection.closed()
-        return newcomer
 
     async def _redeem(self, secret: bytes, newcomer: DeviceId, now: float) -> Certificate:
         identity = self._identity

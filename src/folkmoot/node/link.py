@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import iroh
 
+from folkmoot.core.gossip import Sync
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Message
 from folkmoot.errors import LocalProtocolError, NodeError, RemoteProtocolError
@@ -61,6 +62,12 @@ def close_code(connection: iroh.Connection) -> int | None:
     text = connection.close_reason() or ""
     match = re.fullmatch(r"closed by peer: (?:.*\(code (\d+)\)|(\d+))", text, re.DOTALL)
     return int(match[1] or match[2]) if match else None
+
+
+def check_sender(message: Message, device: DeviceId) -> None:
+    """Raises RemoteProtocolError where a message claims to come from somebody else than `device`."""
+    if isinstance(message, Sync) and message.me.device != device:
+        raise RemoteProtocolError("a message in another device's name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +243,9 @@ class Stream:
         before = self._framer.waiting_bytes
         try:
             items = self._framer.feed(data)
+            messages = [item for item in items if item is not END]
+            for message in messages:
+                check_sender(message, self.device)
             link.waiting_bytes += self._framer.waiting_bytes - before
             if link.waiting_bytes > link.limits.waiting_bytes:
                 raise RemoteProtocolError("too many incomplete messages")
@@ -245,7 +255,7 @@ class Stream:
             self._release()
             link.rubbish(str(error))
             raise StreamCut(f"{self.device[:8]} broke the protocol") from None
-        self._items.extend(item for item in items if item is not END)
+        self._items.extend(messages)
         if self._framer.ended:
             self._read_all = True
             self._settle()

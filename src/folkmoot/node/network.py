@@ -32,6 +32,7 @@ from folkmoot.node.link import (
     LinkLimits,
     PeerUnreachable,
     Stream,
+    check_sender,
     close_code,
     read_datagrams,
     serve,
@@ -456,10 +457,7 @@ class Network:
     async def _admit(self, connection: iroh.Connection) -> None:
         others = (pair for pair in self._contacts() if pair[1] and pair[0] != self.identity.device)
         known = [(self.identity.device, self.address), *others]
-        newcomer = await self._door.admit(connection, known, self._now())
-        if newcomer is not None:
-            log.info("%s has joined by an invitation of this device", newcomer[:8])
-            self._on_newcomer(newcomer)
+        await self._door.admit(connection, known, self._on_newcomer, self._now())
 
     # ---- connections -------------------------------------------------------------------------------
 
@@ -530,6 +528,7 @@ class Network:
             if len(data) > limits.DATAGRAM_BYTES:
                 raise RemoteProtocolError(f"a datagram of {len(data)} bytes")
             message = decode(data)
+            check_sender(message, link.device)
         except RemoteProtocolError as error:
             link.rubbish(str(error))
             return
