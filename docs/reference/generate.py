@@ -25,10 +25,9 @@ NOTE = "<!-- Written by generate.py; run `make docs` after a change. -->\n"
 def cli_page() -> str:
     """Every command with its help."""
     parts = ["# Commands\n", NOTE]
+    shown = {"help_option_names": group.context_settings["help_option_names"]}
     for path, command in commands(group, ("folkmoot",)):
-        with click.Context(
-            command, info_name=" ".join(path), max_content_width=100, terminal_width=100
-        ) as context:
+        with click.Context(command, info_name=" ".join(path), terminal_width=100, **shown) as context:
             parts.append(f"## {' '.join(path)}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
