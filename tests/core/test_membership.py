@@ -120,7 +120,7 @@ def test_a_silent_pair_is_dead_after_d_and_disconnected() -> None:
     effects = run(it, 0.0, 6.0)
     died = [now for now, e in effects if isinstance(e, Disconnect)]
     assert len(died) == 1
-    assert 4.2 <= died[0] <= 4.8
+    assert 4.4 <= died[0] <= 5.0
     assert standings(effects) == [(B, Standing.SUSPECT), (B, Standing.DEAD)]
     assert it.live() == []
     assert it.address_of(B) == "addr-b"
@@ -307,7 +307,7 @@ def test_a_refutation_whose_card_is_unknown_is_asked_for() -> None:
         MembershipConfig(beat_s=0.0),
         MembershipConfig(silence_s=4.0),
         MembershipConfig(witnesses=9),
-        MembershipConfig(hot_per_beat=100),
+        MembershipConfig(hot_bytes=2_000),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(config: MembershipConfig) -> None:

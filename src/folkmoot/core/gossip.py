@@ -27,10 +27,10 @@ DATAGRAM_BYTES = 1_100
 STREAM_BYTES = 48_000
 """What records may fill of one stream message; longer tables are paged."""
 RUMOUR_BYTES = 52
-HOT_BYTES = 39
-"""Upper bounds of the encoded records below, in bytes."""
+"""An upper bound of an encoded rumour, in bytes."""
 MAX_RUMOURS = STREAM_BYTES // RUMOUR_BYTES
 MAX_ROWS = 1_024
+MAX_HOT = 48
 MAX_AGE_MS = 3_600_000
 _BIG = 2**31
 _VERSIONS = 2**53
@@ -196,6 +196,15 @@ def rumour_of(row: Member) -> Rumour:
 def row_bytes(row: Member) -> int:
     """An upper bound of a row's encoded size, in bytes."""
     return _card_bytes(row.card) + 120
+
+
+def hot_bytes(hot: Hot) -> int:
+    """A pulse's encoded size, in bytes: a head, the tag, five whole numbers."""
+    numbers = (hot.version, hot.queue, hot.busy, hot.buffer, hot.service_ms)
+    size = 10
+    for number in numbers:
+        size += 1 if number < 128 else 3 if number < 1 << 16 else 5 if number < 1 << 32 else 9
+    return size
 
 
 T = TypeVar("T")

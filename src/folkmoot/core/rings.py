@@ -8,6 +8,7 @@ to it, and the whole is an expander: few hops from anybody to anybody (MEMBERSHI
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 from functools import lru_cache
 
 from folkmoot.core.gossip import stamp
@@ -35,6 +36,13 @@ class Rings:
         """Put a device on every ring. It must not stand there yet."""
         for ring, place in zip(self._rings, _places(device, len(self._rings)), strict=True):
             insort(ring, place)
+
+    def add_all(self, devices: Iterable[DeviceId]) -> None:
+        """Put many devices on every ring at once; none may stand there yet."""
+        many = [_places(device, len(self._rings)) for device in devices]
+        for number, ring in enumerate(self._rings):
+            ring.extend([places[number] for places in many])
+            ring.sort()
 
     def remove(self, device: DeviceId) -> None:
         """Take a device off every ring. It must stand there."""

@@ -245,26 +245,27 @@ class Study:
         body = world.devices[device]
         if body.asleep_until <= world.now:
             world.carry_out(device, _detector(body).set_pulse(Pulse(queue=mark), world.now))
-            others = [d for d in self.ids if d != device and d not in self.slow]
-            self._rng.shuffle(others)
+            others = [d for d in self.ids if d != device and d not in self.slow and world.devices[d].alive]
+            some = self._rng.sample(others, min(100, len(others)))
             version = _detector(body).members[device].pulse.version
-            self._look(device, version, world.now, dict.fromkeys(others[:100]))
+            self._look(body, version, world.now, {d: world.devices[d] for d in some})
         world.at(world.now + 5.0, self._probe_state)
 
-    def _look(self, device: DeviceId, version: int, since: float, waiting: dict[DeviceId, None]) -> None:
+    def _look(self, body: Device, version: int, since: float, waiting: dict[DeviceId, Device]) -> None:
         world = self.world
-        for other in list(waiting):
-            body = world.devices[other]
-            row = _detector(body).members.get(device)
-            if not body.alive or body.asleep_until > since:
-                del waiting[other]
+        if not body.alive:
+            return
+        for other in list(waiting.values()):
+            row = _detector(other).members.get(body.id)
+            if not other.alive or other.asleep_until > since:
+                del waiting[other.id]
             elif row is not None and row.pulse.version >= version:
                 self._pulse_s.append(world.now - since)
-                del waiting[other]
-        if world.now - since > 20.0 or not world.devices[device].alive:
+                del waiting[other.id]
+        if world.now - since > 20.0:
             self._pulse_s.extend([world.now - since] * len(waiting))
         elif waiting:
-            world.at(world.now + 0.05, lambda: self._look(device, version, since, waiting))
+            world.at(world.now + 0.05, lambda: self._look(body, version, since, waiting))
 
     # ---- what is seen ------------------------------------------------------------------------------
 
