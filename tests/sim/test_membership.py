@@ -233,6 +233,51 @@ def test_incarnations_never_fall_and_only_watchers_declare() -> None:
     assert moot.whole()
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_after_any_storm_the_moot_is_whole_again(seed: int) -> None:
+    """Crashes, restarts at new addresses, freezes, cuts, partitions, doubling; then quiet."""
+    rng = Random(seed)
+    n = rng.randrange(2, 10)
+    moot = Moot(n, seed, links=LinkConfig(loss=0.05, doubling=0.05, loss_seen_s=2.3))
+    devices = D[:n]
+    for _ in range(12):
+        moot.world.run(moot.world.now + rng.random() * 5)
+        device = rng.choice(devices)
+        up = [d for d in devices if moot.world.devices[d].alive]
+        match rng.randrange(7):
+            case 0 if len(up) > 1 and device in up:
+                moot.world.crash(device)
+            case 1 if device not in up:
+                moot.restart(device, *(d for d in devices if d != device and d in moot.of(device).members))
+            case 2:
+                moot.world.freeze(device, rng.random() * 8)
+            case 3:
+                moot.world.links.cut(device, rng.choice(devices))
+            case 4:
+                moot.world.links.part({d: rng.randrange(2) for d in devices})
+            case 5:
+                moot.world.links.heal()
+            case _:
+                card = moot.card(device)
+                effects = moot.of(device).set_card(
+                    Card(card.name, f"model {rng.random()}", 1, 1.0, card.address), 0.0
+                )
+                if device in up:
+                    moot.world.carry_out(device, effects)
+    moot.world.links.heal()
+    for device in devices:
+        if not moot.world.devices[device].alive:
+            moot.restart(device, *(d for d in devices if d != device and d in moot.of(device).members))
+    moot.world.run(moot.world.now + 120.0)
+    assert moot.whole()
+    assert moot.equal_views()
+    quiet = moot.world.now
+    moot.world.run(quiet + 30.0)
+    assert not [entry for entry in moot.seen if entry[0] > quiet]
+    for device in devices:
+        assert {moot.of(d).members[device].card for d in devices} == {moot.of(device).members[device].card}
+
+
 @pytest.mark.parametrize("protocol", [watcher_rings(), swim()], ids=["rings", "swim"])
 def test_the_study_runs_with_either_protocol(protocol: object) -> None:
     findings = Study(Scenario(16, 30.0, crash_every_s=10.0, whole=False), protocol).run()  # type: ignore[arg-type]

@@ -106,15 +106,15 @@ def swim_size(message: Message) -> int:
 class SwimConfig:
     """Seconds. Tuned in the virtual world to the packets and the detection time of the shipped detector."""
 
-    period_s: float = 0.14
-    ack_s: float = 0.2
-    fail_s: float = 0.5
+    period_s: float = 0.21
+    ack_s: float = 0.4
+    fail_s: float = 1.4
     indirect: int = 3
-    suspicion_min_s: float = 3.5
-    suspicion_factor: float = 2.0
+    suspicion_min_s: float = 2.5
+    suspicion_factor: float = 1.5
     confirmations: int = 3
     health_max: int = 8
-    tellings: float = 4.0
+    tellings: float = 6.0
     rumours: int = 6
     row_budget: int = 500
     hot: int = 12
