@@ -109,12 +109,11 @@ class Engine:
             self._job = None
         elif isinstance(event, Warmed):
             self._warming = None
+            self._evaluated[event.prompt] = event.evaluated
+            if len(self._evaluated) > 64:
+                del self._evaluated[next(iter(self._evaluated))]
         return True
 
     def _warmed(self, prompt: PromptId, steps: int) -> Warmed:
         total = self._config.warm_steps * 10
-        done = min(self._evaluated.pop(prompt, 0) + 10 * steps, total)
-        self._evaluated[prompt] = done
-        if len(self._evaluated) > 64:
-            del self._evaluated[next(iter(self._evaluated))]
-        return Warmed(prompt, done, total)
+        return Warmed(prompt, min(self._evaluated.get(prompt, 0) + 10 * steps, total), total)

@@ -83,6 +83,7 @@ class Crash:
 class Findings:
     """Times in seconds. `pairs_*` over (crash, healthy device), `healthy_*` and `all_*` over crashes until
     the last healthy device, or the last of all, knew. Healthy: neither slow nor frozen meanwhile.
+    `false_of_chains`: those of the false deaths whose device had two freezes run into one longer one.
     """
 
     crashes: int
@@ -93,6 +94,7 @@ class Findings:
     all_max_s: float
     unknown: int
     false_deaths: int
+    false_of_chains: int
     device_hours: float
     packets_per_s: float
     bytes_per_s: float
@@ -124,10 +126,12 @@ class Study:
         self.incarnations = dict.fromkeys(self.ids, 1)
         self.crashes: list[Crash] = []
         self._open: dict[DeviceId, Crash] = {}
-        self._false: dict[tuple[DeviceId, int], float] = {}
+        self._false: dict[tuple[DeviceId, int], bool] = {}
         self._back: dict[DeviceId, tuple[float, int, dict[DeviceId, float]]] = {}
         self._back_s: list[float] = []
+        self._froze: dict[DeviceId, float] = {}
         self._frozen: dict[DeviceId, float] = {}
+        """When the latest freeze, or chain of freezes, of a device began and ends."""
         self._pulse_s: list[float] = []
         self._form_s = 0.0
 
@@ -188,7 +192,10 @@ class Study:
 
     def _freeze(self) -> None:
         def noted(device: DeviceId) -> None:
-            self._frozen[device] = self.world.now + self.scenario.freeze_s
+            now = self.world.now
+            if self._frozen.get(device, 0.0) < now:
+                self._froze[device] = now
+            self._frozen[device] = now + self.scenario.freeze_s
             for crash in self._open.values():
                 crash.observers.pop(device, None)
 
@@ -278,7 +285,9 @@ class Study:
             if crash is not None:
                 crash.known.setdefault(body.id, now - crash.at)
             elif self.world.devices[row.device].alive and row.incarnation >= self.incarnations[row.device]:
-                self._false.setdefault((row.device, row.incarnation), now)
+                chain = self._frozen.get(row.device, 0.0) - self._froze.get(row.device, 0.0)
+                long = chain > self.scenario.freeze_s and now < self._frozen[row.device] + 2.0
+                self._false.setdefault((row.device, row.incarnation), long)
         elif row.device in self._back:
             since, incarnation, seen = self._back[row.device]
             if row.incarnation >= incarnation and body.id not in seen:
@@ -307,6 +316,7 @@ class Study:
             max(everybody, default=0.0),
             unknown,
             len(self._false),
+            sum(self._false.values()),
             device_hours,
             packets,
             octets,
