@@ -1,0 +1,72 @@
+"""What a device keeps about each neighbour that it watches, and what it has still to tell it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from folkmoot.core.ids import DeviceId
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Watch:
+    """A neighbour that this device watches. All times are this device's clock.
+
+    `heard` is when a message of it was handled, `floor` the earliest moment at which that message may have
+    arrived: they differ after a stall of ours. Judged is by the later one, reported the earlier one:
+    a slow watcher must not make a dead device look younger to all (MEMBERSHIP.md section 6).
+    """
+
+    since: float
+    pooled: float
+    heard: float = float("-inf")
+    floor: float = float("-inf")
+    probed: float = float("-inf")
+    differs: float | None = None
+    rumour_cursor: int = 0
+    hot_cursor: int = 0
+
+
+@dataclass(slots=True)
+class Case:
+    """A watched device that somebody does not hear: who reported it when, when that was contradicted."""
+
+    reports: dict[DeviceId, float] = field(default_factory=dict)
+    contradicted: float = float("-inf")
+    report_at: float = float("-inf")
+
+
+class Log(Generic[T]):
+    """What changed about which device, latest last; what is newer than a neighbour's cursor is news to it."""
+
+    def __init__(self, limit: int) -> None:
+        self.seq = 0
+        self._limit = limit
+        self._entries: dict[DeviceId, tuple[int, T, list[DeviceId]]] = {}
+
+    def add(self, device: DeviceId, item: T, source: DeviceId | None) -> None:
+        """Note a change that `source` told us (None: our own finding)."""
+        self.seq += 1
+        self._entries.pop(device, None)
+        self._entries[device] = (self.seq, item, [] if source is None else [source])
+        if len(self._entries) > self._limit:
+            del self._entries[next(iter(self._entries))]
+
+    def told(self, device: DeviceId, source: DeviceId) -> None:
+        """`source` knows the latest change of the device as well."""
+        entry = self._entries.get(device)
+        if entry is not None:
+            entry[2].append(source)
+
+    def after(self, cursor: int, reader: DeviceId, limit: int) -> list[tuple[int, DeviceId, T]]:
+        """(sequence, device, item) of changes after the cursor that the reader did not tell us, latest first."""
+        found: list[tuple[int, DeviceId, T]] = []
+        for device in reversed(self._entries):
+            seq, item, sources = self._entries[device]
+            if seq <= cursor or len(found) == limit:
+                break
+            if reader not in sources and device != reader:
+                found.append((seq, device, item))
+        return found
