@@ -101,7 +101,7 @@ def test_the_smallest_moots_notice_a_death_too(n: int) -> None:
     moot = Moot(n)
     moot.world.run(10.0)
     moot.world.crash(D[0])
-    moot.world.run(15.5)
+    moot.world.run(15.0)
     assert sorted(moot.deaths()) == sorted((device, D[0]) for device in D[1:n])
 
 
