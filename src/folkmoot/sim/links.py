@@ -77,3 +77,7 @@ class Links:
     def breaks(self) -> bool:
         """Whether a stream breaks at this message."""
         return self.config.breakage > 0.0 and self._rng.random() < self.config.breakage
+
+    def patience(self) -> float:
+        """After how many seconds a broken stream is noticed."""
+        return self._rng.random() * self.config.dial_timeout_s

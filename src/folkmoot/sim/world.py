@@ -341,9 +341,14 @@ class World:
                 self._push(self.now + wait + delay, target, _Arrival(body, Received(body.id, message)))
             return
         job = _job_of(message)
-        if not self._both_ways(body.id, target.id) or not target.alive or links.breaks():
+        if not target.alive:
+            # Nobody is there to say so: noticed when the link is given up.
             if job is not None:
-                late = links.delay()
+                body.streams[target.id, job] = self.now
+            return
+        if not self._both_ways(body.id, target.id) or links.breaks():
+            if job is not None:
+                late = links.patience()
                 self._push(self.now + late, body, StreamLost(target.id, job))
                 self._push(self.now + late + links.delay(), target, StreamLost(body.id, job))
                 body.streams.pop((target.id, job), None)
