@@ -1,0 +1,252 @@
+"""A device of the moot: the only door into the core.
+
+`Peer.handle(event, now) -> effects` joins three machines that know nothing of each other: the member
+list (`membership`), the device's queue (`queue`) and the prompts asked here (`mixture`). A message to
+this device itself never leaves: it is handled in the same step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import assert_never
+
+from folkmoot.core.choice import Choice
+from folkmoot.core.events import (
+    Announce,
+    CardChanged,
+    DeadlineTimer,
+    Effect,
+    EngineFailed,
+    Event,
+    Finished,
+    Fired,
+    ForgetTimer,
+    Generated,
+    GossipTimer,
+    Leaving,
+    LinkLost,
+    MemberChanged,
+    PollTimer,
+    Prompt,
+    PromptFailed,
+    Received,
+    Send,
+    Started,
+    Stopping,
+    StreamLost,
+    Submitted,
+    Timer,
+    Warmed,
+    Withdrawn,
+)
+from folkmoot.core.gossip import Card, Member, Pulse, Standing
+from folkmoot.core.ids import DeviceId, PromptId, prompt_of
+from folkmoot.core.membership import Membership, MembershipConfig
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Began,
+    Cancel,
+    Message,
+    Piece,
+    Poll,
+    Prepare,
+    Queued,
+    Undone,
+)
+from folkmoot.core.mixture import Mixture, MixtureConfig
+from folkmoot.core.queue import Queue, QueueConfig
+from folkmoot.errors import LocalProtocolError, PromptError
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """The core's configuration, nested per machine. `max_prompts` asked here at a time (guess)."""
+
+    membership: MembershipConfig = field(default_factory=MembershipConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    max_prompts: int = 256
+
+
+class Peer:
+    """One device. `incarnation` must rise at every start; `rng` is the only source of chance."""
+
+    def __init__(self, me: DeviceId, card: Card, incarnation: int, config: PeerConfig, rng: Random) -> None:
+        self.me = me
+        self.config = config
+        self._rng = rng
+        self.membership = Membership(me, card, incarnation, config.membership, rng)
+        self.queue = Queue(config.queue, bool(card.model))
+        self._choice = Choice(me, self.membership)
+        self._mixtures: dict[PromptId, Mixture] = {}
+        self._pulse = Pulse()
+        self._leaving = False
+
+    # ---- what others may read ----------------------------------------------------------------------
+
+    def address_of(self, device: DeviceId) -> str | None:
+        """Where a device was last known to listen."""
+        return self.membership.address_of(device)
+
+    @property
+    def prompts(self) -> Sequence[PromptId]:
+        """Prompts asked here that have not ended."""
+        return tuple(self._mixtures)
+
+    @property
+    def buffer(self) -> int:
+        """Prompts in the join buffer: some of a layer's answers are back, not yet all."""
+        return sum(1 for mixture in self._mixtures.values() if mixture.between_layers)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued, in service or under way here."""
+        return not (self._mixtures or self.queue.waiting or self.queue.busy)
+
+    # ---- the door ----------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event at time `now` (seconds, never falling); returns effects to carry out in order."""
+        pending = deque(self._on_event(event, now))
+        effects: list[Effect] = []
+        while pending:
+            effect = pending.popleft()
+            match effect:
+                case Send(to=to, message=message) if to == self.me:
+                    pending.extendleft(reversed(self._on_message(self.me, message, now)))
+                case Announce(notice=MemberChanged(member=member)):
+                    effects.append(effect)
+                    pending.extend(self._on_member(member, now))
+                case _:
+                    effects.append(effect)
+        return effects + self._on_pulse(now)
+
+    def _on_event(self, event: Event, now: float) -> list[Effect]:
+        match event:
+            case Received(sender=sender, message=message):
+                return self._on_message(sender, message, now)
+            case Fired(timer=timer):
+                return self._on_timer(timer, now)
+            case Submitted(prompt=prompt):
+                return self._on_prompt(prompt, now)
+            case Withdrawn(prompt=prompt_id):
+                return self._end(prompt_id, "cancelled", "its user took it back", now)
+            case Generated():
+                return self.queue.on_generated(event)
+            case Finished():
+                return self.queue.on_finished(event, now)
+            case EngineFailed():
+                return self.queue.on_engine_failed(event, now)
+            case Warmed():
+                return self.queue.on_warmed(event, now)
+            case StreamLost(device=device, job=job):
+                mixture = self._mixtures.get(prompt_of(job))
+                return self._settle(mixture, mixture.on_stream_lost(device, job, now)) if mixture else []
+            case LinkLost(device=device):
+                return self.membership.on_link_lost(device, now)
+            case Started(contacts=contacts):
+                return self.membership.start(contacts, now)
+            case CardChanged(card=card):
+                self.queue.has_engine = bool(card.model)
+                return self.membership.set_card(card, now)
+            case Leaving():
+                self._leaving = True
+                return self.queue.hand_back(self.me)
+            case Stopping():
+                return self._stop(now)
+            case _:
+                assert_never(event)
+
+    def _on_message(self, sender: DeviceId, message: Message, now: float) -> list[Effect]:
+        match message:
+            case Ask():
+                return self.queue.on_ask(sender, message, now)
+            case Cancel():
+                return self.queue.on_cancel(sender, message, now)
+            case Poll():
+                return self.queue.on_poll(sender, message)
+            case Prepare(inference=inference):
+                return self.queue.warm(sender, inference)
+            case Queued() | Began() | Piece() | Answer() | Undone():
+                mixture = self._mixtures.get(prompt_of(message.job))
+                return self._settle(mixture, mixture.on_message(sender, message, now)) if mixture else []
+            case _:
+                return self.membership.on_message(sender, message, now)
+
+    def _on_timer(self, timer: Timer, now: float) -> list[Effect]:
+        match timer:
+            case GossipTimer():
+                return self.membership.on_timer(timer, now)
+            case PollTimer(job=job):
+                mixture = self._mixtures.get(prompt_of(job))
+                return self._settle(mixture, mixture.on_poll_timer(timer, now)) if mixture else []
+            case DeadlineTimer(prompt=prompt):
+                return self._end(prompt, "deadline", "its deadline has passed", now)
+            case ForgetTimer():
+                self.queue.on_forget(timer)
+                return []
+            case _:
+                assert_never(timer)
+
+    # ---- prompts asked here ------------------------------------------------------------------------
+
+    def _on_prompt(self, prompt: Prompt, now: float) -> list[Effect]:
+        if prompt.id in self._mixtures:
+            raise LocalProtocolError(f"prompt {prompt.id} was submitted twice: draw a fresh id")
+        if self._leaving:
+            return [_refused(prompt, "no_device", "this device is shutting down")]
+        if len(self._mixtures) >= self.config.max_prompts:
+            bound = f"{len(self._mixtures)} prompts are under way here, the bound is {self.config.max_prompts}"
+            return [_refused(prompt, "overloaded", bound)]
+        try:
+            plan = self._choice.resolve(prompt, self._rng)
+        except PromptError as error:
+            return [_refused(prompt, error.code, str(error))]
+        mixture = Mixture(prompt, plan, self._choice, self.config.mixture, self._rng, now)
+        self._mixtures[prompt.id] = mixture
+        return self._settle(mixture, mixture.start(now))
+
+    def _settle(self, mixture: Mixture, effects: list[Effect]) -> list[Effect]:
+        """Forget a prompt that has ended, and what was evaluated ahead for it."""
+        if mixture.ended and self._mixtures.pop(mixture.prompt.id, None) is not None:
+            return self.queue.cool(mixture.prompt.id) + effects
+        return effects
+
+    def _end(self, prompt: PromptId, code: str, detail: str, now: float) -> list[Effect]:
+        mixture = self._mixtures.get(prompt)
+        return self._settle(mixture, mixture.fail(code, detail, now)) if mixture else []
+
+    # ---- the moot ----------------------------------------------------------------------------------
+
+    def _on_member(self, member: Member, now: float) -> list[Effect]:
+        if member.standing < Standing.DEAD or member.device == self.me:
+            return []
+        why = "it has left the moot" if member.standing is Standing.LEFT else "it is held dead"
+        effects = self.queue.on_origin_gone(member.device, now)
+        for mixture in list(self._mixtures.values()):
+            effects += self._settle(mixture, mixture.on_device_gone(member.device, why, now))
+        return effects
+
+    def _on_pulse(self, now: float) -> list[Effect]:
+        """Tell the membership when this device's load has changed."""
+        queue, old = self.queue, self._pulse
+        if (queue.waiting, queue.busy, self.buffer) == (old.queue, old.busy, old.buffer):
+            return []
+        self._pulse = Pulse(old.version + 1, queue.waiting, queue.busy, self.buffer, queue.service_s)
+        return self.membership.set_pulse(self._pulse, now)
+
+    def _stop(self, now: float) -> list[Effect]:
+        self._leaving = True
+        effects: list[Effect] = []
+        for prompt in list(self._mixtures):
+            effects += self._end(prompt, "no_device", "this device is shutting down", now)
+        effects += self.queue.hand_back(self.me) + self.queue.stop()
+        return effects + self.membership.leave(now)
+
+
+def _refused(prompt: Prompt, code: str, detail: str) -> Effect:
+    return Announce(PromptFailed(prompt.id, code, detail))
