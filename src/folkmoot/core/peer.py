@@ -117,7 +117,9 @@ class Peer:
             effect = pending.popleft()
             match effect:
                 case Send(to=to, message=message) if to == self.me:
-                    pending.extendleft(reversed(self._on_message(self.me, message, now)))
+                    # At the end: what stands before it was decided before it. A prefill step that was
+                    # begun must reach the engine before the job that stops it.
+                    pending.extend(self._on_message(self.me, message, now))
                 case Announce(notice=MemberChanged(member=member)):
                     effects.append(effect)
                     pending.extend(self._on_member(member, now))

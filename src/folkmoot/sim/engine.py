@@ -54,6 +54,11 @@ class Engine:
         self._evaluated: dict[PromptId, int] = {}
         self.served = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job is in service."""
+        return self._job is not None
+
     def generate(self, effect: Generate) -> list[tuple[float, int, Event]]:
         """Begin a job: its pieces, then its end."""
         assert self._job is None, f"{effect.job} began while {self._job} was in service"
