@@ -28,6 +28,7 @@ from folkmoot.api.schema import Own
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.spec import parse_spec
 from folkmoot.errors import ConfigError
+from folkmoot.node.config import NodeConfig
 
 PREFIX = "FOLKMOOT_"
 ALIASES = {"FOLKMOOT_HOME": "home", "FOLKMOOT_MODELS": "engine.models_folder"}
@@ -69,6 +70,7 @@ class Settings:
     device: DeviceConfig = field(default_factory=DeviceConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,10 +217,13 @@ class Scene:
         return not self.left()
 
     def left(self) -> list[str]:
-        """Prompts without an end, and engines that still work, on devices that are up."""
+        """Prompts without an end, and devices that still work or have something queued; of those that are up."""
         prompts = [p for p, f in self.fates.items() if f.body.alive and not f.ended]
-        engines = [d for d, b in self.world.devices.items() if b.alive and b.engine and b.engine.busy]
-        return [*prompts, *engines]
+        up = [b for b in self.world.devices.values() if b.alive]
+        working = [
+            b.id for b in up if (b.engine and b.engine.busy) or (isinstance(b.host, Peer) and not b.host.idle)
+        ]
+        return [*prompts, *working]
 
     def judge(self, fate: Fate) -> None:
         if self.faults or fate.accepted is None:

@@ -13,9 +13,10 @@ import pytest
 
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Message
+from folkmoot.node.config import NetworkConfig
 from folkmoot.node.identity import Identity, Membership
 from folkmoot.node.link import Stream
-from folkmoot.node.network import Network, NetworkConfig
+from folkmoot.node.network import Network
 
 Serve = Callable[[DeviceId, Stream], Awaitable[None]]
 

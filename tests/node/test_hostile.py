@@ -15,9 +15,10 @@ from folkmoot.core.gossip import Card, Heard, Member, Standing, Sync
 from folkmoot.core.ids import JobId
 from folkmoot.core.messages import Poll
 from folkmoot.node import handshake
+from folkmoot.node.config import LinkLimits
 from folkmoot.node.handshake import MEMBER, Hello
 from folkmoot.node.identity import Identity
-from folkmoot.node.link import Close, LinkLimits, PeerUnreachable, StreamCut, close_code
+from folkmoot.node.link import Close, PeerUnreachable, StreamCut, close_code
 from folkmoot.wire import encode, frame, limits
 
 SECRET_TEXT = b"nobody-may-log-this"

@@ -195,7 +195,9 @@ def _check(plan: Plan) -> None:
     if plan.proposers is not None and not 0 <= plan.proposers <= MAX_PROPOSERS:
         raise PromptInvalid(f"proposers is {plan.proposers}; it lies in 0..{MAX_PROPOSERS}")
     if plan.mode == "fixed" and plan.layers == 0 and plan.proposers:
-        raise PromptInvalid(f"proposers is {plan.proposers}, but with layers = 0 nobody is asked: leave it out")
+        raise PromptInvalid(
+            f"proposers is {plan.proposers}, but with layers = 0 nobody is asked: leave it out"
+        )
     if plan.quorum < 0:
         raise PromptInvalid(f"quorum is {plan.quorum}; it is 1 or more, at most k + 1")
     if plan.deadline_s is not None and not plan.deadline_s >= 0.05:

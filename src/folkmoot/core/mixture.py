@@ -355,7 +355,11 @@ class Mixture:
         attempts = sum(1 for w in self._works.values() if w.layer == work.layer and w.slot == work.slot)
         if attempts > self._config.stand_ins or self.plan.private:
             return None
-        if work.stage is Stage.AGGREGATE and self.plan.own not in tried and self._choice.serves(self.plan.own):
+        if (
+            work.stage is Stage.AGGREGATE
+            and self.plan.own not in tried
+            and self._choice.serves(self.plan.own)
+        ):
             return self.plan.own
         others = self._choice.others(exclude=tuple(tried), rng=self._rng)
         return others[0] if others else None

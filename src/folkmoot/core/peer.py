@@ -202,7 +202,9 @@ class Peer:
         if self._leaving:
             return [_refused(prompt, "no_device", "this device is shutting down")]
         if len(self._mixtures) >= self.config.max_prompts:
-            bound = f"{len(self._mixtures)} prompts are under way here, the bound is {self.config.max_prompts}"
+            bound = (
+                f"{len(self._mixtures)} prompts are under way here, the bound is {self.config.max_prompts}"
+            )
             return [_refused(prompt, "overloaded", bound)]
         try:
             plan = self._choice.resolve(prompt, self._rng)

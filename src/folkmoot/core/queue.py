@@ -99,6 +99,10 @@ class Queue:
         """Jobs in service: 0 or 1."""
         return 0 if self._current is None else 1
 
+    def origin_of(self, job: JobId) -> DeviceId:
+        """Who asked for a job that is known here."""
+        return self._jobs[job].origin
+
     # ---- what origins say --------------------------------------------------------------------------
 
     def on_ask(self, origin: DeviceId, ask: Ask, now: float) -> list[Effect]:

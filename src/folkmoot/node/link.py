@@ -11,7 +11,6 @@ import logging
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from folkmoot.core.gossip import Sync
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Message
 from folkmoot.errors import LocalProtocolError, NodeError, RemoteProtocolError
+from folkmoot.node.config import LinkLimits
 from folkmoot.node.rates import Bucket
 from folkmoot.wire import END, END_BYTES, Framer, frame
 
@@ -68,17 +68,6 @@ def check_sender(message: Message, device: DeviceId) -> None:
     """Raises RemoteProtocolError where a message claims to come from somebody else than `device`."""
     if isinstance(message, Sync) and message.me.device != device:
         raise RemoteProtocolError("a message in another device's name")
-
-
-@dataclass(frozen=True, slots=True)
-class LinkLimits:
-    """What one peer may use. All values are guesses."""
-
-    streams: int = 64
-    stream_bytes: int = 64 << 20
-    waiting_bytes: int = 16 << 20
-    messages_hz: float = 2_000.0
-    datagrams_hz: float = 400.0
 
 
 class Link:

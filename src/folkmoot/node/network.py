@@ -23,13 +23,13 @@ from folkmoot.core.messages import Message
 from folkmoot.errors import AdmissionError, ConfigError, LocalProtocolError, NodeError, RemoteProtocolError
 from folkmoot.node import handshake
 from folkmoot.node.admission import Certificate, device_of, read_invitation, verify
+from folkmoot.node.config import NetworkConfig
 from folkmoot.node.handshake import MEMBER, NEWCOMER, Hello
 from folkmoot.node.identity import Identity
 from folkmoot.node.joining import Door, ask_for_entry, membership_from
 from folkmoot.node.link import (
     Close,
     Link,
-    LinkLimits,
     PeerUnreachable,
     Stream,
     check_sender,
@@ -44,29 +44,6 @@ CLOSE_S = 1.0
 """How long closing waits for confirmations; iroh would wait 3 s for a peer that is dead."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkConfig:
-    """Times in seconds. `listen` is HOST:PORT; port 0 takes the last one again, or any.
-
-    `relays` are URLs that the moot's founder names; without them nothing but the peers is ever contacted.
-    All other values are guesses, except `dial_s`: iroh itself gives up after 30 s only.
-    """
-
-    listen: str = "127.0.0.1:0"
-    relays: tuple[str, ...] = ()
-    dial_s: float = 3.0
-    handshake_s: float = 3.0
-    backoff_first_s: float = 0.5
-    backoff_most_s: float = 8.0
-    penalty_s: float = 30.0
-    strangers: int = 64
-    dials: int = 64
-    datagrams_waiting: int = 16
-    surplus_s: float = 5.0
-    idle_s: float = 120.0
-    peer: LinkLimits = LinkLimits()
 
 
 @dataclass(slots=True)

@@ -1,0 +1,395 @@
+"""A running device: identity, network, core and engine put together, from start to clean shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from folkmoot.core.events import (
+    CardChanged,
+    Event,
+    Leaving,
+    LinkLost,
+    MemberChanged,
+    Notice,
+    Prompt,
+    PromptAnswered,
+    PromptFailed,
+    Received,
+    Started,
+    Stopping,
+    Submitted,
+    Withdrawn,
+)
+from folkmoot.core.gossip import Card, Member, Standing
+from folkmoot.core.ids import DeviceId, PromptId, draw_prompt_id
+from folkmoot.core.peer import Peer
+from folkmoot.engine.protocol import Engine, EngineInfo
+from folkmoot.errors import EngineError, FolkmootError, NodeError, PromptTooLong
+from folkmoot.node.config import NodeConfig
+from folkmoot.node.discovery import Discovery, is_local_only
+from folkmoot.node.driver import Driver
+from folkmoot.node.identity import Identity
+from folkmoot.node.link import Stream
+from folkmoot.node.memory import Memory
+from folkmoot.node.network import Network, parse_listen
+from folkmoot.node.service import Status
+from folkmoot.node.work import Work
+
+WATCH_BACKLOG = 1_000
+"""Notices kept for a watcher that does not read (guess)."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The device is up. `invitation` is set where it has just founded a moot."""
+
+    address: str
+    invitation: str | None
+
+
+class _Mailbox:
+    """Notices for one reader; where `bound` is set the oldest are lost."""
+
+    def __init__(self, bound: int | None = None) -> None:
+        self._notices: deque[Notice] = deque(maxlen=bound)
+        self._some = asyncio.Event()
+
+    def put(self, notice: Notice) -> None:
+        self._notices.append(notice)
+        self._some.set()
+
+    async def get(self) -> Notice:
+        while not self._notices:
+            self._some.clear()
+            await self._some.wait()
+        return self._notices.popleft()
+
+
+class Daemon:
+    """One device. Satisfies `service.Moot`. The caller holds the lock on `home`."""
+
+    def __init__(self, home: Path, name: str, engine: Engine | None, config: NodeConfig) -> None:
+        self._home = home
+        self._config = config
+        self._engine = engine
+        self._identity = Identity.open(home)
+        self._memory = Memory.load(home)
+        self._card = Card(name)
+        self._engine_state = "none" if engine is None else "loading"
+        self._info: EngineInfo | None = None
+        self._began = time.monotonic()
+        self._rng = Random(secrets.randbits(128))
+        self._peer: Peer | None = None
+        self._driver: Driver | None = None
+        self._network: Network | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: dict[asyncio.Task[None], None] = {}
+        self._stop = asyncio.Event()
+        self._readers: dict[PromptId, _Mailbox] = {}
+        self._watchers: dict[_Mailbox, None] = {}
+        self._unsaved = asyncio.Event()
+        self._discovery: Discovery | None = None
+
+    # ---- life --------------------------------------------------------------------------------------
+
+    async def run(self, *, join: str | None, ready: Callable[[Ready], Awaitable[None]]) -> None:
+        """Run until `stop`; then finish or hand back what is held. Raises FolkmootError at the start.
+
+        `join` is an invitation; without one a fresh home founds a moot. `ready` is awaited once the
+        engine has loaded.
+        """
+        network = Network(
+            self._identity,
+            self._config.network,
+            address_of=self._address_of,
+            on_datagram=lambda sender, message: self._handle(Received(sender, message)),
+            on_stream=self._on_stream,
+            on_link_lost=lambda device: self._handle(LinkLost(device)),
+            on_address=self._on_address,
+            contacts=self._contacts,
+            memory=self._memory,
+        )
+        failed: FolkmootError | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._network = network
+                try:
+                    await self._live(network, join, ready)
+                except FolkmootError as error:
+                    failed = error
+                finally:
+                    await self._close(network)
+                    self._cancel_all()
+        finally:
+            self._tasks = None
+            if self._engine is not None:
+                await self._engine.close()
+        if failed is not None:
+            raise failed
+
+    async def _live(
+        self, network: Network, join: str | None, ready: Callable[[Ready], Awaitable[None]]
+    ) -> None:
+        address = await network.start()
+        contacts, founded = await self._enter(network, join)
+        self._card = replace(self._card, address=address)
+        incarnation = await asyncio.to_thread(self._memory.next_incarnation, time.time())
+        self._peer = Peer(self._identity.device, self._card, incarnation, self._config.peer, self._rng)
+        work = Work(self._engine, self._spawn, self._config.coalesce_s)
+        self._driver = Driver(self._peer, network, work, self._spawn, self._announce)
+        work.handle = self._driver.handle
+        self._driver.handle(Started(tuple(contacts)))
+        self._spawn(self._remember())
+        if self._wants_discovery():
+            self._spawn(self._discover(address))
+        await self._load()
+        invitation = await network.invite() if founded else None
+        if not self._stop.is_set():
+            await ready(Ready(network.address, invitation))
+        await self._stop.wait()
+
+    async def _enter(self, network: Network, join: str | None) -> tuple[list[tuple[DeviceId, str]], bool]:
+        """Become a member where this device is none yet; whom to contact, and whether it founded a moot."""
+        remembered = list(self._memory.contacts())
+        if join is not None:
+            return [*await network.join(join), *remembered], False
+        if self._identity.membership is not None:
+            return remembered, False
+        await asyncio.to_thread(self._identity.found, f"{self._card.name}'s moot", time.time())
+        return [], True
+
+    async def _load(self) -> None:
+        if self._engine is None:
+            return
+        try:
+            loading = asyncio.ensure_future(self._engine.start())
+            stopping = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not loading.done():
+                loading.cancel()
+                await asyncio.wait([loading])
+                return
+            info = loading.result()
+        except EngineError:
+            self._engine_state = "down"
+            raise
+        self._info, self._engine_state = info, "ready"
+        self._card = replace(
+            self._card, model=info.model, context_tokens=info.context_tokens, skill=info.skill
+        )
+        self._handle(CardChanged(self._card))
+
+    async def stop(self) -> None:
+        """Ask `run` to end; harmless when repeated."""
+        self._stop.set()
+
+    async def _close(self, network: Network) -> None:
+        """Finish or hand back what is held, tell the others, close."""
+        driver, peer = self._driver, self._peer
+        if driver is not None and peer is not None:
+            driver.handle(Leaving())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.grace_s):
+                    while not peer.idle:
+                        await self._next_notice()
+            driver.handle(Stopping())
+            await driver.talk.flush(1.0)
+            driver.close()
+        await network.close()
+        await asyncio.to_thread(self._memory.save)
+
+    async def _next_notice(self) -> None:
+        """Something of a prompt or a job changed; jobs of others make no notice, so look again soon."""
+        mailbox = _Mailbox(1)
+        self._watchers[mailbox] = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await mailbox.get()
+        finally:
+            del self._watchers[mailbox]
+
+    # ---- tasks -------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._tasks is not None
+        task = self._tasks.create_task(work)
+        self._running[task] = None
+        task.add_done_callback(lambda done: self._running.pop(done, None))
+        return task
+
+    def _cancel_all(self) -> None:
+        for task in list(self._running):
+            task.cancel()
+
+    # ---- what the network and the core say ---------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        if self._driver is not None:
+            self._driver.handle(event)
+
+    async def _on_stream(self, sender: DeviceId, stream: Stream) -> None:
+        if self._driver is not None:
+            await self._driver.talk.serve(sender, stream)
+
+    def _address_of(self, device: DeviceId) -> str | None:
+        known = self._peer.address_of(device) if self._peer is not None else None
+        return known or self._memory.address_of(device)
+
+    def _contacts(self) -> list[tuple[DeviceId, str]]:
+        """Whom a newcomer is told of: a few live members."""
+        live = self._peer.membership.live() if self._peer is not None else []
+        return [(m.device, m.card.address) for m in live if m.card.address][:16]
+
+    def _on_address(self, address: str) -> None:
+        self._card = replace(self._card, address=address)
+        self._handle(CardChanged(self._card))
+        if self._discovery is not None:
+            self._spawn(self._discovery.announce(address))
+
+    def _announce(self, notice: Notice) -> None:
+        match notice:
+            case MemberChanged(member=member):
+                if member.standing is Standing.ALIVE and member.device != self._identity.device:
+                    if self._memory.remember(member.device, member.card.address):
+                        self._unsaved.set()
+            case _:
+                mailbox = self._readers.get(notice.prompt)
+                if mailbox is not None:
+                    mailbox.put(notice)
+        for watcher in self._watchers:
+            watcher.put(notice)
+
+    async def _remember(self) -> None:
+        """Write newly learnt addresses down, at most once a second."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            try:
+                await asyncio.to_thread(self._memory.save)
+            except NodeError as error:
+                log.warning("%s; this device goes on without remembering", error)
+            await asyncio.sleep(1.0)
+
+    def _wants_discovery(self) -> bool:
+        if self._config.discovery == "auto":
+            return not is_local_only(str(parse_listen(self._config.network.listen)[0]))
+        return self._config.discovery == "on"
+
+    async def _discover(self, address: str) -> None:
+        assert self._identity.membership is not None
+        found = Discovery(self._identity.device, self._identity.membership.moot, address, self._on_found)
+        try:
+            async with found:
+                self._discovery = found
+                await self._stop.wait()
+        except NodeError as error:
+            log.warning("%s", error)
+        finally:
+            self._discovery = None
+
+    def _on_found(self, device: DeviceId, address: str) -> None:
+        self._handle(Started(((device, address),)))
+
+    # ---- the door for this device's users ----------------------------------------------------------
+
+    def status(self) -> Status:
+        """The moot as this device sees it."""
+        identity, peer = self._identity, self._peer
+        mine = Member(identity.device, self._memory.incarnation, Standing.ALIVE, self._card)
+        members: tuple[Member, ...] = (mine,)
+        if peer is not None:
+            known = peer.membership.members
+            others = tuple(m for device, m in known.items() if device != identity.device)
+            members = (known.get(identity.device, mine), *others)
+        membership = identity.membership
+        return Status(
+            identity.device,
+            self._card.name,
+            membership.name if membership is not None else "",
+            self._card.address,
+            self._engine_state,
+            self._info.note if self._info is not None else "",
+            self._card.model,
+            peer.queue.waiting if peer is not None else 0,
+            peer.queue.busy if peer is not None else 0,
+            peer.buffer if peer is not None else 0,
+            len(peer.prompts) if peer is not None else 0,
+            time.monotonic() - self._began,
+            members,
+        )
+
+    def new_prompt_id(self) -> PromptId:
+        """A fresh id for a prompt."""
+        return draw_prompt_id(self._rng)
+
+    async def ask(self, prompt: Prompt) -> AsyncGenerator[Notice, None]:
+        """Submit a prompt and yield its notices up to its end; closing early withdraws it."""
+        driver = self._driver
+        if driver is None:
+            yield PromptFailed(prompt.id, "no_device", "this device is still starting; try again in a moment")
+            return
+        refusal = await self._too_long(prompt)
+        if refusal is not None:
+            yield PromptFailed(prompt.id, "too_long", refusal)
+            return
+        mailbox = self._readers[prompt.id] = _Mailbox()
+        try:
+            driver.handle(Submitted(prompt))
+            while True:
+                notice = await mailbox.get()
+                yield notice
+                if isinstance(notice, PromptAnswered | PromptFailed):
+                    return
+        finally:
+            del self._readers[prompt.id]
+            driver.handle(Withdrawn(prompt.id))
+
+    async def _too_long(self, prompt: Prompt) -> str | None:
+        """Why a prompt cannot fit into this device's context, before anybody works on it."""
+        if self._engine is None or self._info is None:
+            return None
+        room = self._info.context_tokens
+        # A token is a byte at least; most prompts are far too short for a closer look.
+        if sum(len(t.content.encode()) + 16 for t in prompt.conversation) < room // 2:
+            return None
+        try:
+            tokens = await self._engine.count(prompt.conversation)
+        except PromptTooLong as error:
+            return str(error)
+        except EngineError:
+            # The engine is down just now: the jobs will tell, here and elsewhere.
+            return None
+        if tokens < room:
+            return None
+        return f"the prompt has {tokens} tokens, the context of {self._info.model} holds {room}; shorten it"
+
+    async def watch(self) -> AsyncGenerator[Notice, None]:
+        """Every notice from now on; a slow reader loses the oldest."""
+        mailbox = _Mailbox(WATCH_BACKLOG)
+        self._watchers[mailbox] = None
+        try:
+            while True:
+                yield await mailbox.get()
+        finally:
+            del self._watchers[mailbox]
+
+    async def invite(self, uses: int, ttl_s: float, delegate: bool) -> str:
+        """A fresh invitation. Raises AdmissionError where this device may not invite."""
+        if self._network is None:
+            raise NodeError("this device is still starting; try again in a moment")
+        return await self._network.invite(uses=uses, ttl_s=ttl_s, delegate=delegate)

@@ -1,0 +1,232 @@
+"""The streams of jobs: what a peer is asked and how its answer comes back, one stream a job.
+
+The asker opens the stream, sends `Ask` (and `Poll`, should it wonder) and reads until the end marker; the
+peer writes its replies as they come. A stream that nobody reads stops the writer, and with it the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from folkmoot.core.events import Event, Received, StreamLost
+from folkmoot.core.ids import DeviceId, JobId
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Began,
+    Cancel,
+    Message,
+    Outcome,
+    Piece,
+    Poll,
+    Queued,
+    Undone,
+)
+from folkmoot.errors import LocalProtocolError, RemoteProtocolError
+from folkmoot.node.link import PeerUnreachable, Stream, StreamCut
+from folkmoot.node.network import Network
+
+BACKLOG = 64
+"""Replies that may wait for one asker before its job's engine is held up (guess: a second of text)."""
+
+
+class _Outbox:
+    """Messages on their way onto one stream, with a bound that their author can wait for."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
+        self._changed = asyncio.Event()
+        self.closed = False
+
+    def put(self, message: Message) -> None:
+        self._messages.append(message)
+        self._changed.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self._changed.set()
+
+    async def take(self) -> Message:
+        while not self._messages:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._messages[0]
+
+    def taken(self) -> None:
+        self._messages.popleft()
+        self._changed.set()
+
+    async def room(self) -> None:
+        while len(self._messages) >= BACKLOG and not self.closed:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Talk:
+    """All job streams of this device. `handle` takes what they bring; `spawn` runs a task of the driver's."""
+
+    def __init__(
+        self,
+        network: Network,
+        handle: Callable[[Event], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._network = network
+        self._handle = handle
+        self._spawn = spawn
+        self._asking: dict[JobId, tuple[asyncio.Task[None], _Outbox]] = {}
+        self._replying: dict[tuple[DeviceId, JobId], _Outbox] = {}
+        self._letters: dict[asyncio.Task[None], None] = {}
+
+    def send(self, to: DeviceId, message: Message) -> None:
+        """Put a job's message onto its stream, opening one where the asker has none."""
+        match message:
+            case Ask(job=job) | Poll(job=job):
+                if job in self._asking:
+                    self._asking[job][1].put(message)
+                    return
+                outbox = _Outbox()
+                outbox.put(message)
+                self._asking[job] = (self._spawn(self._ask(to, job, outbox)), outbox)
+            case Cancel(job=job):
+                if job in self._asking:
+                    self._asking.pop(job)[0].cancel()
+                else:
+                    self.post(to, message)
+            case Queued(job=job) | Began(job=job) | Piece(job=job) | Answer(job=job) | Undone(job=job):
+                # Without a stream the asker is not listening now; it will ask again if it wants to know.
+                if (to, job) in self._replying:
+                    self._replying[to, job].put(message)
+            case _:
+                self.post(to, message)
+
+    def post(self, to: DeviceId, message: Message) -> None:
+        """Send one message on a stream of its own, without an answer; it may be lost."""
+        task = self._spawn(self._post(to, message))
+        self._letters[task] = None
+        task.add_done_callback(lambda done: self._letters.pop(done, None))
+
+    async def room(self, to: DeviceId, job: JobId) -> None:
+        """Wait until the asker of a job has read enough of what was written for it."""
+        outbox = self._replying.get((to, job))
+        if outbox is not None:
+            await outbox.room()
+
+    async def flush(self, wait_s: float) -> None:
+        """Give messages that are on their way a moment to leave."""
+        if self._letters:
+            await asyncio.wait(list(self._letters), timeout=wait_s)
+
+    async def _post(self, to: DeviceId, message: Message) -> None:
+        try:
+            stream = await self._network.open(to)
+        except PeerUnreachable:
+            return
+        try:
+            await stream.send(message)
+            await stream.end()
+            async for _ in stream:
+                break
+        except (StreamCut, LocalProtocolError, RemoteProtocolError):
+            return
+        finally:
+            await stream.cancel()
+
+    # ---- asking ------------------------------------------------------------------------------------
+
+    async def _ask(self, to: DeviceId, job: JobId, outbox: _Outbox) -> None:
+        lost = True
+        try:
+            stream = await self._network.open(to)
+            writer: asyncio.Task[None] | None = None
+            try:
+                await stream.send(await outbox.take())
+                outbox.taken()
+                writer = self._spawn(_write(stream, outbox))
+                async for message in stream:
+                    self._handle(Received(to, message))
+                    if isinstance(message, Answer | Undone):
+                        lost = False
+            finally:
+                if writer is not None:
+                    writer.cancel()
+                await stream.cancel()
+        except LocalProtocolError as error:
+            self._forget(job, outbox)
+            self._handle(Received(to, Undone(job, Outcome.REFUSED, "too_long", str(error))))
+            return
+        except (PeerUnreachable, StreamCut, RemoteProtocolError):
+            pass
+        self._forget(job, outbox)
+        if lost:
+            self._handle(StreamLost(to, job))
+
+    def _forget(self, job: JobId, outbox: _Outbox) -> None:
+        entry = self._asking.get(job)
+        if entry is not None and entry[1] is outbox:
+            del self._asking[job]
+
+    # ---- replying ----------------------------------------------------------------------------------
+
+    async def serve(self, sender: DeviceId, stream: Stream) -> None:
+        """A stream that a peer has opened: a job, or one message by itself."""
+        try:
+            first = await anext(stream)
+        except (StopAsyncIteration, StreamCut):
+            return
+        if not isinstance(first, Ask | Poll):
+            self._handle(Received(sender, first))
+            return
+        key = (sender, first.job)
+        old = self._replying.get(key)
+        if old is not None:
+            old.close()
+        outbox = self._replying[key] = _Outbox()
+        self._handle(Received(sender, first))
+        reader = self._spawn(self._read(sender, stream))
+        writer = self._spawn(_reply(stream, outbox))
+        gone = asyncio.ensure_future(stream.cancelled())
+        try:
+            await asyncio.wait([writer, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not writer.done() and sender in self._network.linked():
+                self._handle(Received(sender, Cancel(first.job)))
+        finally:
+            for task in (reader, writer, gone):
+                task.cancel()
+            outbox.close()
+            if self._replying.get(key) is outbox:
+                del self._replying[key]
+
+    async def _read(self, sender: DeviceId, stream: Stream) -> None:
+        """What else the asker says on the job's stream."""
+        try:
+            async for message in stream:
+                self._handle(Received(sender, message))
+        except (StreamCut, RemoteProtocolError):
+            return
+
+
+async def _write(stream: Stream, outbox: _Outbox) -> None:
+    try:
+        while True:
+            await stream.send(await outbox.take())
+            outbox.taken()
+    except StreamCut:
+        return
+
+
+async def _reply(stream: Stream, outbox: _Outbox) -> None:
+    """Write replies up to the one that ends the job; then the end marker."""
+    try:
+        while True:
+            message = await outbox.take()
+            await stream.send(message)
+            outbox.taken()
+            if isinstance(message, Answer | Undone):
+                await stream.end()
+                return
+    except StreamCut:
+        return

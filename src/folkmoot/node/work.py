@@ -1,0 +1,117 @@
+"""The engine's time: one job or one prefill step at a time, as the core says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from folkmoot.core.events import EngineFailed, Event, Finished, Generated, Warmed
+from folkmoot.core.ids import JobId, PromptId
+from folkmoot.core.messages import Inference
+from folkmoot.engine.protocol import Done, Engine, Text
+from folkmoot.errors import FolkmootError
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+Room = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Work:
+    """Runs the core's `Generate` and `Warm` on an engine. `handle` takes what comes of it.
+
+    Each runs in a task of its own that can be cancelled, before its first step too, while another one waits
+    for it and reports: so every `Generate` and every `Warm` is answered.
+    """
+
+    def __init__(self, engine: Engine | None, spawn: Spawn, coalesce_s: float) -> None:
+        self._engine = engine
+        self._spawn = spawn
+        self._coalesce_s = coalesce_s
+        self._jobs: dict[JobId, asyncio.Task[Event]] = {}
+        self._step: tuple[PromptId, asyncio.Task[Event]] | None = None
+        self.handle: Callable[[Event], None] = lambda event: None
+
+    def generate(self, job: JobId, inference: Inference, room: Room) -> None:
+        """Run a job; `room` waits until its asker has read what was written."""
+        step = self._step[1] if self._step is not None else None
+        task = asyncio.ensure_future(self._write(job, inference, room, step))
+        self._jobs[job] = task
+        self._spawn(self._report_job(job, task))
+
+    def abort(self, job: JobId) -> None:
+        """Stop a job at once; it ends as `cancelled`."""
+        if job in self._jobs:
+            self._jobs[job].cancel()
+
+    def warm(self, inference: Inference) -> None:
+        """Evaluate one step of an inference's open prefix."""
+        task = asyncio.ensure_future(self._prefill(inference))
+        self._step = (inference.prompt, task)
+        self._spawn(self._report_step(inference.prompt, task))
+
+    def chill(self, prompt: PromptId) -> None:
+        """Stop the step that is running."""
+        if self._step is not None and self._step[0] == prompt:
+            self._step[1].cancel()
+
+    async def _report_job(self, job: JobId, task: asyncio.Task[Event]) -> None:
+        await _ended(task)
+        del self._jobs[job]
+        gone = EngineFailed(job, "cancelled", "the job was cancelled")
+        self.handle(gone if task.cancelled() else task.result())
+
+    async def _report_step(self, prompt: PromptId, task: asyncio.Task[Event]) -> None:
+        await _ended(task)
+        self._step = None
+        self.handle(Warmed(prompt, 0, 1) if task.cancelled() else task.result())
+
+    async def _write(
+        self, job: JobId, inference: Inference, room: Room, step: asyncio.Task[Event] | None
+    ) -> Event:
+        if step is not None:
+            await asyncio.wait([step])
+        if self._engine is None:
+            return EngineFailed(job, "no_engine", "this device has no model")
+        try:
+            return await self._pass_on(self._engine, job, inference, room)
+        except FolkmootError as error:
+            return EngineFailed(job, error.code, str(error))
+
+    async def _pass_on(self, engine: Engine, job: JobId, inference: Inference, room: Room) -> Event:
+        """Pass pieces on, gathered so that no more than one goes out every `coalesce_s`, the first at once."""
+        clock = asyncio.get_running_loop().time
+        gathered: list[str] = []
+        last = 0.0
+        async with contextlib.aclosing(engine.generate(inference)) as pieces:
+            async for piece in pieces:
+                match piece:
+                    case Text(text=text):
+                        gathered.append(text)
+                        if clock() - last >= self._coalesce_s:
+                            last = clock()
+                            self.handle(Generated(job, "".join(gathered)))
+                            gathered.clear()
+                            await room()
+                    case Done(usage=usage, truncated=truncated):
+                        if gathered:
+                            self.handle(Generated(job, "".join(gathered)))
+                        return Finished(job, usage, truncated)
+        return EngineFailed(job, "engine_failed", "the engine stopped in the middle of an answer")
+
+    async def _prefill(self, inference: Inference) -> Event:
+        if self._engine is None:
+            return Warmed(inference.prompt, 0, 0)
+        try:
+            warmth = await self._engine.prefill(inference)
+        except FolkmootError:
+            # The job itself will meet the fault and report it; prefill is a favour.
+            return Warmed(inference.prompt, 0, 0)
+        return Warmed(inference.prompt, warmth.evaluated, warmth.total)
+
+
+async def _ended(task: asyncio.Task[Event]) -> None:
+    try:
+        await asyncio.wait([task])
+    finally:
+        task.cancel()
