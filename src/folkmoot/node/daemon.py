@@ -264,15 +264,23 @@ class Daemon:
     def _announce(self, notice: Notice) -> None:
         match notice:
             case MemberChanged(member=member):
-                if member.standing is Standing.ALIVE and member.device != self._identity.device:
-                    if self._memory.remember(member.device, member.card.address):
-                        self._unsaved.set()
+                if self._learn(member):
+                    self._unsaved.set()
             case _:
                 mailbox = self._readers.get(notice.prompt)
                 if mailbox is not None:
                     mailbox.put(notice)
         for watcher in self._watchers:
             watcher.put(notice)
+
+    def _learn(self, member: Member) -> bool:
+        """What must survive a restart: where others are, and how far refutations raised one's own number."""
+        if member.device == self._identity.device:
+            news = member.incarnation > self._memory.incarnation
+            self._memory.incarnation = max(self._memory.incarnation, member.incarnation)
+            return news
+        living = member.standing is Standing.ALIVE
+        return living and self._memory.remember(member.device, member.card.address)
 
     async def _remember(self) -> None:
         """Write newly learnt addresses down, at most once a second."""
