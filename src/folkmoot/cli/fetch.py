@@ -28,7 +28,7 @@ def make_ready(models: Iterable[str], folder: Path, *, ask_first: bool) -> None:
 
 def fetch(name: str, folder: Path) -> Path:
     """Get one model; gives its file. Raises `WeightsError`, `ConfigError`."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from folkmoot.engine import weights
 
@@ -37,7 +37,14 @@ def fetch(name: str, folder: Path) -> Path:
         return weights.get(
             name, folder, lambda line: screen.print(line, style="dim", markup=False, highlight=False)
         )
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True) as progress:
-        task = progress.add_task(name, total=None)
-        return weights.get(name, folder, lambda line: progress.update(task, description=line))
+    text = TextColumn("{task.description}", markup=False)
+    with Progress(
+        text, BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=screen, transient=True
+    ) as bar:
+        task = bar.add_task(name, total=None)
+        return weights.get(
+            name,
+            folder,
+            lambda line: bar.update(task, description=line),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )

