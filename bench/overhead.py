@@ -23,6 +23,7 @@ import time
 
 import httpx
 import psutil
+
 from folkmoot.cli.village import DeviceProcess, Village, village
 
 LIMIT_MS, LIMIT_RATIO = 25.0, 1.03
