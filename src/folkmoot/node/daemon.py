@@ -159,7 +159,11 @@ class Daemon:
         invitation = await network.invite() if founded else None
         if not self._stop.is_set():
             await ready(Ready(network.address, invitation))
-        await self._stop.wait()
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([stopping, self._driver.failed], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._driver.failed.done():
+            self._driver.failed.result()
 
     async def _enter(self, network: Network, join: str | None) -> tuple[list[tuple[DeviceId, str]], bool]:
         """Become a member where this device is none yet; whom to contact, and whether it founded a moot."""

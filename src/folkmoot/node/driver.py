@@ -57,19 +57,27 @@ class Driver:
         self._sequence = 0
         self._armed: asyncio.TimerHandle | None = None
         self._closed = False
+        self.failed: asyncio.Future[None] = self._loop.create_future()
         self.talk = Talk(network, self.handle, spawn)
 
     def handle(self, event: Event) -> None:
-        """Let the core take one event and do what it says."""
+        """Let the core take one event and do what it says. A bug met here stops the device (`failed`)."""
         if self._closed:
             return
-        for effect in self._peer.handle(event, self._loop.time()):
-            self._do(effect)
+        try:
+            for effect in self._peer.handle(event, self._loop.time()):
+                self._do(effect)
+        except Exception as bug:
+            # The caller may be a task or callback in which it would pass unseen, and the core's state is torn.
+            if not self.failed.done():
+                self.failed.set_exception(bug)
+            raise
         self._arm()
 
     def close(self) -> None:
         """Nothing is handled any more."""
         self._closed = True
+        self.failed.cancel()
         if self._armed is not None:
             self._armed.cancel()
 
@@ -130,7 +138,5 @@ class Driver:
         self._armed = None
         now = self._loop.time()
         while self._timers and self._timers[0][0] <= now and not self._closed:
-            timer = heapq.heappop(self._timers)[2]
-            for effect in self._peer.handle(Fired(timer), self._loop.time()):
-                self._do(effect)
+            self.handle(Fired(heapq.heappop(self._timers)[2]))
         self._arm()
