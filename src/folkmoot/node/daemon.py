@@ -160,7 +160,8 @@ class Daemon:
         if not self._stop.is_set():
             await ready(Ready(network.address, invitation))
         stopping = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait([stopping, self._driver.failed], return_when=asyncio.FIRST_COMPLETED)
+        both: tuple[asyncio.Future[Any], ...] = (stopping, self._driver.failed)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if self._driver.failed.done():
             self._driver.failed.result()
