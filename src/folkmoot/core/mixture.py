@@ -189,7 +189,9 @@ class Mixture:
             stand_in, device = device, self.plan.own
             if not self._choice.serves(device):
                 others = self._choice.others(exclude=(device,), rng=self._rng)
-                device = others[0] if others else device
+                if not others:
+                    return self.fail("no_device", "no live device is left to aggregate", now)
+                device = others[0]
             self._decide(
                 f"{self._name(device)} aggregates in place of {self._name(stand_in)}", "it is not alive"
             )
