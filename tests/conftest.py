@@ -38,6 +38,10 @@ CONTROL = "owner-token"
 WORDS = ("The ", "sky ", "is blue.")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the transcripts' traces anew")
+
+
 def member(letter: str, name: str, model: str = "model", standing: Standing = Standing.ALIVE) -> Member:
     card = Card(name=name, model=model, context_tokens=4096, skill=0.5, address="quic:" + letter)
     return Member(DeviceId(letter * 64), 1, standing, card, Pulse(1, 0, 0, 0, 2.0))
