@@ -39,7 +39,7 @@ from folkmoot.node.config import NodeConfig
 from folkmoot.node.discovery import Discovery, is_local_only
 from folkmoot.node.driver import Driver
 from folkmoot.node.identity import Identity
-from folkmoot.node.link import Stream
+from folkmoot.node.link import Stream, Traffic
 from folkmoot.node.memory import Memory
 from folkmoot.node.network import Network, parse_listen
 from folkmoot.node.service import Status
@@ -345,6 +345,11 @@ class Daemon:
             time.monotonic() - self._began,
             members,
         )
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was sent to peers so far."""
+        return self._network.traffic if self._network is not None else Traffic()
 
     def new_prompt_id(self) -> PromptId:
         """A fresh id for a prompt."""

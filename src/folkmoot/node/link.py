@@ -11,6 +11,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
@@ -70,6 +71,22 @@ def check_sender(message: Message, device: DeviceId) -> None:
         raise RemoteProtocolError("a message in another device's name")
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What this device has sent to peers: messages, and their encoded bytes with 60 B a datagram on top.
+
+    QUIC's own acknowledgements and keep-alives are not in it.
+    """
+
+    messages: int = 0
+    bytes: int = 0
+
+    def sent(self, size: int, overhead: int = 0) -> None:
+        """Count one message."""
+        self.messages += 1
+        self.bytes += size + overhead
+
+
 class Link:
     """A connection whose other side has proven to be `device`, a member.
 
@@ -86,6 +103,7 @@ class Link:
         clock: int,
         limits: LinkLimits,
         on_rubbish: Callable[[Link, str], None],
+        traffic: Traffic,
     ) -> None:
         now = asyncio.get_running_loop().time()
         self.connection = connection
@@ -94,6 +112,7 @@ class Link:
         self.instance = instance
         self.clock = clock
         self.limits = limits
+        self.traffic = traffic
         self.used_at = now
         self.streams: dict[Stream, None] = {}
         self.waiting_bytes = 0
@@ -162,6 +181,7 @@ class Stream:
         data = frame(message)
         async with self._sending:
             await self._write(data)
+        self._link.traffic.sent(len(data))
 
     async def end(self) -> None:
         """Mark the end: only now is what was sent whole. Raises StreamCut."""

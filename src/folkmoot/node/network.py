@@ -32,6 +32,7 @@ from folkmoot.node.link import (
     Link,
     PeerUnreachable,
     Stream,
+    Traffic,
     check_sender,
     close_code,
     read_datagrams,
@@ -40,6 +41,8 @@ from folkmoot.node.link import (
 from folkmoot.node.memory import Memory
 from folkmoot.wire import decode, encode, limits
 
+DATAGRAM_OVERHEAD = 60
+"""Bytes of IP, UDP and QUIC around a datagram, as the virtual world counts them."""
 CLOSE_S = 1.0
 """How long closing waits for confirmations; iroh would wait 3 s for a peer that is dead."""
 
@@ -84,6 +87,7 @@ class Network:
     ) -> None:
         self.identity = identity
         self.address = ""
+        self.traffic = Traffic()
         self._config = config
         self._listen = parse_listen(config.listen)
         self._address_of = address_of
@@ -255,6 +259,7 @@ class Network:
         except iroh.IrohError:
             # Closed this instant, or too large for the path as yet: a datagram may be lost.
             return
+        self.traffic.sent(len(data), DATAGRAM_OVERHEAD)
         link.touch()
 
     # ---- dialling ----------------------------------------------------------------------------------
@@ -452,6 +457,7 @@ class Network:
             clock=hello.clock,
             limits=self._config.peer,
             on_rubbish=self._punish,
+            traffic=self.traffic,
         )
         self._clock += 1
         self._failures.pop(device, None)
