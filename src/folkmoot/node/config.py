@@ -29,6 +29,7 @@ class NetworkConfig:
     listen: str = "127.0.0.1:0"
     relays: tuple[str, ...] = ()
     dial_s: float = 3.0
+    join_tries: int = 5
     handshake_s: float = 3.0
     backoff_first_s: float = 0.5
     backoff_most_s: float = 8.0

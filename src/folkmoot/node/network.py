@@ -594,16 +594,23 @@ class Network:
         if self._endpoint is None:
             raise PeerUnreachable("the network is closed")
         target = self._target(asked.inviter, asked.address)
-        absent = f"the inviter {asked.inviter[:8]} does not answer; it must be running to admit you"
-        try:
-            async with asyncio.timeout(self._config.dial_s):
-                connection = await self._endpoint.connect(target, NEWCOMER)
-                try:
-                    welcome = await ask_for_entry(connection, asked)
-                finally:
-                    connection.close(int(Close.BYE), b"")
-        except (TimeoutError, iroh.IrohError):
-            raise PeerUnreachable(absent) from None
+        welcome = None
+        # Redeeming twice is redeeming once, and an inviter at which many knock may be slow to answer.
+        for _ in range(self._config.join_tries):
+            try:
+                async with asyncio.timeout(self._config.dial_s):
+                    connection = await self._endpoint.connect(target, NEWCOMER)
+                    try:
+                        welcome = await ask_for_entry(connection, asked)
+                    finally:
+                        connection.close(int(Close.BYE), b"")
+                break
+            except (TimeoutError, iroh.IrohError):
+                log.debug("the inviter did not answer")
+        if welcome is None:
+            raise PeerUnreachable(
+                f"the inviter {asked.inviter[:8]} does not answer; it must be running to admit you"
+            )
         granted = membership_from(welcome, asked, self.identity.device)
         await asyncio.to_thread(self.identity.adopt, granted)
         return [(asked.inviter, asked.address), *(c for c in welcome.contacts if c[0] != asked.inviter)]
