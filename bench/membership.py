@@ -1,16 +1,20 @@
 """How fast real devices on loopback learn of each other, of a kill and of a freeze, and what that costs.
 
     python bench/membership.py --quick --json             16 devices, within 50 s
-    python bench/membership.py --devices 16,64            by hand
-    python bench/membership.py --devices 16 --load 600    ten minutes of 100 % CPU on every core
+    python bench/membership.py                            16 and 64 devices, by hand
+    python bench/membership.py --devices 16 --load-s 600  ten minutes of 100 % CPU on every core
 
 Each device is a process of its own: a daemon without an engine and without an HTTP API, which prints what its
-member list does, with the machine's monotonic clock. All but the first join by one invitation. `join_s` counts
-from the moment at which the last process was started until all know all; `sigkill_s` and `sigstop_s` from the
-signal until the last other device holds the victim dead (medians over the victims, the worst beside them);
-`back_s` from SIGCONT until all hold it alive again. `messages_per_s` and `bytes_per_s` are per device, idle, with
-60 B on top of each datagram; QUIC's own packets are not in them. `false_deaths`: deaths announced of devices
-that were running, at rest and under load.
+member list does, with the machine's monotonic clock. All processes are started first; then all but the founder
+are asked at once to join, by one invitation with many uses. `join_s` counts from there until all know all.
+`sigkill_s` and `sigstop_s` count from the signal until the last other device holds the victim dead: medians over
+the victims, the worst beside them. `back_s`: from SIGCONT, `restart_s`: from the killed device's new start in its
+old home, until all hold it alive again and it holds all alive.
+
+Per device, at rest: `messages_per_s` and `bytes_per_s` are sent messages with 60 B on top of each datagram, as in
+the virtual world; `udp_packets_per_s` and `udp_bytes_per_s` are what QUIC has sent, acknowledgements included and
+IP and UDP heads left out; `idle_cpu_percent` of a core. `false_deaths`: deaths that a device believed of one which ran, from
+the first join to the end; `..._under_load`: those while as many busy processes as cores ran.
 """
 
 from __future__ import annotations
@@ -34,61 +38,107 @@ from pathlib import Path
 
 import psutil
 
-SEED = 1
+LIMIT_S = 5.0
+WAIT_S = 180.0
+DEAD = 2
 
 
 # ---- one device --------------------------------------------------------------------------------------
 
 
-async def device(home: Path, join: str | None, uses: int) -> None:
-    """Run a daemon until SIGTERM; say on stdout what happens, a JSON object a line."""
+async def device(home: Path) -> None:
+    """Obey the lines on stdin, until it ends; say on stdout what happens, a JSON object a line."""
     from folkmoot.core.events import MemberChanged
     from folkmoot.node.config import NodeConfig
     from folkmoot.node.daemon import Daemon, Ready
 
-    def say(**told: object) -> None:
-        print(json.dumps({"at": time.monotonic(), **told}), flush=True)
+    def say(event: str, **told: object) -> None:
+        print(json.dumps({"event": event, "at": time.monotonic(), **told}), flush=True)
 
     daemon = Daemon(home, home.name, None, NodeConfig(grace_s=0.0))
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(daemon.stop()))
+    me = daemon.status().device
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
+    )
 
     async def watch() -> None:
         async with contextlib.aclosing(daemon.watch()) as notices:
             async for notice in notices:
-                if isinstance(notice, MemberChanged):
-                    say(event="member", who=notice.member.device, standing=int(notice.member.standing))
+                if isinstance(notice, MemberChanged) and notice.member.device != me:
+                    say("member", who=notice.member.device, standing=int(notice.member.standing))
 
-    async def ready(told: Ready) -> None:
-        invitation = await daemon.invite(uses, 3600.0, False) if join is None and uses else None
-        known = [m.device for m in daemon.status().members if m.standing <= 1]
-        say(event="ready", me=daemon.status().device, invitation=invitation, known=known)
+    async def obey() -> None:
+        while line := (await commands.readline()).split():
+            if line[0] == b"invite":
+                say("invitation", invitation=await daemon.invite(int(line[1]), 3600.0, False))
+            else:
+                sent = daemon.traffic
+                say(
+                    "traffic",
+                    messages=sent.messages,
+                    bytes=sent.bytes,
+                    packets=sent.packets,
+                    packet_bytes=sent.packet_bytes,
+                    cpu=time.process_time(),
+                )
+        await daemon.stop()
 
-    async def count() -> None:
-        while True:
-            say(event="traffic", messages=daemon.traffic.messages, bytes=daemon.traffic.bytes)
-            await asyncio.sleep(1.0)
+    async def ready(_: Ready) -> None:
+        say("ready")
 
-    watching, counting = asyncio.create_task(watch()), asyncio.create_task(count())
-    try:
-        await daemon.run(join=join, ready=ready)
-    finally:
-        watching.cancel()
-        counting.cancel()
+    watching = asyncio.create_task(watch())
+    say("here", me=me)
+    if not (order := (await commands.readline()).decode().split()):
+        return
+    obeying = asyncio.create_task(obey())
+    await daemon.run(join=order[1] if order[0] == "join" else None, ready=ready)
+    watching.cancel()
+    obeying.cancel()
 
 
 # ---- all of them -------------------------------------------------------------------------------------
 
 
-@dataclass
-class Seen:
-    """What the parent knows of one device process. `standing` is what it holds the others to be, and since when."""
+@dataclass(frozen=True)
+class Sent:
+    """What a device has sent, and the CPU seconds that it has used, up to a moment."""
 
+    at: float
+    messages: int
+    bytes: int
+    packets: int
+    packet_bytes: int
+    cpu: float
+
+    def rates(self, before: Sent) -> tuple[float, ...]:
+        """Messages, bytes, packets and their bytes per second, and percent of a core, since then."""
+        spent = self.at - before.at
+        return (
+            (self.messages - before.messages) / spent,
+            (self.bytes - before.bytes) / spent,
+            (self.packets - before.packets) / spent,
+            (self.packet_bytes - before.packet_bytes) / spent,
+            100 * (self.cpu - before.cpu) / spent,
+        )
+
+
+@dataclass(eq=False)
+class Seen:
+    """A device process and what it has said. `alive` and `dead` hold since when it believes so of whom."""
+
+    home: Path
     process: asyncio.subprocess.Process
     me: str = ""
+    ready: bool = False
     invitation: str = ""
-    standing: dict[str, tuple[int, float]] = field(default_factory=dict)
-    traffic: list[tuple[float, int, int]] = field(default_factory=list)
+    alive: dict[str, float] = field(default_factory=dict)
+    dead: dict[str, float] = field(default_factory=dict)
+    sent: Sent | None = None
+
+    def order(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
 
 
 class Crowd:
@@ -96,23 +146,22 @@ class Crowd:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.rng = random.Random(SEED)
         self.devices: list[Seen] = []
-        self.false_deaths = 0
-        self._gone: dict[str, None] = {}
+        self._deaths: list[tuple[float, str]] = []
+        self._down: dict[str, list[tuple[float, float]]] = {}
         self._changed = asyncio.Event()
+        self._processes: list[asyncio.subprocess.Process] = []
         self._readers: list[asyncio.Task[None]] = []
 
-    async def start(self, join: str | None, uses: int = 0) -> Seen:
-        home = self.root / f"d{len(self.devices)}"
-        command = [sys.executable, __file__, "--home", str(home), "--uses", str(uses)]
-        if join is not None:
-            command += ["--invitation", join]
+    async def start(self, home: Path) -> Seen:
+        """A process that waits for its first order."""
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+            *(sys.executable, __file__, "--home", str(home)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
         )
-        seen = Seen(process)
-        self.devices.append(seen)
+        seen = Seen(home, process)
+        self._processes.append(process)
         self._readers.append(asyncio.create_task(self._read(seen)))
         return seen
 
@@ -120,60 +169,76 @@ class Crowd:
         assert seen.process.stdout is not None
         while line := await seen.process.stdout.readline():
             told = json.loads(line)
-            match told["event"]:
+            event, at = told.pop("event"), told["at"]
+            match event:
+                case "here":
+                    seen.me = told["me"]
                 case "ready":
-                    seen.me, seen.invitation = told["me"], told["invitation"] or ""
-                    for who in told["known"]:
-                        seen.standing.setdefault(who, (0, told["at"]))
-                case "member":
-                    seen.standing[told["who"]] = (told["standing"], told["at"])
-                    if told["standing"] == 2 and told["who"] not in self._gone:
-                        self.false_deaths += 1
-                        print(f"false death of {told['who'][:8]} at {seen.me[:8]}", file=sys.stderr)
+                    seen.ready = True
+                case "invitation":
+                    seen.invitation = told["invitation"]
                 case "traffic":
-                    seen.traffic.append((told["at"], told["messages"], told["bytes"]))
+                    seen.sent = Sent(**told)
+                case "member" if told["standing"] < DEAD:
+                    seen.dead.pop(told["who"], None)
+                    seen.alive.setdefault(told["who"], at)
+                case "member":
+                    seen.alive.pop(told["who"], None)
+                    seen.dead.setdefault(told["who"], at)
+                    self._deaths.append((at, told["who"]))
             self._changed.set()
 
-    async def until(self, what: Callable[[], bool], seconds: float) -> None:
+    async def until(self, what: str, seen: Callable[[], bool], seconds: float = WAIT_S) -> None:
         """Wait for something to be seen. Ends the benchmark when it is not."""
         try:
             async with asyncio.timeout(seconds):
-                while not what():
+                while not seen():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise SystemExit(f"not seen within {seconds} s") from None
+            raise SystemExit(f"{what}: not within {seconds:.0f} s") from None
 
-    def expect(self, who: str, gone: bool) -> None:
-        """From now on a death of `who` is true, or is not."""
-        if gone:
-            self._gone[who] = None
-        else:
-            self._gone.pop(who, None)
+    def whole(self) -> bool:
+        """Whether all hold all alive."""
+        return all(len(seen.alive) == len(self.devices) - 1 for seen in self.devices)
 
-    def all_hold(self, who: str, dead: bool, but: Seen) -> bool:
-        """Whether every running device holds `who` dead, or not."""
-        return all(
-            (seen.standing.get(who, (0, 0.0))[0] >= 2) == dead
-            for seen in self.devices
-            if seen is not but and seen.process.returncode is None
+    def whole_at(self) -> float:
+        """Since when."""
+        return max(max(seen.alive.values()) for seen in self.devices)
+
+    def others(self, victim: Seen) -> list[Seen]:
+        return [seen for seen in self.devices if seen is not victim]
+
+    def went_down(self, who: str, begin: float) -> None:
+        """From `begin` on a death of `who` is true."""
+        self._down.setdefault(who, []).append((begin, float("inf")))
+
+    def came_back(self, who: str, end: float) -> None:
+        """Up to `end` it was."""
+        begin, _ = self._down[who].pop()
+        self._down[who].append((begin, end))
+
+    def false_deaths(self, begin: float, end: float) -> int:
+        """Deaths believed in this time of devices that ran."""
+        return sum(
+            not any(down <= at <= up for down, up in self._down.get(who, ()))
+            for at, who in self._deaths
+            if begin <= at <= end
         )
 
-    def last(self, who: str, but: Seen) -> float:
-        """When the last device changed its mind about `who`."""
-        return max(
-            seen.standing[who][1]
-            for seen in self.devices
-            if seen is not but and seen.process.returncode is None
-        )
+    async def sent(self) -> list[Sent]:
+        """What each device has sent so far."""
+        for seen in self.devices:
+            seen.sent = None
+            seen.order("traffic")
+        await self.until("traffic told", lambda: all(seen.sent for seen in self.devices))
+        return [seen.sent for seen in self.devices if seen.sent is not None]
 
     async def stop(self) -> None:
-        for seen in self.devices:
-            if seen.process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    seen.process.send_signal(signal.SIGCONT)
-                    seen.process.kill()
-        await asyncio.gather(*(seen.process.wait() for seen in self.devices), *self._readers)
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*(process.wait() for process in self._processes), *self._readers)
 
 
 @contextlib.asynccontextmanager
@@ -186,15 +251,17 @@ async def crowd() -> AsyncIterator[Crowd]:
             await everybody.stop()
 
 
-def _spin() -> None:
-    while True:
-        pass
+def _spin(parent: int) -> None:
+    while os.getppid() == parent:
+        sum(range(100_000))
 
 
 @contextlib.contextmanager
 def busy_cores() -> Iterator[None]:
-    """As many busy processes as there are cores."""
-    spinners = [multiprocessing.Process(target=_spin, daemon=True) for _ in range(os.cpu_count() or 1)]
+    """As many busy processes as there are cores, at normal priority."""
+    spinners = [
+        multiprocessing.Process(target=_spin, args=(os.getpid(),)) for _ in range(os.cpu_count() or 1)
+    ]
     for spinner in spinners:
         spinner.start()
     try:
@@ -206,101 +273,99 @@ def busy_cores() -> Iterator[None]:
 
 
 async def form(everybody: Crowd, devices: int) -> float:
-    founder = await everybody.start(None, uses=devices)
-    await everybody.until(lambda: bool(founder.me), 30)
-    for _ in range(devices - 1):
-        await everybody.start(founder.invitation)
+    """Start them and have them join; seconds until all know all."""
+    for number in range(devices):
+        everybody.devices.append(await everybody.start(everybody.root / f"device{number}"))
+    await everybody.until("processes started", lambda: all(seen.me for seen in everybody.devices))
+    founder, *others = everybody.devices
+    founder.order("found")
+    await everybody.until("a moot founded", lambda: founder.ready)
+    founder.order(f"invite {devices - 1}")
+    await everybody.until("an invitation", lambda: bool(founder.invitation))
     began = time.monotonic()
-    await everybody.until(
-        lambda: all(
-            sum(1 for who, (standing, _) in seen.standing.items() if standing < 2 and who != seen.me)
-            == devices - 1
-            for seen in everybody.devices
-        ),
-        180,
-    )
-    return time.monotonic() - began
+    for seen in others:
+        seen.order(f"join {founder.invitation}")
+    await everybody.until("all know all", everybody.whole)
+    return everybody.whole_at() - began
 
 
-async def at_rest(everybody: Crowd, seconds: float) -> tuple[float, float, float]:
-    """Messages and bytes per second, and percent of a core: medians over the devices."""
-    living = [seen for seen in everybody.devices if seen.process.returncode is None]
-    processes = [psutil.Process(seen.process.pid) for seen in living]
-    marks = [seen.traffic[-1] for seen in living]
-    before, began = [sum(p.cpu_times()[:2]) for p in processes], time.monotonic()
+async def at_rest(everybody: Crowd, seconds: float) -> list[float]:
+    """Messages, bytes, packets, their bytes per second, percent of a core: means over the devices."""
+    before = await everybody.sent()
     await asyncio.sleep(seconds)
-    cpu = [
-        100 * (sum(p.cpu_times()[:2]) - was) / (time.monotonic() - began)
-        for p, was in zip(processes, before, strict=True)
-    ]
-    rates = [
-        ((new[1] - old[1]) / (new[0] - old[0]), (new[2] - old[2]) / (new[0] - old[0]))
-        for seen, old in zip(living, marks, strict=True)
-        if (new := seen.traffic[-1])[0] > old[0]
-    ]
-    return (
-        statistics.median(r[0] for r in rates),
-        statistics.median(r[1] for r in rates),
-        statistics.median(cpu),
-    )
+    rates = [new.rates(old) for new, old in zip(await everybody.sent(), before, strict=True)]
+    return [statistics.mean(column) for column in zip(*rates, strict=True)]
 
 
-async def strike(everybody: Crowd, sign: signal.Signals) -> tuple[float, float]:
-    """Signal one device; seconds until the last knows, and (SIGSTOP) until all have it back."""
-    victim = everybody.rng.choice([s for s in everybody.devices if s.process.returncode is None])
-    everybody.expect(victim.me, gone=True)
-    at = time.monotonic()
+async def strike(everybody: Crowd, victim: Seen, sign: signal.Signals) -> tuple[float, float]:
+    """Kill or stop a device, then have it back; seconds until all know of each."""
+    struck = time.monotonic()
+    everybody.went_down(victim.me, struck)
     victim.process.send_signal(sign)
+    others = everybody.others(victim)
+    await everybody.until(f"{sign.name} known", lambda: all(victim.me in seen.dead for seen in others))
+    known_s = max(seen.dead[victim.me] for seen in others) - struck
     if sign is signal.SIGKILL:
-        await victim.process.wait()
-    await everybody.until(lambda: everybody.all_hold(victim.me, True, victim), 60)
-    known = everybody.last(victim.me, victim) - at
-    if sign is signal.SIGKILL:
-        return known, 0.0
-    at = time.monotonic()
-    victim.process.send_signal(signal.SIGCONT)
-    await everybody.until(lambda: everybody.all_hold(victim.me, False, victim), 60)
-    back = everybody.last(victim.me, victim) - at
-    # What it believed of the others while it was frozen is no false death, if it takes it back.
-    await everybody.until(
-        lambda: all(
-            everybody.all_hold(s.me, False, s) for s in everybody.devices if s.process.returncode is None
-        ),
-        60,
-    )
-    everybody.expect(victim.me, gone=False)
-    return known, back
+        again = await everybody.start(victim.home)
+        await everybody.until("a process restarted", lambda: bool(again.me))
+        everybody.devices[everybody.devices.index(victim)] = again
+        came = time.monotonic()
+        again.order("again")
+    else:
+        came = time.monotonic()
+        victim.process.send_signal(signal.SIGCONT)
+    await everybody.until("back again", everybody.whole)
+    everybody.came_back(victim.me, everybody.whole_at())
+    return known_s, everybody.whole_at() - came
 
 
-async def measure(devices: int, quick: bool, load_s: float) -> dict[str, object]:
+async def measure(devices: int, args: argparse.Namespace) -> dict[str, object]:
+    """One row."""
+    rng = random.Random(args.seed)
     async with crowd() as everybody:
+        began = time.monotonic()
         join_s = await form(everybody, devices)
+        join_cpu_s = statistics.mean(sent.cpu for sent in await everybody.sent())
         print(f"{devices} devices know each other after {join_s:.2f} s", file=sys.stderr)
-        await asyncio.sleep(3.0)
-        messages, octets, cpu = await at_rest(everybody, 5.0 if quick else 30.0)
-        times = 1 if quick else 5
-        stops = [await strike(everybody, signal.SIGSTOP) for _ in range(times)]
-        print(f"SIGSTOP known after {stops}", file=sys.stderr)
-        if load_s:
-            with busy_cores():
-                await asyncio.sleep(load_s)
-        under_load = everybody.false_deaths
-        kills = [await strike(everybody, signal.SIGKILL) for _ in range(times)]
-        print(f"SIGKILL known after {kills}", file=sys.stderr)
+        await asyncio.sleep(2.0 if args.quick else 5.0)
+        messages, octets, packets, packet_octets, cpu = await at_rest(everybody, 5.0 if args.quick else 30.0)
+        rss_mb = statistics.mean(
+            psutil.Process(seen.process.pid).memory_info().rss / 1e6 for seen in everybody.devices
+        )
+        found: dict[signal.Signals, list[tuple[float, float]]] = {signal.SIGKILL: [], signal.SIGSTOP: []}
+        victims = rng.sample(range(devices), 2 * args.strikes)
+        for turn, victim in enumerate(victims):
+            sign = (signal.SIGKILL, signal.SIGSTOP)[turn % 2]
+            await asyncio.sleep(rng.uniform(0.5, 1.5))
+            pair = await strike(everybody, everybody.devices[victim], sign)
+            print(f"{sign.name} known after {pair[0]:.2f} s, back after {pair[1]:.2f} s", file=sys.stderr)
+            found[sign].append(pair)
+        load_began = time.monotonic()
+        with busy_cores():
+            await asyncio.sleep(args.load_s)
+        await everybody.sent()  # so that everything up to here has been read
+        ended = time.monotonic()
+        kills, stops = found[signal.SIGKILL], found[signal.SIGSTOP]
         return {
             "devices": devices,
             "join_s": join_s,
-            "sigkill_s": statistics.median(k[0] for k in kills),
-            "sigkill_worst_s": max(k[0] for k in kills),
-            "sigstop_s": statistics.median(s[0] for s in stops),
-            "sigstop_worst_s": max(s[0] for s in stops),
-            "back_s": statistics.median(s[1] for s in stops),
-            "false_deaths": everybody.false_deaths,
-            "false_deaths_by_end_of_load": under_load,
-            "load_s": load_s,
+            "join_cpu_s": join_cpu_s,
+            "sigkill_s": statistics.median(known for known, _ in kills),
+            "sigkill_worst_s": max(known for known, _ in kills),
+            "sigstop_s": statistics.median(known for known, _ in stops),
+            "sigstop_worst_s": max(known for known, _ in stops),
+            "restart_s": statistics.median(back for _, back in kills),
+            "back_s": statistics.median(back for _, back in stops),
+            "strikes": len(kills),
+            "false_deaths": everybody.false_deaths(began, ended),
+            "false_deaths_under_load": everybody.false_deaths(load_began, ended),
+            "load_s": args.load_s,
             "messages_per_s": messages,
             "bytes_per_s": octets,
+            "udp_packets_per_s": packets,
+            "udp_bytes_per_s": packet_octets,
             "idle_cpu_percent": cpu,
+            "rss_mb": rss_mb,
         }
 
 
@@ -309,25 +374,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="16 devices, within 50 s")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
-    parser.add_argument("--devices", default="16", help="rows, joined by commas")
-    parser.add_argument("--load", type=float, help="seconds of 100 %% CPU on every core")
+    parser.add_argument("--devices", help="rows, joined by commas")
+    parser.add_argument("--strikes", type=int, help="devices killed, and devices stopped")
+    parser.add_argument("--load-s", type=float, help="seconds of 100 %% CPU on every core")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--invitation", help=argparse.SUPPRESS)
-    parser.add_argument("--uses", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.home is not None:
-        asyncio.run(device(args.home, args.invitation, args.uses))
+        asyncio.run(device(args.home))
         return
-    load_s = args.load if args.load is not None else (8.0 if args.quick else 30.0)
-    rows = [asyncio.run(measure(int(n), args.quick, load_s)) for n in args.devices.split(",")]
-    for row in rows:
-        print("  ".join(f"{k}={v:.2f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()))
+    args.devices = args.devices or ("16" if args.quick else "16,64")
+    args.strikes = args.strikes or (1 if args.quick else 5)
+    args.load_s = args.load_s if args.load_s is not None else (5.0 if args.quick else 30.0)
+    rows = [asyncio.run(measure(int(devices), args)) for devices in args.devices.split(",")]
+    for key in rows[0]:
+        cells = (f"{v:10.2f}" if isinstance(v := row[key], float) else f"{v!s:>10}" for row in rows)
+        print(f"{key:24}", *cells)
+    print(f"limits: at 16 devices sigkill_s and sigstop_s {LIMIT_S:.0f} s, false deaths none")
     if args.json:
-        about = {
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-            "seed": SEED,
-        }
-        print(json.dumps({**rows[0], "rows": rows, **about}))
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+        print(json.dumps({**rows[0], "rows": rows, "machine": machine, "seed": args.seed}))
 
 
 if __name__ == "__main__":

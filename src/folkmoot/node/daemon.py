@@ -349,7 +349,7 @@ class Daemon:
     @property
     def traffic(self) -> Traffic:
         """What was sent to peers so far."""
-        return self._network.traffic if self._network is not None else Traffic()
+        return self._network.traffic() if self._network is not None else Traffic()
 
     def new_prompt_id(self) -> PromptId:
         """A fresh id for a prompt."""

@@ -75,16 +75,24 @@ def check_sender(message: Message, device: DeviceId) -> None:
 class Traffic:
     """What this device has sent to peers: messages, and their encoded bytes with 60 B a datagram on top.
 
-    QUIC's own acknowledgements and keep-alives are not in it.
+    `packets` and `packet_bytes` are QUIC's: handshakes, acknowledgements and keep-alives are in them.
     """
 
     messages: int = 0
     bytes: int = 0
+    packets: int = 0
+    packet_bytes: int = 0
 
     def sent(self, size: int, overhead: int = 0) -> None:
         """Count one message."""
         self.messages += 1
         self.bytes += size + overhead
+
+    def carried(self, connection: iroh.Connection) -> None:
+        """Count all packets of one connection."""
+        stats = connection.stats()
+        self.packets += stats.udp_tx_datagrams
+        self.packet_bytes += stats.udp_tx_bytes
 
 
 class Link:

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import iroh
@@ -87,7 +87,6 @@ class Network:
     ) -> None:
         self.identity = identity
         self.address = ""
-        self.traffic = Traffic()
         self._config = config
         self._listen = parse_listen(config.listen)
         self._address_of = address_of
@@ -101,6 +100,7 @@ class Network:
         self._memory = memory
         self._now = now
         self._door = Door(identity)
+        self._traffic = Traffic()
         self._instance = secrets.token_bytes(handshake.INSTANCE_BYTES)
         self._clock = 0
         self._endpoint: iroh.Endpoint | None = None
@@ -137,6 +137,13 @@ class Network:
     def linked(self) -> tuple[DeviceId, ...]:
         """The devices to which there is a connection."""
         return tuple(self._links)
+
+    def traffic(self) -> Traffic:
+        """What was sent to peers since the start."""
+        sent = replace(self._traffic)
+        for link in self._all_links():
+            sent.carried(link.connection)
+        return sent
 
     async def close(self) -> None:
         """End all connections and give the port back. Nothing runs any more when it returns."""
@@ -259,7 +266,7 @@ class Network:
         except iroh.IrohError:
             # Closed this instant, or too large for the path as yet: a datagram may be lost.
             return
-        self.traffic.sent(len(data), DATAGRAM_OVERHEAD)
+        self._traffic.sent(len(data), DATAGRAM_OVERHEAD)
         link.touch()
 
     # ---- dialling ----------------------------------------------------------------------------------
@@ -457,7 +464,7 @@ class Network:
             clock=hello.clock,
             limits=self._config.peer,
             on_rubbish=self._punish,
-            traffic=self.traffic,
+            traffic=self._traffic,
         )
         self._clock += 1
         self._failures.pop(device, None)
@@ -535,10 +542,12 @@ class Network:
         """Take a connection out of use; False where it was already. A surplus one steps in for it."""
         if link in self._surplus:
             del self._surplus[link]
+            self._traffic.carried(link.connection)
             return True
         if self._links.get(link.device) is not link:
             return False
         del self._links[link.device]
+        self._traffic.carried(link.connection)
         for other in self._surplus:
             if other.device == link.device:
                 del self._surplus[other]
