@@ -20,6 +20,7 @@ import pytest
 from folkmoot.core.ids import PromptId
 from folkmoot.core.layout import SYSTEM_PROMPT, fenced
 from folkmoot.core.messages import Inference, Layout, Sampling, Turn
+from folkmoot.engine.child import _patient
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.embedded import EmbeddedEngine
 from folkmoot.engine.llamacpp import LlamaServer
@@ -131,6 +132,39 @@ async def test_prefill_makes_the_aggregation_find_its_prefix(
     assert done.usage.tokens_in - done.usage.tokens_cached < 16
     assert steps > 3
     assert proposed.usage.tokens_cached < proposed.usage.tokens_in
+
+
+@pytest.mark.parametrize("model", ["smol", "qwen"])
+async def test_prefill_changes_no_word(model: str, both: dict[str, EmbeddedEngine]) -> None:
+    engine = both[model]
+    exact = Sampling(max_tokens=40, temperature=0, seed=1)
+    cold, done = await run(engine, job("cold", SPOKEN, 3, exact))
+    await run(engine, job("ahead"))
+    for known in range(len(SPOKEN) + 1):
+        warmth = await engine.prefill(job("ahead", SPOKEN[:known], 3, exact))
+        while warmth.evaluated < warmth.total:
+            warmth = await engine.prefill(job("ahead", SPOKEN[:known], 3, exact))
+    warm, again = await run(engine, job("ahead", SPOKEN, 3, exact))
+    assert warm == cold
+    assert again.usage.tokens_cached > done.usage.tokens_cached
+
+
+async def test_an_answer_still_being_written_is_evaluated_too(smol: EmbeddedEngine) -> None:
+    exact = Sampling(max_tokens=40, temperature=0, seed=1)
+    cold, _ = await run(smol, job("whole", SPOKEN, 3, exact))
+    for written in (60, 130, 200, len(SPOKEN[2])):
+        known = job("part", (*SPOKEN[:2], SPOKEN[2][:written]), 3, exact)
+        warmth = await smol.prefill(known)
+        while warmth.evaluated < warmth.total:
+            warmth = await smol.prefill(known)
+    warm, done = await run(smol, job("part", SPOKEN, 3, exact))
+    assert warm == cold
+    assert done.usage.tokens_in - done.usage.tokens_cached < 16
+
+
+async def test_the_model_s_threads_sleep_while_they_wait(smol: EmbeddedEngine) -> None:
+    assert psutil.Process(smol.pid).environ()["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert _patient({"GOMP_SPINCOUNT": "9", "A": "b"}) == {"GOMP_SPINCOUNT": "9", "A": "b"}
 
 
 async def test_an_aggregation_finds_its_own_conversation_in_the_cache(smol: EmbeddedEngine) -> None:
