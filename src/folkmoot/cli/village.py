@@ -88,7 +88,7 @@ class Village:
         try:
             async with asyncio.timeout(START_S):
                 await self._start(engines)
-                await self._all_know_all()
+                await self._all_know_all(sum(1 for engine in engines if engine != "none"))
         except TimeoutError:
             raise NodeError(
                 f"the devices did not find each other within {START_S:.0f} s; their logs say why"
@@ -132,18 +132,20 @@ class Village:
         self.devices.append(device)
         return device
 
-    async def _all_know_all(self) -> None:
+    async def _all_know_all(self, models: int) -> None:
         for device in self.devices:
             async with device.client() as api:
-                while not _is_whole(found := await api.moot(), len(self.devices)):
+                while not _is_whole(found := await api.moot(), len(self.devices), models):
                     if found["engine"] == "down":
                         raise EngineError(f"the engine of {device.name} is down: {found['engine_note']}")
                     await asyncio.sleep(0.1)
 
 
-def _is_whole(found: dict[str, Any], devices: int) -> bool:
+def _is_whole(found: dict[str, Any], devices: int, models: int) -> bool:
+    """Whether a device is ready and knows all of them, and that so many have a model."""
     alive = [row for row in found["members"] if row["standing"] == "alive"]
-    return len(alive) == devices and found["engine"] in ("ready", "none")
+    known = sum(1 for row in alive if row["model"])
+    return len(alive) == devices and known == models and found["engine"] in ("ready", "none")
 
 
 @contextlib.asynccontextmanager

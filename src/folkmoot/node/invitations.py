@@ -7,6 +7,7 @@ copy of the file admits nobody.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,18 +74,26 @@ class Invitations:
 
         Raises AdmissionError (unknown, expired, spent), NodeError where it cannot be recorded.
         """
-        entry = self._open.get(_hash(secret))
-        if entry is None:
-            raise AdmissionError("the invitation is unknown here: withdrawn, or from before a reset")
-        if newcomer in entry.redeemed:
-            return entry
-        if now >= entry.expires_at:
-            raise AdmissionError("the invitation has expired; ask for a new one")
-        if len(entry.redeemed) >= entry.uses:
-            raise AdmissionError("the invitation has been used up; ask for a new one")
-        used = replace(entry, redeemed=(*entry.redeemed, newcomer))
-        self._store({**self._open, used.hash: used})
-        return used
+        (found,) = self.redeem_all([(secret, newcomer)], now)
+        if isinstance(found, AdmissionError):
+            raise found
+        return found
+
+    def redeem_all(self, shown: Iterable[tuple[bytes, DeviceId]], now: float) -> list[Open | AdmissionError]:
+        """`redeem` for many, in order, written to disk once. Raises NodeError where it cannot be recorded."""
+        entries = dict(self._open)
+        found: list[Open | AdmissionError] = []
+        for secret, newcomer in shown:
+            try:
+                entry = _redeemed(entries.get(_hash(secret)), newcomer, now)
+            except AdmissionError as refusal:
+                found.append(refusal)
+            else:
+                entries[entry.hash] = entry
+                found.append(entry)
+        if entries != self._open:
+            self._store(entries)
+        return found
 
     def clear(self) -> None:
         """Void all of them."""
@@ -103,6 +112,18 @@ def expiry(now: float, ttl_s: float) -> int:
             f"an invitation for {ttl_s} s; more than 0 and up to {MAX_TTL_S:.0f} s are possible"
         )
     return int(now + ttl_s) + 1
+
+
+def _redeemed(entry: Open | None, newcomer: DeviceId, now: float) -> Open:
+    if entry is None:
+        raise AdmissionError("the invitation is unknown here: withdrawn, or from before a reset")
+    if newcomer in entry.redeemed:
+        return entry
+    if now >= entry.expires_at:
+        raise AdmissionError("the invitation has expired; ask for a new one")
+    if len(entry.redeemed) >= entry.uses:
+        raise AdmissionError("the invitation has been used up; ask for a new one")
+    return replace(entry, redeemed=(*entry.redeemed, newcomer))
 
 
 def _hash(secret: bytes) -> str:

@@ -21,7 +21,7 @@ from folkmoot.node.admission import (
     write_invitation,
 )
 from folkmoot.node.identity import Identity, Membership
-from folkmoot.node.invitations import expiry
+from folkmoot.node.invitations import Open, expiry
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class Door:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._turn = asyncio.Lock()
+        self._shown: dict[asyncio.Future[Open | AdmissionError], tuple[bytes, DeviceId]] = {}
 
     async def invite(self, address: str, *, uses: int, ttl_s: float, delegate: bool, now: float) -> str:
         """A fresh invitation to `address`, this device's own. Raises AdmissionError, NodeError on a full disk."""
@@ -86,10 +87,26 @@ class Door:
         await connection.closed()
 
     async def _redeem(self, secret: bytes, newcomer: DeviceId, now: float) -> Certificate:
-        identity = self._identity
-        async with self._turn:
-            entry = await asyncio.to_thread(identity.invitations.redeem, secret, newcomer, now)
-        return identity.certify(newcomer, may_invite=entry.delegate, now=now)
+        """Redeem an invitation; all who show one while the disk is busy are admitted by one write."""
+        verdict = asyncio.get_running_loop().create_future()
+        self._shown[verdict] = (secret, newcomer)
+        try:
+            async with self._turn:
+                if not verdict.done():
+                    await self._redeem_shown(now)
+        finally:
+            self._shown.pop(verdict, None)
+        entry = verdict.result()
+        if isinstance(entry, AdmissionError):
+            raise entry
+        return self._identity.certify(newcomer, may_invite=entry.delegate, now=now)
+
+    async def _redeem_shown(self, now: float) -> None:
+        waiting = dict(self._shown)
+        entries = await asyncio.to_thread(self._identity.invitations.redeem_all, waiting.values(), now)
+        for verdict, entry in zip(waiting, entries, strict=True):
+            if not verdict.done():
+                verdict.set_result(entry)
 
 
 async def ask_for_entry(connection: iroh.Connection, invitation: Invitation) -> handshake.Welcome:

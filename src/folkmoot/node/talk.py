@@ -33,6 +33,10 @@ BACKLOG = 64
 """Replies that may wait for one asker before its job's engine is held up (guess: a second of text)."""
 
 
+ABANDON_S = 8.0
+"""A job whose asker has lost its connection is given up after this long; askers poll every 2 s (MixtureConfig)."""
+
+
 class _Outbox:
     """Messages on their way onto one stream, with a bound that their author can wait for."""
 
@@ -191,14 +195,21 @@ class Talk:
         gone = asyncio.ensure_future(stream.cancelled())
         try:
             await asyncio.wait([writer, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not writer.done() and sender in self._network.linked():
-                self._handle(Received(sender, Cancel(first.job)))
+            if not writer.done():
+                self._spawn(self._abandon(sender, first.job, outbox))
         finally:
             for task in (reader, writer, gone):
                 task.cancel()
             outbox.close()
             if self._replying.get(key) is outbox:
                 del self._replying[key]
+
+    async def _abandon(self, sender: DeviceId, job: JobId, outbox: _Outbox) -> None:
+        """The asker has stopped a job's stream, or the connection is lost: then it may ask again on a new one."""
+        if sender not in self._network.linked():
+            await asyncio.sleep(ABANDON_S)
+        if self._replying.get((sender, job), outbox) is outbox:
+            self._handle(Received(sender, Cancel(job)))
 
     async def _read(self, sender: DeviceId, stream: Stream) -> None:
         """What else the asker says on the job's stream."""
