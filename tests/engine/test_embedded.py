@@ -20,7 +20,6 @@ import pytest
 from folkmoot.core.ids import PromptId
 from folkmoot.core.layout import SYSTEM_PROMPT, fenced
 from folkmoot.core.messages import Inference, Layout, Sampling, Turn
-from folkmoot.engine.child import _patient
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.embedded import EmbeddedEngine
 from folkmoot.engine.llamacpp import LlamaServer
@@ -162,9 +161,21 @@ async def test_an_answer_still_being_written_is_evaluated_too(smol: EmbeddedEngi
     assert done.usage.tokens_in - done.usage.tokens_cached < 16
 
 
-async def test_the_model_s_threads_sleep_while_they_wait(smol: EmbeddedEngine) -> None:
-    assert psutil.Process(smol.pid).environ()["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert _patient({"GOMP_SPINCOUNT": "9", "A": "b"}) == {"GOMP_SPINCOUNT": "9", "A": "b"}
+LOADING = """
+import os
+from folkmoot.engine._child import let_threads_sleep
+os.putenv("OMP_DISPLAY_ENV", "true")
+let_threads_sleep()
+import xllamacpp.xllamacpp
+"""
+
+
+async def test_the_model_s_threads_sleep_while_they_wait() -> None:
+    loading = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LOADING), stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await loading.communicate()
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in told.decode()
 
 
 async def test_an_aggregation_finds_its_own_conversation_in_the_cache(smol: EmbeddedEngine) -> None:

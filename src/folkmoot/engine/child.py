@@ -8,7 +8,6 @@ import secrets
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 
 from folkmoot.engine._child import EXIT_MODEL, EXIT_PORT
@@ -44,9 +43,7 @@ class Child:
         numbers = (config.port, threads, config.context_tokens, config.slots, config.step_tokens, os.getpid())
         command = (sys.executable, "-P", "-m", "folkmoot.engine._child", str(model), *map(str, numbers))
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=_patient(os.environ)
-            )
+            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         except OSError as error:
             raise EngineError(f"no process can be started for the model: {error}") from error
         child = cls(process, secrets.token_hex(16))
@@ -131,16 +128,6 @@ class Child:
     async def _keep_tail(self, stream: asyncio.StreamReader) -> None:
         while piece := await stream.read(_TAIL_BYTES):
             self._tail.extend(piece)
-
-
-def _patient(environ: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: its threads sleep while they wait for each other, unless the user says how.
-
-    By default they spin, and two threads beside one busy process on two cores then wrote 3 tokens/s instead
-    of 24 (docs/log.md, 2026-11-24); at rest both are as fast.
-    """
-    chosen = any(name in environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
-    return {**environ} if chosen else {**environ, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:
