@@ -723,6 +723,50 @@ def test_prefill_ends_with_its_prompt_its_job_or_its_asker() -> None:
     assert ann.warming is None
 
 
+def test_prefill_of_a_prompt_without_news_gives_way() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(keep_s=5.0)))
+    ann = moot.devices[DeviceId("ann")]
+    one, two = (job_of(number).inference for number in (1, 2))
+    moot.tell("ann", Received(DeviceId("zed"), Prepare(one)))
+    moot.pass_time(4.0)
+    moot.tell("ann", Received(DeviceId("yon"), Prepare(two)))
+    assert ann.warming == one
+    moot.pass_time(2.0)
+    moot.tell("ann", Received(DeviceId("yon"), Prepare(two)))
+    assert ann.warming == two
+
+
+def test_a_layer_s_last_answer_is_prefilled_while_it_is_written() -> None:
+    moot = Moot(FOUR)
+    ann = moot.devices[DeviceId("ann")]
+    moot.ask("ann", fixed(1, 3))
+    moot.write("bob", "bob says" + " so" * 100, whole=False)
+    assert ann.warming is None
+    for name in ("ann", "cid"):
+        moot.write(name, f"from {name}")
+
+    def next_step() -> tuple[str, ...] | None:
+        assert ann.warming is not None
+        done, ann.warming = ann.warming, None
+        moot.tell("ann", Warmed(done.prompt, 9, 9))
+        return None if ann.warming is None else ann.warming.answers
+
+    moot.write("dot", "x" * 200, whole=False)
+    assert next_step() == ("from ann", "from cid")
+    assert next_step() is None, "bob's answer or dot's may end first"
+    moot.write("bob", "")
+    moot.write("dot", "y" * 100, whole=False)
+    assert ann.warming is not None
+    assert next_step() == (*("from ann", "from cid"), "bob says" + " so" * 100, "x" * 200 + "y" * 100)
+    moot.write("dot", "z" * 159, whole=False)
+    assert next_step() is None, "too little to be worth a step"
+    moot.write("dot", "z", whole=False)
+    assert ann.warming is not None
+    moot.write("dot")
+    assert ann.running is not None
+    assert ann.running[1].answers[3] == "x" * 200 + "y" * 100 + "z" * 160 + "because"
+
+
 def test_who_prepares_what() -> None:
     moot = Moot(FOUR)
     sent: list[tuple[str, str, int]] = []

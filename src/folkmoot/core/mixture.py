@@ -60,13 +60,16 @@ class MixtureConfig:
     `poll_s`: ask after a job that has been silent this long (guess); `polls`: give it up after so many
     unanswered (guess: 3 × 2 s is a little more than membership needs to know of a death);
     `stand_ins`: how many other devices may be tried for one place (guess); `max_characters` of one
-    answer (guess: eight times the largest context's text).
+    answer (guess: eight times the largest context's text); `prepare_characters`: of a layer's last open
+    answer this device evaluates so much at a time while it is still being written (about 32 tokens: fewer
+    make small batches, which cost an engine nearly as much as large ones).
     """
 
     poll_s: float = 2.0
     polls: int = 3
     stand_ins: int = 2
     max_characters: int = 1_000_000
+    prepare_characters: int = 160
 
 
 @dataclass(slots=True)
@@ -83,6 +86,7 @@ class _Work:
     stands_in_for: DeviceId | None
     text: list[str] = field(default_factory=list)
     length: int = 0
+    prepared: int = 0
     state: str = "asked"
     queued_s: float = 0.0
     unanswered: int = 0
@@ -237,19 +241,42 @@ class Mixture:
 
     def _prepare(self) -> list[Effect]:
         """Let those who will run a next job of this prompt evaluate what is known of it already."""
-        last = self._layer >= self.plan.layers
         if self._layer > self.plan.layers:
             return []
-        nexts = (self.plan.aggregator,) if last else (self.plan.own, *(self._next_peers or ()))
-        inference = Inference(
+        inference = self._known(tuple(w.answer for w in self._arrived))
+        nexts = [d for d in self._nexts() if d in self._served and self._choice.serves(d)]
+        return [Send(d, Prepare(inference)) for d in nexts]
+
+    def _prepare_written(self, work: _Work) -> list[Effect]:
+        """Let this device evaluate what is written of a layer's last open answer, whose place is settled.
+
+        Other devices get whole answers only: for them every beginning would cross the network again.
+        """
+        me = self._choice.me
+        if work.length - work.prepared < self._config.prepare_characters or len(self._open) > 1:
+            return []
+        if work.device == me or me not in self._nexts() or me not in self._served:
+            return []
+        work.prepared = work.length
+        inference = self._known((*(w.answer for w in self._arrived), work.answer))
+        return [Send(me, Prepare(inference))]
+
+    def _nexts(self) -> tuple[DeviceId, ...]:
+        """Who will run the next stage's jobs, as far as it is settled."""
+        if self._layer >= self.plan.layers:
+            return (self.plan.aggregator,)
+        return (self.plan.own, *(self._next_peers or ()))
+
+    def _known(self, answers: tuple[str, ...]) -> Inference:
+        """The next stage's work with the answers that are there."""
+        return Inference(
             self.prompt.id,
             self.prompt.conversation,
-            tuple(w.answer for w in self._arrived if w.useful),
+            answers,
             self.plan.proposers + 1,
             self.prompt.sampling,
             self.plan.layout,
         )
-        return [Send(d, Prepare(inference)) for d in nexts if d in self._served and self._choice.serves(d)]
 
     # ---- what devices say --------------------------------------------------------------------------
 
@@ -298,7 +325,8 @@ class Mixture:
                 self._first_text = now
             if self.prompt.stream:
                 effects.append(Announce(AnswerText(self.prompt.id, fresh)))
-        return effects
+            return effects
+        return effects + self._prepare_written(work)
 
     def _on_answer(self, work: _Work, answer: Answer, now: float) -> list[Effect]:
         if answer.length > work.length:

@@ -172,7 +172,7 @@ class Peer:
             case Poll():
                 return self.queue.on_poll(sender, message)
             case Prepare(inference=inference):
-                return self.queue.warm(sender, inference)
+                return self.queue.warm(sender, inference, now)
             case Queued() | Began() | Piece() | Answer() | Undone():
                 mixture = self._mixtures.get(prompt_of(message.job))
                 return self._settle(mixture, mixture.on_message(sender, message, now)) if mixture else []

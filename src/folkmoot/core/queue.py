@@ -34,7 +34,8 @@ class QueueConfig:
 
     `max_waiting` jobs (guess), `tries` of one job on this engine while nothing was written (guess),
     `keep_s` seconds and `keep_jobs` finished texts for origins that ask again (guess), `warm_prompts`
-    prompts prefilled ahead (one: each holds an engine slot, ENGINES.md trap 4), `cancelled_kept`
+    prompts prefilled ahead (one: each holds an engine slot, ENGINES.md trap 4), each given up for another
+    one after `keep_s` seconds without news of it, since its asker may have withdrawn it; `cancelled_kept`
     remembered cancellations (a cancel may overtake its ask).
     """
 
@@ -67,6 +68,7 @@ class _Job:
 class _Warming:
     inference: Inference
     asker: DeviceId
+    heard: float
     dirty: bool = True
 
 
@@ -242,16 +244,23 @@ class Queue:
 
     # ---- prefill -----------------------------------------------------------------------------------
 
-    def warm(self, asker: DeviceId, inference: Inference) -> list[Effect]:
+    def warm(self, asker: DeviceId, inference: Inference, now: float) -> list[Effect]:
         """Evaluate this inference's open prefix whenever the engine has nothing else to do."""
         known = self._warming.get(inference.prompt)
         if known is not None:
             if known.asker != asker or len(inference.answers) < len(known.inference.answers):
                 return []
-            known.inference, known.dirty = inference, True
-        elif self.has_engine and not self.closing and len(self._warming) < self.config.warm_prompts:
-            self._warming[inference.prompt] = _Warming(inference, asker)
-        return self._warm_step()
+            known.inference, known.heard, known.dirty = inference, now, True
+            return self._warm_step()
+        if not self.has_engine or self.closing:
+            return []
+        effects: list[Effect] = []
+        if len(self._warming) >= self.config.warm_prompts:
+            for prompt in [p for p, w in self._warming.items() if now - w.heard > self.config.keep_s][:1]:
+                effects += self.cool(prompt)
+        if len(self._warming) < self.config.warm_prompts:
+            self._warming[inference.prompt] = _Warming(inference, asker, now)
+        return effects + self._warm_step()
 
     def cool(self, prompt: PromptId) -> list[Effect]:
         """Prefill nothing more of this prompt."""
