@@ -214,6 +214,15 @@ async def test_an_invitation_is_spent_after_one_newcomer(lan: Any) -> None:
         await three.network.open(one.id)
 
 
+def test_many_who_knock_at_once_are_judged_in_order(tmp_path: Path) -> None:
+    book = Invitations.load(tmp_path)
+    book.add(b"a" * 16, uses=2, expires_at=100, delegate=False, now=0.0)
+    shown = [(b"a" * 16, name(who)) for who in (GUEST, OTHER, GUEST, HELPER)] + [(b"b" * 16, name(GUEST))]
+    verdicts = book.redeem_all(shown, 1.0)
+    assert [isinstance(verdict, AdmissionError) for verdict in verdicts] == [False, False, False, True, True]
+    assert Invitations.load(tmp_path).redeem_all(shown, 1.0)[0] == verdicts[2]
+
+
 async def test_several_uses_at_once(lan: Any) -> None:
     one = await lan.found()
     newcomers = [await lan.device() for _ in range(4)]
