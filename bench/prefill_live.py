@@ -16,7 +16,8 @@ conversation   the aggregator was asked, and proposed; `warm_prompts = 0` leaves
                its cache: the conversation. The peers end with the origin's own proposal
 together       as `conversation`, but with incremental prefill
 staggered      with incremental prefill; one peer ends with the origin's own proposal, two more follow, each as
-               much later as evaluating what is there by then takes (times 1.15)
+               much later as evaluating what is there by then takes (times 1.15; the last one times `--gap`, and
+               from 2 on there is time to evaluate what is written of the last answer too)
 
 `speedup` is cold / staggered. `latency_ratio_...` is the whole latency with incremental prefill / without
 (`warm_prompts = 0`), the same seed and the same peers in both. `job_delay_s`: how much later the first word of a
@@ -322,15 +323,15 @@ def own_s(cold: Asked, tokens: int) -> float:
     return float(CONVERSATION * final["first_token_s"] / final["tokens_in"] + tokens * a_token_s)
 
 
-def stagger(cold: Asked, tokens: int) -> tuple[float, float, float]:
+def stagger(cold: Asked, tokens: int, gap: float) -> tuple[float, float, float]:
     """When the peers end: the first with the origin's own proposal, the others after an evaluation each."""
-    a_token_s = 1.15 * cold.last["first_token_s"] / cold.last["tokens_in"]
+    a_token_s = cold.last["first_token_s"] / cold.last["tokens_in"]
     first = own_s(cold, tokens)
-    second = first + a_token_s * (INSTRUCTION + tokens + ANSWER)
-    return first, second, second + a_token_s * ANSWER
+    second = first + 1.15 * a_token_s * (INSTRUCTION + tokens + ANSWER)
+    return first, second, second + gap * a_token_s * ANSWER
 
 
-async def quick(seed: int) -> Results:
+async def quick(seed: int, gap: float) -> Results:
     """Cold and staggered, once each, with proposals of 40 tokens at origins."""
     results, tokens = Results(), 40
     async with moot() as devices:
@@ -338,14 +339,14 @@ async def quick(seed: int) -> Results:
         await devices.start("timed:det:1.3", {"oak": threads}, "stored")
         devices.pace(0.0, 0.0, 0.0)
         cold = results.add("cold", await ask(devices.devices["ash"], seed, tokens, "fixed:oak"))
-        devices.pace(*stagger(cold, tokens))
+        devices.pace(*stagger(cold, tokens, gap))
         results.add("staggered", await ask(devices.devices["oak"], seed + 1, tokens))
     return results
 
 
-async def full(seed: int, repeat: int) -> tuple[Results, list[float]]:
-    """Every mode in turn, `repeat` times, with proposals of 300 tokens; and delays of other jobs."""
-    results, tokens, delays = Results(), 300, []
+async def full(seed: int, repeat: int, tokens: int, gap: float) -> tuple[Results, list[float]]:
+    """Every mode in turn, `repeat` times, with proposals of `tokens` at origins; and delays of other jobs."""
+    results, delays = Results(), []
     threads = {"FOLKMOOT_ENGINE__THREADS": str(cores())}  # of the two aggregators one works at a time
     without = {**threads, "FOLKMOOT_NODE__PEER__QUEUE__WARM_PROMPTS": "0"}
     async with moot() as devices:
@@ -357,7 +358,7 @@ async def full(seed: int, repeat: int) -> tuple[Results, list[float]]:
             devices.pace(*[own_s(cold, tokens)] * 3)
             results.add("conversation", await ask(rowan, number + 1, tokens))
             results.add("together", await ask(oak, number + 1, tokens))
-            devices.pace(*stagger(cold, tokens))
+            devices.pace(*stagger(cold, tokens, gap))
             results.add("staggered_without", await ask(rowan, number + 2, tokens))
             results.add("staggered", await ask(oak, number + 2, tokens))
             delays += [await delay(devices, number + 4 + 2 * turn) for turn in range(3)]
@@ -381,6 +382,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="end within 50 s")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions of every mode")
+    parser.add_argument("--tokens", type=int, default=300, help="most tokens of an answer written here")
+    parser.add_argument(
+        "--gap", type=float, default=1.15, help="how long the last peer follows the one before it"
+    )
     parser.add_argument("--real", action="store_true", help="real models as peers, whole latency only")
     parser.add_argument("--seed", type=int, default=SEED)
     for name in ("--device", "--join"):
@@ -398,9 +403,9 @@ def main() -> None:
     else:
         delays: list[float] = []
         if args.quick:
-            results = asyncio.run(quick(args.seed))
+            results = asyncio.run(quick(args.seed, args.gap))
         else:
-            results, delays = asyncio.run(full(args.seed, args.repeat))
+            results, delays = asyncio.run(full(args.seed, args.repeat, args.tokens, args.gap))
         names = "conversation_s incremental_together_s latency_ratio_together latency_ratio_staggered"
         found |= {"cold_s": results.gap("cold"), "incremental_staggered_s": results.gap("staggered")}
         found |= {"speedup": results.gap("cold") / results.gap("staggered"), **dict.fromkeys(names.split())}
@@ -415,7 +420,7 @@ def main() -> None:
                 "job_delay_max_s": max(delays),
             }
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
-    found |= {"machine": machine, "seed": args.seed}
+    found |= {"gap": args.gap, "machine": machine, "seed": args.seed}
     for key, value in found.items():
         print(f"{key:26} {value:.3f}" if isinstance(value, float) else f"{key:26} {value}")
     if args.json:
