@@ -9,12 +9,13 @@ member list does, with the machine's monotonic clock. All processes are started 
 are asked at once to join, by one invitation with many uses. `join_s` counts from there until all know all.
 `sigkill_s` and `sigstop_s` count from the signal until the last other device holds the victim dead: medians over
 the victims, the worst beside them. `back_s`: from SIGCONT, `restart_s`: from the killed device's new start in its
-old home, until all hold it alive again and it holds all alive.
+old home, until all hold it alive again and it holds all alive. `join_cpu_s`: what joining costs a device, its
+interpreter's start left out; `devices` x `join_cpu_s` / cores is the least that `join_s` can be on one machine.
 
 Per device, at rest: `messages_per_s` and `bytes_per_s` are sent messages with 60 B on top of each datagram, as in
 the virtual world; `udp_packets_per_s` and `udp_bytes_per_s` are what QUIC has sent, acknowledgements included and
-IP and UDP heads left out; `idle_cpu_percent` of a core. `false_deaths`: deaths that a device believed of one which ran, from
-the first join to the end; `..._under_load`: those while as many busy processes as cores ran.
+IP and UDP heads left out; `idle_cpu_percent` of a core. `false_deaths`: deaths that a device believed of one
+which ran, from the first join to the end; `..._under_load`: those while as many busy processes as cores ran.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ async def device(home: Path) -> None:
         say("ready")
 
     watching = asyncio.create_task(watch())
-    say("here", me=me)
+    say("here", me=me, cpu=time.process_time())
     if not (order := (await commands.readline()).decode().split()):
         return
     obeying = asyncio.create_task(obey())
@@ -130,6 +131,7 @@ class Seen:
     home: Path
     process: asyncio.subprocess.Process
     me: str = ""
+    start_cpu: float = 0.0
     ready: bool = False
     invitation: str = ""
     alive: dict[str, float] = field(default_factory=dict)
@@ -172,7 +174,7 @@ class Crowd:
             event, at = told.pop("event"), told["at"]
             match event:
                 case "here":
-                    seen.me = told["me"]
+                    seen.me, seen.start_cpu = told["me"], told["cpu"]
                 case "ready":
                     seen.ready = True
                 case "invitation":
@@ -325,7 +327,10 @@ async def measure(devices: int, args: argparse.Namespace) -> dict[str, object]:
     async with crowd() as everybody:
         began = time.monotonic()
         join_s = await form(everybody, devices)
-        join_cpu_s = statistics.mean(sent.cpu for sent in await everybody.sent())
+        join_cpu_s = statistics.mean(
+            sent.cpu - seen.start_cpu
+            for sent, seen in zip(await everybody.sent(), everybody.devices, strict=True)
+        )
         print(f"{devices} devices know each other after {join_s:.2f} s", file=sys.stderr)
         await asyncio.sleep(2.0 if args.quick else 5.0)
         messages, octets, packets, packet_octets, cpu = await at_rest(everybody, 5.0 if args.quick else 30.0)
