@@ -36,7 +36,7 @@ class QueueConfig:
     `keep_s` seconds and `keep_jobs` finished texts for origins that ask again (guess), `warm_prompts`
     prompts prefilled ahead (one: each holds an engine slot, ENGINES.md trap 4), each given up for another
     one after `keep_s` seconds without news of it, since its asker may have withdrawn it; `cancelled_kept`
-    remembered cancellations (a cancel may overtake its ask).
+    remembered cancellations (a cancel may overtake its ask, or come between two copies of it).
     """
 
     max_waiting: int = 256
@@ -87,7 +87,7 @@ class Queue:
         self._waiting: deque[JobId] = deque()
         self._current: JobId | None = None
         self._kept: deque[JobId] = deque()
-        self._cancelled: dict[JobId, None] = {}
+        self._cancelled: dict[tuple[DeviceId, JobId], None] = {}
         self._warming: dict[PromptId, _Warming] = {}
         self._step: Inference | None = None
 
@@ -109,7 +109,7 @@ class Queue:
 
     def on_ask(self, origin: DeviceId, ask: Ask, now: float) -> list[Effect]:
         """Put a job into the queue; a job that is already known only says again where it stands."""
-        if ask.job in self._cancelled:
+        if (origin, ask.job) in self._cancelled:
             return []
         if ask.job in self._jobs:
             return self.on_poll(origin, Poll(ask.job, 0))
@@ -131,14 +131,12 @@ class Queue:
         return None
 
     def on_cancel(self, origin: DeviceId, cancel: Cancel, now: float) -> list[Effect]:
-        """Drop a job of this origin, also one that has not arrived yet."""
+        """Drop a job of this origin, also one that has not arrived yet or arrives once more."""
+        self._cancelled[origin, cancel.job] = None
+        if len(self._cancelled) > self.config.cancelled_kept:
+            del self._cancelled[next(iter(self._cancelled))]
         job = self._jobs.get(cancel.job)
-        if job is None:
-            self._cancelled[cancel.job] = None
-            if len(self._cancelled) > self.config.cancelled_kept:
-                del self._cancelled[next(iter(self._cancelled))]
-            return []
-        if job.origin != origin or job.dropped:
+        if job is None or job.origin != origin or job.dropped:
             return []
         return self._drop(cancel.job, now)
 
