@@ -62,7 +62,7 @@ class Choice:
     def peers(self, plan: Resolved, rng: Random) -> tuple[DeviceId, ...]:
         """One layer's peers: k distinct live ones, each equally likely, or the fixed ones that live."""
         if plan.fixed:
-            return tuple(d for d in plan.fixed if self.serves(d))
+            return tuple(d for d in plan.fixed if d != plan.own and self.serves(d))
         return self.others((plan.own,), rng)[: plan.proposers]
 
     def row(self, device: DeviceId) -> DeviceRow:
@@ -119,9 +119,9 @@ class Choice:
             decisions.append(Decision("this device's own engine answers", why))
             plan = Plan(mode="local", deadline_s=plan.deadline_s)
         private = plan.mode == "local"
-        own = self._own(private, rng, decisions)
         fixed = tuple(self.find(name) for name in plan.select)
-        if own in fixed or len(dict.fromkeys(fixed)) < len(fixed):
+        own = self._own(private, fixed, rng, decisions)
+        if self.me in fixed or len(dict.fromkeys(fixed)) < len(fixed):
             raise PromptInvalid("select names peers, each once: the origin answers in any case")
         layers, proposers = self._size(plan, own, fixed, decisions)
         resolved = Resolved(
@@ -140,12 +140,14 @@ class Choice:
         aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
         return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
 
-    def _own(self, private: bool, rng: Random, decisions: list[Decision]) -> DeviceId:
+    def _own(
+        self, private: bool, fixed: tuple[DeviceId, ...], rng: Random, decisions: list[Decision]
+    ) -> DeviceId:
         if self.serves(self.me):
             return self.me
         if private:
             raise NoDevice("this device has no model of its own, so nothing can be kept on it: ask the moot")
-        others = self.others((), rng)
+        others = self.others(fixed, rng) or self.others((), rng)
         if not others:
             raise NoDevice("no live device has a model: start one with `folkmoot up`, or wait for it to load")
         name = self.row(others[0]).name
