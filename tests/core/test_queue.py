@@ -7,7 +7,7 @@ from tests.core.world import Moot
 
 from folkmoot.core.events import Received, Send
 from folkmoot.core.ids import DeviceId, PromptId, job_id
-from folkmoot.core.messages import Ask, Cancel, Inference, Message, Stage, Turn
+from folkmoot.core.messages import Ask, Cancel, Inference, Message, Outcome, Stage, Turn, Undone
 
 ZED, YON = DeviceId("zed"), DeviceId("yon")
 
@@ -41,3 +41,11 @@ def test_nobody_cancels_in_advance_for_another() -> None:
     moot.tell("ann", Received(YON, Cancel(ask_of(1).job)))
     moot.tell("ann", Received(ZED, ask_of(1)))
     assert moot.devices[DeviceId("ann")].running is not None
+
+
+def test_a_job_that_has_crossed_a_moot_is_refused() -> None:
+    moot = Moot({"ann": "m"})
+    [refused] = replies(moot, ZED, ask_of(1, hops=1))
+    assert isinstance(refused, Undone)
+    assert (refused.outcome, refused.code) == (Outcome.REFUSED, "recursion")
+    assert moot.devices[DeviceId("ann")].peer.idle

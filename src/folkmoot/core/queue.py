@@ -126,6 +126,8 @@ class Queue:
             return "no_engine", "this device has no model"
         if self.closing:
             return "leaving", "this device is shutting down"
+        if ask.hops:
+            return "recursion", f"the job has crossed {ask.hops} moot(s) already: no recursion"
         if self.waiting >= self.config.max_waiting:
             return "overloaded", f"{self.waiting} jobs are waiting, the bound is {self.config.max_waiting}"
         return None
