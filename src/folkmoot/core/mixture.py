@@ -151,30 +151,47 @@ class Mixture:
         self._arrived = []
         if self._layer > self.plan.layers:
             return self._aggregate(now)
-        peers = self._draw(now)
+        self._keep_place()
+        peers = self._draw()
         self._next_peers = None
         if self._layer < self.plan.layers:
             self._next_peers = self._choice.peers(self.plan, self._rng)
         stage = Stage.PROPOSE if self._layer == 1 else Stage.REFINE
-        devices = (self.plan.own, *peers)
-        self._rounds.append(Round(self._layer, tuple(self._name(d) for d in devices)))
+        places = list(enumerate((self.plan.own, *peers)))
+        if not self._mine_or_serving(self.plan.own):
+            del places[0]
+        self._rounds.append(Round(self._layer, tuple(self._name(device) for _, device in places)))
         effects: list[Effect] = []
-        for slot, device in enumerate(devices):
+        for slot, device in places:
             effects += self._ask(stage, slot, device, now, self._away(slot, device))
-        return effects + self._prepare()
+        return effects + (self._prepare() if places else self._step(now))
 
-    def _draw(self, now: float) -> tuple[DeviceId, ...]:
-        """This layer's peers: those drawn ahead while they live, drawn again in place of those that do not."""
-        del now
-        peers = self._next_peers
-        if peers is None:
+    def _mine_or_serving(self, device: DeviceId) -> bool:
+        return device == self._choice.me or self._choice.serves(device)
+
+    def _keep_place(self) -> None:
+        """Where the device in a requester's place is gone, another takes the place for good."""
+        plan = self.plan
+        if self._mine_or_serving(plan.own):
+            return
+        others = self._choice.others((plan.own, *(self._next_peers or ())), self._rng)
+        others = others or self._choice.others((plan.own,), self._rng)
+        if others:
+            aggregator = others[0] if plan.aggregator == plan.own else plan.aggregator
+            self.plan = replace(plan, own=others[0], aggregator=aggregator)
+            self._decide(
+                f"{self._name(others[0])} runs the origin's own jobs in place of {self._name(plan.own)}",
+                "it is not alive",
+            )
+
+    def _draw(self) -> tuple[DeviceId, ...]:
+        """This layer's peers: those drawn ahead while they live, and others in place of those that do not."""
+        if self._next_peers is None or self.plan.fixed:
             peers = self._choice.peers(self.plan, self._rng)
         else:
-            alive = tuple(p for p in peers if self._choice.serves(p))
-            if len(alive) < len(peers):
-                more = self._choice.others(exclude=(self.plan.own, *alive), rng=self._rng)
-                alive += more[: len(peers) - len(alive)] if not self.plan.fixed else ()
-            peers = alive
+            peers = tuple(p for p in self._next_peers if p != self.plan.own and self._choice.serves(p))
+            more = self._choice.others(exclude=(self.plan.own, *peers), rng=self._rng)
+            peers += more[: self.plan.proposers - len(peers)]
         if len(peers) < self.plan.proposers:
             self._decide(
                 f"layer {self._layer} asks {len(peers)} of {self.plan.proposers} peers",
@@ -287,6 +304,8 @@ class Mixture:
         work = self._open.get(message.job)
         if work is None or work.device != sender or self.ended:
             return []
+        if isinstance(message, Undone) and message.code == "unknown_job" and work.state == "asked":
+            return []  # our question has not arrived yet; the poll timer asks it again, not for ever
         work.heard, work.unanswered = now, 0
         match message:
             case Queued(ahead=ahead):
@@ -347,8 +366,6 @@ class Mixture:
 
     def _on_undone(self, work: _Work, undone: Undone, now: float) -> list[Effect]:
         work.queued_s = undone.queued_s
-        if undone.code == "unknown_job" and work.state == "asked":
-            return []  # our question has not arrived yet; the poll timer asks it again
         outcome = Outcome.REFUSED if undone.outcome is Outcome.REFUSED else Outcome.FAILED
         return self._fail(work, undone.code, undone.detail, now, outcome)
 
@@ -378,7 +395,14 @@ class Mixture:
         if work.stage is Stage.AGGREGATE:
             known = code if code in ("overloaded", "deadline") else "no_device"
             return effects + self.fail(known, f"no device could aggregate; the last said: {detail}", now)
+        if code == "overloaded" and not self._may_shrink():
+            return effects + self.fail(code, f"{self._name(work.device)} refused it: {detail}", now)
         return effects + self._step(now)
+
+    def _may_shrink(self) -> bool:
+        """Whether load may cost this layer an answer: never in mode fixed, but for what a quorum leaves out."""
+        quorum = self.plan.quorum
+        return self.prompt.plan.mode != "fixed" or 0 < quorum <= len(self._open) + len(self._arrived)
 
     def _stand_in(self, work: _Work) -> DeviceId | None:
         tried = [w.device for w in self._works.values() if w.layer == work.layer]
