@@ -1,0 +1,103 @@
+"""Device processes for tests: started, asked, watched and taken down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+FOLKMOOT = [sys.executable, "-m", "folkmoot"]
+PATIENCE_S = 40.0
+
+
+@dataclass
+class Device:
+    name: str
+    home: Path
+    process: subprocess.Popen[str]
+    ready: dict[str, str]
+
+    @property
+    def api(self) -> str:
+        return self.ready["api"]
+
+    def get(self, path: str) -> dict[str, object]:
+        return httpx.get(self.api + path, timeout=20, trust_env=False).json()
+
+    def post(self, body: dict[str, object]) -> httpx.Response:
+        return httpx.post(self.api + "/v1/chat/completions", json=body, timeout=60, trust_env=False)
+
+    def standing(self) -> dict[str, str]:
+        return {row["name"]: row["standing"] for row in self.get("/v1/moot")["members"]}
+
+    def knows(self) -> tuple[int, int]:
+        """Devices alive, and those of them with a model."""
+        alive = [row for row in self.get("/v1/moot")["members"] if row["standing"] == "alive"]
+        return len(alive), sum(1 for row in alive if row["model"])
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, "FOLKMOOT_HOME": str(self.home)}
+        command = [*FOLKMOOT, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+
+
+@dataclass
+class Crowd:
+    root: Path
+    devices: list[Device] = field(default_factory=list)
+
+    def start(self, name: str, engine: str, join: str | None = None, home: str = "") -> Device:
+        at = self.root / (home or f"{name}{len(self.devices)}")
+        command = [*FOLKMOOT, "up", "--json", "--name", name, "--engine", engine, "--api", "127.0.0.1:0"]
+        process = subprocess.Popen(
+            [*command, *(["--join", join] if join else [])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "FOLKMOOT_HOME": str(at)},
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        self.devices.append(Device(name, at, process, json.loads(line)))
+        return self.devices[-1]
+
+    def form(self, engines: dict[str, str]) -> list[Device]:
+        first, *others = engines.items()
+        founder = self.start(*first)
+        told = founder.cli("invite", "--uses", str(max(1, len(others))), "--json")
+        invitation = json.loads(told.stdout.splitlines()[-1])["invitation"]
+        made = [founder, *(self.start(name, engine, invitation) for name, engine in others)]
+        models = sum(1 for engine in engines.values() if engine != "none")
+        for device in made:
+            until(lambda d=device: d.knows() == (len(engines), models))
+        return made
+
+    def stop(self) -> None:
+        for device in self.devices:
+            device.process.send_signal(signal.SIGCONT) if device.process.poll() is None else None
+            device.process.kill()
+            device.process.communicate()
+
+
+def until(what: Callable[[], bool]) -> None:
+    """Look again until it is so; the pause between looks is no measure of anything."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline, "it did not come to that"
+        with contextlib.suppress(TimeoutError):
+            time.sleep(0.05)
+
+
+def say(text: str, **more: object) -> dict[str, object]:
+    return {"model": "moot", "messages": [{"role": "user", "content": text}], **more}
