@@ -39,7 +39,7 @@ def is_loopback(url: str) -> bool:
 
 def estimate(text: str) -> int:
     """Tokens of a text that no tokenizer is at hand for, rather too many than too few."""
-    return math.ceil(len(text.encode()) / _BYTES_A_TOKEN)
+    return math.ceil(len(text.encode(errors="replace")) / _BYTES_A_TOKEN)
 
 
 def estimate_turns(turns: Sequence[Turn]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,10 +13,15 @@ from folkmoot.core.events import EngineFailed, Event, Finished, Generated, Warme
 from folkmoot.core.ids import JobId, PromptId
 from folkmoot.core.messages import Inference
 from folkmoot.engine.protocol import Done, Engine, Text
-from folkmoot.errors import FolkmootError
+from folkmoot.errors import EngineError, FolkmootError
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 Room = Callable[[], Coroutine[Any, Any, None]]
+
+DETAIL = 1_000
+"""Characters of an engine's last words that are passed on; wire's bound is 2,000."""
+
+log = logging.getLogger(__name__)
 
 
 class Work:
@@ -58,13 +65,24 @@ class Work:
     async def _report_job(self, job: JobId, task: asyncio.Task[Event]) -> None:
         await _ended(task)
         del self._jobs[job]
-        gone = EngineFailed(job, "cancelled", "the job was cancelled")
-        self.handle(gone if task.cancelled() else task.result())
+        if task.cancelled():
+            self.handle(EngineFailed(job, "cancelled", "the job was cancelled"))
+        elif (bug := task.exception()) is not None:
+            log.error("the engine failed at a job by a fault of ours", exc_info=bug)
+            self.handle(EngineFailed(job, EngineError.code, f"a fault in the engine ({type(bug).__name__})"))
+        else:
+            self.handle(task.result())
 
     async def _report_step(self, prompt: PromptId, task: asyncio.Task[Event]) -> None:
         await _ended(task)
         self._step = None
-        self.handle(Warmed(prompt, 0, 1) if task.cancelled() else task.result())
+        if task.cancelled():
+            self.handle(Warmed(prompt, 0, 1))
+        elif (bug := task.exception()) is not None:
+            log.error("the engine failed at a prefill by a fault of ours", exc_info=bug)
+            self.handle(Warmed(prompt, 0, 0))
+        else:
+            self.handle(task.result())
 
     async def _write(
         self, job: JobId, inference: Inference, room: Room, step: asyncio.Task[Event] | None
@@ -76,18 +94,18 @@ class Work:
         try:
             return await self._pass_on(self._engine, job, inference, room)
         except FolkmootError as error:
-            return EngineFailed(job, error.code, str(error))
+            return EngineFailed(job, error.code, str(error)[:DETAIL])
 
     async def _pass_on(self, engine: Engine, job: JobId, inference: Inference, room: Room) -> Event:
         """Pass pieces on, gathered so that no more than one goes out every `coalesce_s`, the first at once."""
         clock = asyncio.get_running_loop().time
         gathered: list[str] = []
-        last = 0.0
+        last = -math.inf
         async with contextlib.aclosing(engine.generate(inference)) as pieces:
             async for piece in pieces:
                 match piece:
                     case Text(text=text):
-                        gathered.append(text)
+                        gathered.append(_sound(text))
                         if clock() - last >= self._coalesce_s:
                             last = clock()
                             self.handle(Generated(job, "".join(gathered)))
@@ -108,6 +126,11 @@ class Work:
             # The job itself will meet the fault and report it; prefill is a favour.
             return Warmed(inference.prompt, 0, 0)
         return Warmed(inference.prompt, warmth.evaluated, warmth.total)
+
+
+def _sound(text: str) -> str:
+    """The text without halves of characters, as servers send that tear one in two: they cannot be encoded."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 async def _ended(task: asyncio.Task[Event]) -> None:
