@@ -7,6 +7,7 @@ peer writes its replies as they come. A stream that nobody reads stops the write
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -32,9 +33,10 @@ from folkmoot.node.network import Network
 BACKLOG = 64
 """Replies that may wait for one asker before its job's engine is held up (guess: a second of text)."""
 
-
 ABANDON_S = 8.0
 """A job whose asker has lost its connection is given up after this long; askers poll every 2 s (MixtureConfig)."""
+
+log = logging.getLogger(__name__)
 
 
 class _Outbox:
@@ -191,14 +193,14 @@ class Talk:
         outbox = self._replying[key] = _Outbox()
         self._handle(Received(sender, first))
         reader = self._spawn(self._read(sender, stream))
-        writer = self._spawn(_reply(stream, outbox))
+        whole = asyncio.ensure_future(_reply(stream, outbox, first.job))
         gone = asyncio.ensure_future(stream.cancelled())
         try:
-            await asyncio.wait([writer, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not writer.done():
+            await asyncio.wait([whole, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not (whole.done() and whole.result()):
                 self._spawn(self._abandon(sender, first.job, outbox))
         finally:
-            for task in (reader, writer, gone):
+            for task in (reader, whole, gone):
                 task.cancel()
             outbox.close()
             if self._replying.get(key) is outbox:
@@ -229,15 +231,23 @@ async def _write(stream: Stream, outbox: _Outbox) -> None:
         return
 
 
-async def _reply(stream: Stream, outbox: _Outbox) -> None:
-    """Write replies up to the one that ends the job; then the end marker."""
+async def _reply(stream: Stream, outbox: _Outbox, job: JobId) -> bool:
+    """Write replies up to the one that ends the job, then the end marker; whether the job came to its end."""
     try:
         while True:
             message = await outbox.take()
-            await stream.send(message)
+            try:
+                await stream.send(message)
+            except LocalProtocolError as error:
+                log.error("a reply cannot be sent: %s", error)
+                await stream.send(
+                    Undone(job, Outcome.FAILED, error.code, f"its peer could not send it: {error}")
+                )
+                await stream.end()
+                return False
             outbox.taken()
             if isinstance(message, Answer | Undone):
                 await stream.end()
-                return
+                return True
     except StreamCut:
-        return
+        return False
