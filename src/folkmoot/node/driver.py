@@ -35,6 +35,10 @@ from folkmoot.node.work import Work
 
 LATE_S = 0.2
 """A timer this late means that the process stood still: what has arrived meanwhile is read first."""
+QUIET_S = 0.02
+"""All of it is read when so long nothing more has come (guess)."""
+CATCH_UP_S = 0.5
+"""But timers wait no longer than this, or they would never come due where something arrives all the time (guess)."""
 
 
 class Driver:
@@ -56,6 +60,8 @@ class Driver:
         self._timers: list[tuple[float, int, Timer]] = []
         self._sequence = 0
         self._armed: asyncio.TimerHandle | None = None
+        self._handled = 0
+        self._catching_up = False
         self._closed = False
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.talk = Talk(network, self.handle, spawn)
@@ -64,6 +70,7 @@ class Driver:
         """Let the core take one event and do what it says. A bug met here stops the device (`failed`)."""
         if self._closed:
             return
+        self._handled += 1
         try:
             for effect in self._peer.handle(event, self._loop.time()):
                 self._do(effect)
@@ -120,6 +127,8 @@ class Driver:
 
     def _arm(self) -> None:
         """One loop timer for the earliest of ours."""
+        if self._catching_up:
+            return
         if self._armed is not None:
             self._armed.cancel()
             self._armed = None
@@ -128,14 +137,24 @@ class Driver:
 
     def _ring(self) -> None:
         self._armed = None
-        if self._loop.time() - self._timers[0][0] > LATE_S:
+        now = self._loop.time()
+        if now - self._timers[0][0] > LATE_S:
             # Membership's rule 8: process all queued datagrams before any timer.
-            self._armed = self._loop.call_later(0.02, self._ring_now)
+            self._catching_up = True
+            self._armed = self._loop.call_later(QUIET_S, self._catch_up, self._handled, now + CATCH_UP_S)
             return
-        self._ring_now()
+        self._fire()
 
-    def _ring_now(self) -> None:
+    def _catch_up(self, handled: int, until: float) -> None:
+        """Fire what is due once nothing more comes in, or at `until`."""
+        if self._handled > handled and self._loop.time() < until:
+            self._armed = self._loop.call_later(QUIET_S, self._catch_up, self._handled, until)
+            return
+        self._catching_up = False
         self._armed = None
+        self._fire()
+
+    def _fire(self) -> None:
         now = self._loop.time()
         while self._timers and self._timers[0][0] <= now and not self._closed:
             self.handle(Fired(heapq.heappop(self._timers)[2]))
