@@ -88,12 +88,13 @@ def test_exactly_so_many_jobs(layers: int, proposers: int) -> None:
     assert told.jobs[-1].device == "ann"
 
 
-def test_usage_is_the_sum_over_all_jobs() -> None:
+def test_usage_is_the_final_jobs_and_every_job_has_its_own() -> None:
     moot = Moot(FOUR)
     prompt = moot.ask("ann", fixed(1, 3))
     moot.work()
-    usage = answered(moot, prompt).usage
-    assert (usage.tokens_in, usage.tokens_cached, usage.tokens_out) == (50, 10, 25)
+    told = answered(moot, prompt)
+    assert (told.usage.tokens_in, told.usage.tokens_cached, told.usage.tokens_out) == (10, 2, 5)
+    assert [job.tokens_out for job in told.provenance.jobs] == [5] * 5
 
 
 def test_auto_is_one_layer_of_three_or_nobody() -> None:

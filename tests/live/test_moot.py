@@ -26,6 +26,7 @@ def test_each_device_in_turn_is_asked_and_answers(four: list[Device]) -> None:
         assert [job["outcome"] for job in jobs] == ["ok"] * 5
         assert {job["device"] for job in jobs} == {"ash", "birch", "cedar", "elm"}
         assert told["usage"]["completion_tokens"] == sum(job["tokens_out"] for job in jobs)
+        assert told["folkmoot"]["final"]["completion_tokens"] == jobs[-1]["tokens_out"]
         assert told["usage"]["prompt_tokens"] == sum(job["tokens_in"] for job in jobs)
 
 

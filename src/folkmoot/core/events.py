@@ -316,7 +316,7 @@ class AnswerText:
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswered:
-    """The end of a prompt: its whole answer. `truncated`: the final job was stopped by its token limit."""
+    """The end of a prompt: its whole answer. `truncated` and `usage` are the final job's; the sum is over `jobs`."""
 
     prompt: PromptId
     answer: str

@@ -486,15 +486,8 @@ class Mixture:
 
     def _answered(self, work: _Work, now: float) -> list[Effect]:
         self.ended = True
-        total = Usage(
-            sum(w.usage.tokens_in for w in self._works.values()),
-            sum(w.usage.tokens_cached for w in self._works.values()),
-            sum(w.usage.tokens_out for w in self._works.values()),
-            sum(w.usage.inference_s for w in self._works.values()),
-            work.usage.first_token_s,
-        )
         provenance = self._provenance(now)
-        return [Announce(PromptAnswered(self.prompt.id, work.answer, work.truncated, total, provenance))]
+        return [Announce(PromptAnswered(self.prompt.id, work.answer, work.truncated, work.usage, provenance))]
 
     # ---- what is told ------------------------------------------------------------------------------
 
