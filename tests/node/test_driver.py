@@ -215,7 +215,6 @@ async def test_a_prompt_makes_the_paper_s_jobs(lan: Any, nodes: Any, layers: int
     assert isinstance(end, PromptAnswered)
     assert len(end.provenance.jobs) == (proposers + 1) * layers + 1
     assert {job.outcome for job in end.provenance.jobs} == {Outcome.OK}
-    assert end.usage.tokens_out == sum(job.tokens_out for job in end.provenance.jobs)
     assert all(node.peer.idle for node in devices)
 
 

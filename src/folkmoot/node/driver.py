@@ -22,6 +22,7 @@ from folkmoot.core.events import (
     Notice,
     Send,
     SetTimer,
+    Stopping,
     Timer,
     Warm,
 )
@@ -62,6 +63,7 @@ class Driver:
         self._armed: asyncio.TimerHandle | None = None
         self._handled = 0
         self._catching_up = False
+        self._parting = False
         self._closed = False
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.talk = Talk(network, self.handle, spawn)
@@ -71,6 +73,7 @@ class Driver:
         if self._closed:
             return
         self._handled += 1
+        self._parting = self._parting or isinstance(event, Stopping)
         try:
             for effect in self._peer.handle(event, self._loop.time()):
                 self._do(effect)
@@ -116,8 +119,11 @@ class Driver:
 
     def _send(self, to: DeviceId, message: Message) -> None:
         match message:
-            case _ if isinstance(message, DATAGRAMS):
+            case _ if isinstance(message, DATAGRAMS) and not self._parting:
                 self._network.send_datagram(to, message)
+            case _ if isinstance(message, DATAGRAMS):
+                # The connection is closed right after, and takes datagrams along that are on their way.
+                self.talk.post(to, message)
             case Sync() | SyncReply() | Prepare():
                 self.talk.post(to, message)
             case _:

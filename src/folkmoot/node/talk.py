@@ -7,6 +7,7 @@ peer writes its replies as they come. A stream that nobody reads stops the write
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -36,19 +37,28 @@ BACKLOG = 64
 ABANDON_S = 8.0
 """A job whose asker has lost its connection is given up after this long; askers poll every 2 s (MixtureConfig)."""
 
+HAND_OVER_S = 5.0
+"""An asker that has not hung up so long after the end is not waited for (guess)."""
+
 log = logging.getLogger(__name__)
 
 
 class _Outbox:
-    """Messages on their way onto one stream, with a bound that their author can wait for."""
+    """Messages on their way onto one stream, with a bound that their author can wait for.
+
+    `ends`: the job's last message is among them. `handed_over` is set when the stream is over.
+    """
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
         self._changed = asyncio.Event()
         self.closed = False
+        self.ends = False
+        self.handed_over = asyncio.Event()
 
     def put(self, message: Message) -> None:
         self._messages.append(message)
+        self.ends = self.ends or isinstance(message, Answer | Undone)
         self._changed.set()
 
     def close(self) -> None:
@@ -85,6 +95,7 @@ class Talk:
         self._spawn = spawn
         self._asking: dict[JobId, tuple[asyncio.Task[None], _Outbox]] = {}
         self._replying: dict[tuple[DeviceId, JobId], _Outbox] = {}
+        self._served: dict[_Outbox, None] = {}
         self._letters: dict[asyncio.Task[None], None] = {}
 
     def send(self, to: DeviceId, message: Message) -> None:
@@ -122,9 +133,13 @@ class Talk:
             await outbox.room()
 
     async def flush(self, wait_s: float) -> None:
-        """Give messages that are on their way a moment to leave."""
-        if self._letters:
-            await asyncio.wait(list(self._letters), timeout=wait_s)
+        """Give letters, and replies that end their job, a moment to reach their askers."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                for outbox in [outbox for outbox in self._served if outbox.ends]:
+                    await outbox.handed_over.wait()
+                if self._letters:
+                    await asyncio.wait(list(self._letters))
 
     async def _post(self, to: DeviceId, message: Message) -> None:
         try:
@@ -191,6 +206,7 @@ class Talk:
         if old is not None:
             old.close()
         outbox = self._replying[key] = _Outbox()
+        self._served[outbox] = None
         self._handle(Received(sender, first))
         reader = self._spawn(self._read(sender, stream))
         whole = asyncio.ensure_future(_reply(stream, outbox, first.job))
@@ -199,12 +215,21 @@ class Talk:
             await asyncio.wait([whole, gone], return_when=asyncio.FIRST_COMPLETED)
             if not (whole.done() and whole.result()):
                 self._spawn(self._abandon(sender, first.job, outbox))
+            else:
+                # The asker hangs up when it has all. A connection that is closed before takes the rest along.
+                self._release(key, outbox)
+                await asyncio.wait([reader], timeout=HAND_OVER_S)
         finally:
             for task in (reader, whole, gone):
                 task.cancel()
             outbox.close()
-            if self._replying.get(key) is outbox:
-                del self._replying[key]
+            outbox.handed_over.set()
+            del self._served[outbox]
+            self._release(key, outbox)
+
+    def _release(self, key: tuple[DeviceId, JobId], outbox: _Outbox) -> None:
+        if self._replying.get(key) is outbox:
+            del self._replying[key]
 
     async def _abandon(self, sender: DeviceId, job: JobId, outbox: _Outbox) -> None:
         """The asker has stopped a job's stream, or the connection is lost: then it may ask again on a new one."""
