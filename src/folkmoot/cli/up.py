@@ -155,11 +155,16 @@ def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
 
 @contextlib.contextmanager
 def _told_url(home: Path, url: str) -> Iterator[str]:
-    """Write the API's address into the home for as long as the device runs."""
+    """Write the API's address into the home for as long as the device runs. Raises `NodeError`."""
     path = home / RUNNING
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(url)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(url)
+    except OSError as error:
+        raise NodeError(
+            f"cannot write {path}: {error.strerror}; free some space, or set FOLKMOOT_HOME"
+        ) from error
     try:
         yield url
     finally:

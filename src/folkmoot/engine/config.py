@@ -20,7 +20,10 @@ def default_runtime_folder() -> Path:
     """Where engines on this host find each other: the user's runtime folder, gone after a restart."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # without a session's own folder the temporary one serves as well
-        return platformdirs.user_runtime_path("folkmoot")
+        try:
+            return platformdirs.user_runtime_path("folkmoot")
+        except FileNotFoundError:  # nor can anything be written there: the disk is full
+            return platformdirs.user_cache_path("folkmoot") / "runtime"
 
 
 @dataclass(frozen=True, slots=True)
