@@ -1,0 +1,222 @@
+"""The door: what a whole peer takes in and hands on to its three machines."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from tests.core.world import Moot
+
+from folkmoot.core.events import (
+    Abort,
+    Announce,
+    CardChanged,
+    EngineFailed,
+    Finished,
+    Generate,
+    Generated,
+    Leaving,
+    Notice,
+    Plan,
+    Prompt,
+    PromptAnswered,
+    PromptFailed,
+    Received,
+    Send,
+    Stopping,
+    Submitted,
+    Warmed,
+    Withdrawn,
+)
+from folkmoot.core.gossip import Card, Standing
+from folkmoot.core.ids import DeviceId, JobId, PromptId, prompt_of
+from folkmoot.core.messages import Answer, Ask, Cancel, Inference, Piece, Prepare, Turn, Undone, Usage
+from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.sim.engine import Engine, EngineConfig
+from folkmoot.sim.links import LinkConfig
+from folkmoot.sim.world import Device as Body
+from folkmoot.sim.world import World
+
+ANN, BOB = DeviceId("ann"), DeviceId("bob")
+
+
+def local(moot: Moot) -> PromptId:
+    return moot.ask("ann", Plan(mode="local"))
+
+
+def test_peers_find_each_other_answer_together_and_learn_of_a_death() -> None:
+    """Three whole devices in the virtual world, from the first contact on."""
+    ids = [DeviceId(name) for name in ("ann", "bob", "cid")]
+    ends: list[PromptAnswered] = []
+
+    def observe(body: Body, notice: Notice, now: float) -> None:
+        if isinstance(notice, PromptAnswered):
+            ends.append(notice)
+
+    world = World(1, LinkConfig(), observe=observe)
+    peers = {}
+    for device in ids:
+        peers[device] = Peer(
+            device, Card(device, "m", 4096, 1.0, f"at {device}"), 1, PeerConfig(), Random(device)
+        )
+        engine = Engine(lambda rng: 0.5, EngineConfig(), Random(f"engine of {device}"))
+        contacts = () if device == "ann" else ((ANN, "at ann"),)
+        world.spawn(device, f"at {device}", peers[device], contacts, engine=engine)
+    world.run(3.0)
+    assert {m.device for m in peers[ids[2]].membership.live()} == {*ids[:2]}
+    prompt = Prompt(PromptId("p"), (Turn("user", "?"),), Plan("fixed", 1, 2))
+    world.feed(ANN, Submitted(prompt))
+    world.run(5.0)
+    [told] = ends
+    assert len(told.provenance.jobs) == 4
+    world.crash(ids[2])
+    world.run(12.0)
+    assert peers[ANN].membership.members[ids[2]].standing is Standing.DEAD
+    world.feed(ANN, Submitted(Prompt(PromptId("q"), (Turn("user", "?"),), Plan("fixed", 1, 2))))
+    world.run(15.0)
+    assert ends[1].provenance.rounds[0].asked == ("ann", "bob")
+
+
+# ---- the engine's reports ----------------------------------------------------------------------------
+
+
+def test_reports_about_no_job_in_service_count_for_nothing() -> None:
+    moot = Moot({"ann": "m"})
+    local(moot)
+    running = moot.devices[ANN].running
+    for job in (JobId("none"), JobId("p.1.0.0")):
+        for event in (Generated(job, "x"), Finished(job, Usage()), EngineFailed(job, "engine_failed", "?")):
+            assert moot.tell("ann", event) == []
+    assert moot.tell("ann", Warmed(PromptId("none"), 1, 1)) == []
+    assert moot.devices[ANN].running == running
+    assert running is not None
+    assert moot.tell("ann", Generated(running[0], "")) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_engine_that_ends_in_the_instant_of_its_abort_frees_the_device(whole: bool) -> None:
+    """Between `Abort` and its report the job may still write, end or fail; nobody hears of it."""
+    peer = Peer(ANN, Card("ann", "m", 4096, 1.0, "x"), 1, PeerConfig(), Random(1))
+    first, second = (Prompt(PromptId(name), (Turn("user", "?"),), Plan(mode="local")) for name in ("p", "q"))
+    [job] = [e.job for e in peer.handle(Submitted(first), 0.0) if isinstance(e, Generate)]
+    assert not [e for e in peer.handle(Submitted(second), 0.1) if isinstance(e, Generate)]
+    effects = peer.handle(Withdrawn(first.id), 1.0)
+    assert [e.job for e in effects if isinstance(e, Abort)] == [job]
+    assert not [e for e in effects if isinstance(e, Generate)], "the engine is not free yet"
+    assert peer.handle(Generated(job, "late words"), 1.1) == []
+    end = Finished(job, Usage()) if whole else EngineFailed(job, "engine_failed", "it broke")
+    effects = peer.handle(end, 1.2)
+    assert [e.inference.prompt for e in effects if isinstance(e, Generate)] == [second.id]
+    assert not [e for e in effects if isinstance(e, Announce) and getattr(e.notice, "prompt", "") == first.id]
+    assert [e for e in peer.handle(EngineFailed(job, "cancelled", "aborted"), 1.3)] == []
+
+
+# ---- going ---------------------------------------------------------------------------------------------
+
+
+def job_for_ann(number: int, answers: tuple[str, ...] = ()) -> Ask:
+    moot = Moot({"ann": "m", "bob": "m"}, seed=number)
+    moot.lost = lambda sender, to, message: True
+    moot.ask("bob", Plan("fixed", 1, 1))
+    [ask] = [
+        e.message for e in moot.devices[BOB].effects if isinstance(e, Send) and isinstance(e.message, Ask)
+    ]
+    return ask
+
+
+def test_leaving_hands_back_what_waits_for_others_and_finishes_the_rest() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    asks = [job_for_ann(number) for number in (1, 2, 3)]
+    for ask in asks:
+        moot.tell("ann", Received(BOB, ask))
+    own = local(moot)
+    effects = moot.tell("ann", Leaving())
+    back = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Undone)]
+    assert [(m.job, m.code) for m in back] == [(ask.job, "leaving") for ask in asks[1:]]
+    assert not [e for e in effects if isinstance(e, Abort)]
+    [refused] = [e.message for e in moot.tell("ann", Received(BOB, job_for_ann(4))) if isinstance(e, Send)]
+    assert isinstance(refused, Undone)
+    assert refused.code == "leaving"
+    moot.devices[ANN].effects.clear()
+    moot.write("ann", "for bob")
+    sent = [e.message for e in moot.devices[ANN].effects if isinstance(e, Send)]
+    assert [m.job for m in sent if isinstance(m, Answer)] == [asks[0].job]
+    moot.write("ann", "for itself")
+    assert isinstance(moot.end_of(own), PromptAnswered)
+    assert moot.devices[ANN].peer.idle
+
+
+def test_leaving_prefills_nothing_more() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    inference = job_for_ann(1).inference
+    moot.tell("ann", Received(BOB, Prepare(inference)))
+    assert moot.devices[ANN].warming == inference
+    moot.tell("ann", Leaving())
+    assert moot.devices[ANN].warming is None
+    moot.tell("ann", Received(BOB, Prepare(Inference(PromptId("q"), inference.conversation))))
+    assert moot.devices[ANN].warming is None
+
+
+def test_stopping_when_nothing_is_to_be_done_only_says_farewell() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    effects = moot.tell("ann", Stopping())
+    assert effects
+    assert all(isinstance(e, Send) and e.to == "bob" for e in effects)
+
+
+def test_stopping_gives_up_the_job_in_service_once() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    ask = job_for_ann(1)
+    moot.tell("ann", Received(BOB, ask))
+    effects = moot.tell("ann", Stopping())
+    undone = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Undone)]
+    assert [(m.job, m.code) for m in undone] == [(ask.job, "leaving")]
+    assert len([e for e in effects if isinstance(e, Abort)]) == 1
+    assert moot.devices[ANN].peer.idle
+
+
+def test_stopping_withdraws_own_prompts_everywhere() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    prompts = [moot.ask("ann", Plan("fixed", 1, 1)) for _ in range(3)]
+    moot.tell("ann", Stopping())
+    moot.deliver()
+    for prompt in prompts:
+        end = moot.end_of(prompt)
+        assert isinstance(end, PromptFailed)
+        assert end.code == "no_device"
+    assert all(device.peer.idle and device.running is None for device in moot.devices.values())
+
+
+# ---- others' deaths ------------------------------------------------------------------------------------
+
+
+def test_a_dead_origin_s_jobs_make_room() -> None:
+    moot = Moot({"ann": "m", "bob": "m", "cid": "m"})
+    running, waiting = job_for_ann(1), job_for_ann(2)
+    for ask in (running, waiting):
+        moot.tell("ann", Received(BOB, ask))
+    own = local(moot)
+    moot.kill("bob")
+    assert moot.devices[ANN].peer.queue.waiting == 0
+    now = moot.devices[ANN].running
+    assert now is not None
+    assert prompt_of(now[0]) == own
+    moot.work()
+    assert isinstance(moot.end_of(own), PromptAnswered)
+
+
+def test_card_without_a_model_takes_no_jobs_until_it_has_one_again() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    moot.tell("ann", CardChanged(Card("ann", "", 0, 0.0, "x")))
+    prompt = moot.ask("ann", Plan("fixed", 1, 1))
+    moot.work()
+    end = moot.end_of(prompt)
+    assert isinstance(end, PromptAnswered)
+    assert {job.device for job in end.provenance.jobs} == {"bob"}
+    assert {job.stands_in_for for job in end.provenance.jobs} == {"ann"}
+
+
+def test_pieces_for_nobody_are_nobody_s() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    for message in (Piece(JobId("none.1.1.0"), 0, "x"), Cancel(JobId("none.1.1.0"))):
+        assert moot.tell("ann", Received(BOB, message)) == []
