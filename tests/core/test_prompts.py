@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from itertools import combinations
 from random import Random
 
 import pytest
@@ -133,31 +131,6 @@ def test_original_mixture_of_agents() -> None:
     stages = [Stage.PROPOSE] * 3 + [Stage.REFINE] * 6 + [Stage.AGGREGATE]
     assert [job.stage for job in told.jobs] == stages
     assert told.jobs[-1].device == "dot"
-
-
-def test_peers_are_uniform_and_afresh_in_each_layer() -> None:
-    names = [f"d{i}" for i in range(8)]
-    moot = Moot({name: "m" for name in names}, seed=5)
-    singles: Counter[str] = Counter()
-    pairs: Counter[tuple[str, ...]] = Counter()
-    repeats = rounds = 0
-    for _ in range(700):
-        prompt = moot.ask("d0", fixed(2, 3))
-        moot.work()
-        told = answered(moot, prompt).provenance
-        first, second = (sorted(each.asked[1:]) for each in told.rounds)
-        for drawn in (first, second):
-            singles.update(drawn)
-            pairs.update(combinations(drawn, 2))
-        repeats += len({*first} & {*second})
-        rounds += 1
-    for counts, cells in ((singles, 7), (pairs, 21)):
-        assert len(counts) == cells
-        mean = sum(counts.values()) / cells
-        chi2 = sum((n - mean) ** 2 / mean for n in counts.values())
-        assert chi2 < cells - 1 + 4 * math.sqrt(2 * (cells - 1))
-    # two independent draws of 3 out of 7 share 9/7 on average; hypergeometric variance 0.49
-    assert abs(repeats / rounds - 9 / 7) < 4 * math.sqrt(0.49 / rounds)
 
 
 def test_fewer_peers_than_k_is_no_error_and_is_told() -> None:
