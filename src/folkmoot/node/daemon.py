@@ -205,17 +205,23 @@ class Daemon:
     async def _close(self, network: Network) -> None:
         """Finish or hand back what is held, tell the others, close."""
         driver, peer = self._driver, self._peer
-        if driver is not None and peer is not None:
-            driver.handle(Leaving())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.grace_s):
-                    while not peer.idle:
-                        await self._next_notice()
-            driver.handle(Stopping())
-            await driver.talk.flush(1.0)
-            driver.close()
-        await network.close()
+        try:
+            if driver is not None and peer is not None and not driver.failed.done():
+                await self._part(driver, peer)
+        finally:
+            if driver is not None:
+                driver.close()
+            await network.close()
         await asyncio.to_thread(self._memory.save)
+
+    async def _part(self, driver: Driver, peer: Peer) -> None:
+        driver.handle(Leaving())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.grace_s):
+                while not peer.idle:
+                    await self._next_notice()
+        driver.handle(Stopping())
+        await driver.talk.flush(1.0)
 
     async def _next_notice(self) -> None:
         """Something of a prompt or a job changed; jobs of others make no notice, so look again soon."""

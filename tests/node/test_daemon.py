@@ -1,0 +1,254 @@
+"""A device from start to end in this process: what it holds, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from folkmoot.core.events import Notice, Plan, Prompt, PromptAnswered, PromptFailed
+from folkmoot.core.gossip import Standing
+from folkmoot.core.law import parse_law
+from folkmoot.core.messages import Turn
+from folkmoot.engine.protocol import Engine, EngineInfo
+from folkmoot.engine.timed import TimedEngine
+from folkmoot.errors import EngineError, EngineUnreachable, NodeError
+from folkmoot.node.config import NodeConfig
+from folkmoot.node.daemon import WATCH_BACKLOG, Daemon, Ready
+
+
+class Odd(TimedEngine):
+    """The timed engine, with what can go wrong at its edges."""
+
+    def __init__(self, law: str = "det:0", *, start: object = None, count: object = None) -> None:
+        super().__init__(parse_law(law))
+        self.starting = start
+        self.counting = count
+        self.closed = 0
+
+    async def start(self) -> EngineInfo:
+        match self.starting:
+            case Exception() as error:
+                raise error
+            case asyncio.Event() as event:
+                await event.wait()
+        return await super().start()
+
+    async def count(self, conversation: Sequence[Turn]) -> int:
+        if isinstance(self.counting, Exception):
+            raise self.counting
+        return await super().count(conversation)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Home:
+    """Daemons under one folder; leaving it stops them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[Daemon, asyncio.Task[None]] = {}
+        self.ready: dict[Daemon, Ready] = {}
+
+    def make(self, name: str, engine: Engine | None, **config: Any) -> Daemon:
+        return Daemon(self.folder / name, name, engine, NodeConfig(**config))
+
+    async def up(self, daemon: Daemon, join: str | None = None) -> Daemon:
+        up = asyncio.Event()
+
+        async def ready(ready: Ready) -> None:
+            self.ready[daemon] = ready
+            up.set()
+
+        task = self.running[daemon] = asyncio.create_task(daemon.run(join=join, ready=ready))
+        waiting = asyncio.create_task(up.wait())
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if task.done():
+            del self.running[daemon]
+            await task
+        return daemon
+
+    async def down(self, daemon: Daemon) -> None:
+        await daemon.stop()
+        await self.running.pop(daemon)
+
+    async def moot(self, *engines: Engine | None, **config: Any) -> list[Daemon]:
+        first = await self.up(self.make("d0", engines[0], **config))
+        daemons = [first]
+        for number, engine in enumerate(engines[1:], 1):
+            invitation = await first.invite(1, 600.0, False)
+            daemons.append(await self.up(self.make(f"d{number}", engine, **config), invitation))
+        models = sum(1 for engine in engines if engine is not None)
+        for daemon in daemons:
+            await until(
+                daemon, lambda d=daemon: len([m for m in d.status().members if m.card.model]) == models
+            )
+            await until(daemon, lambda d=daemon: len(d.status().members) == len(engines))
+        return daemons
+
+
+async def until(daemon: Daemon, condition: Any) -> None:
+    """Look again at every notice of the device; the test's time-out is the limit."""
+    async with contextlib.aclosing(daemon.watch()) as notices:
+        while not condition():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await anext(notices)
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    before = asyncio.all_tasks()
+    made = Home(tmp_path / "homes")
+    yield made
+    for daemon in list(made.running):
+        await made.down(daemon)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, left
+
+
+def ask(daemon: Daemon, text: str = "why?", **plan: Any) -> Prompt:
+    return Prompt(daemon.new_prompt_id(), (Turn("user", text),), Plan(**plan))
+
+
+async def told(daemon: Daemon, prompt: Prompt) -> list[Notice]:
+    async with contextlib.aclosing(daemon.ask(prompt)) as notices:
+        return [notice async for notice in notices]
+
+
+async def test_founded_once_and_found_again(home: Home) -> None:
+    daemon = await home.up(home.make("ash", Odd()))
+    first = home.ready[daemon]
+    assert first.invitation
+    status = daemon.status()
+    assert (status.name, status.engine, status.model) == ("ash", "ready", "timed")
+    await home.down(daemon)
+    again = await home.up(home.make("ash", Odd()))
+    assert home.ready[again].invitation is None
+    assert again.status().device == status.device
+    assert again.status().moot == status.moot
+
+
+async def test_before_and_after_its_life_it_answers_without_waiting(home: Home) -> None:
+    daemon = home.make("ash", Odd())
+    (failed,) = await told(daemon, ask(daemon))
+    assert isinstance(failed, PromptFailed)
+    assert failed.code == "no_device"
+    with pytest.raises(NodeError, match="starting"):
+        await daemon.invite(1, 60.0, False)
+    assert daemon.status().engine == "loading"
+    assert daemon.traffic.messages == 0
+
+
+async def test_an_engine_that_cannot_start_ends_the_device_cleanly(home: Home) -> None:
+    engine = Odd(start=EngineUnreachable("nobody at 127.0.0.1:9"))
+    daemon = home.make("ash", engine)
+    with pytest.raises(EngineUnreachable):
+        await home.up(daemon)
+    assert engine.closed == 1
+    assert daemon.status().engine == "down"
+
+
+async def test_stopping_while_the_engine_loads(home: Home) -> None:
+    engine = Odd(start=asyncio.Event())
+    daemon = home.make("ash", engine)
+    running = asyncio.create_task(home.up(daemon))
+    await until(daemon, lambda: daemon.status().address)
+    await daemon.stop()
+    await running
+    assert engine.closed == 1
+    assert daemon not in home.ready
+
+
+async def test_a_bug_in_the_core_stops_the_device_and_is_not_hidden(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Odd()
+    daemon = await home.up(home.make("ash", engine))
+
+    def broken(event: object, now: float) -> None:
+        raise ZeroDivisionError("a bug")
+
+    assert daemon._peer is not None
+    monkeypatch.setattr(daemon._peer, "handle", broken)
+    with pytest.raises(ZeroDivisionError):
+        await told(daemon, ask(daemon))
+    task = home.running.pop(daemon)
+    with pytest.raises((ZeroDivisionError, BaseExceptionGroup)):
+        await task
+    assert engine.closed == 1
+
+
+async def test_closing_the_answer_takes_the_prompt_back(home: Home) -> None:
+    daemon, other = await home.moot(Odd("det:600"), Odd("det:600"))
+    notices = daemon.ask(ask(daemon, mode="fixed", layers=1, proposers=1))
+    async with contextlib.aclosing(notices):
+        await anext(notices)
+        await until(daemon, lambda: daemon.status().busy == other.status().busy == 1)
+        assert daemon.status().prompts == 1
+    await until(daemon, lambda: daemon.status().busy == other.status().busy == 0)
+    assert daemon.status().prompts == 0
+
+
+async def test_a_prompt_too_long_is_refused_before_anybody_works(home: Home) -> None:
+    daemon = await home.up(home.make("ash", Odd()))
+    (failed,) = await told(daemon, ask(daemon, "word " * 5_000))
+    assert isinstance(failed, PromptFailed)
+    assert failed.code == "too_long"
+    assert "5000" in failed.detail
+    assert "4096" in failed.detail
+
+
+async def test_a_prompt_that_cannot_be_counted_is_tried(home: Home) -> None:
+    daemon = await home.up(home.make("ash", Odd(count=EngineError("just now it is down"))))
+    *_, end = await told(daemon, ask(daemon, "word " * 500))
+    assert isinstance(end, PromptFailed)
+    assert end.code != "too_long"
+
+
+async def test_a_watcher_that_does_not_read_loses_the_oldest(home: Home) -> None:
+    daemon = await home.up(home.make("ash", Odd()))
+    watching = daemon.watch()
+    first = asyncio.ensure_future(anext(watching))
+    await asyncio.sleep(0)
+    prompts = [ask(daemon, mode="local", layers=0, proposers=0) for _ in range(WATCH_BACKLOG // 4)]
+    for prompt in prompts:
+        await told(daemon, prompt)
+    assert (await first).prompt == prompts[0].id
+    assert len(next(iter(daemon._watchers))._notices) == WATCH_BACKLOG
+    assert (await anext(watching)).prompt != prompts[0].id
+    await watching.aclose()
+    assert daemon._watchers == {}
+
+
+async def test_stopping_finishes_the_prompt_that_is_answered_here(home: Home) -> None:
+    daemon, other = await home.moot(Odd("det:0.3"), Odd("det:0.3"))
+    asking = asyncio.create_task(told(daemon, ask(daemon, mode="fixed", layers=1, proposers=1)))
+    await until(daemon, lambda: daemon.status().busy == 1)
+    await home.down(daemon)
+    assert isinstance((await asking)[-1], PromptAnswered)
+    gone = daemon.status().device
+    await until(other, lambda: {m.device: m.standing for m in other.status().members}[gone] is Standing.LEFT)
+
+
+async def test_stopping_does_not_wait_for_ever(home: Home) -> None:
+    (daemon,) = await home.moot(Odd("det:600"), grace_s=0.1)
+    asking = asyncio.create_task(told(daemon, ask(daemon, mode="local", layers=0, proposers=0)))
+    await until(daemon, lambda: daemon.status().busy == 1)
+    await home.down(daemon)
+    end = (await asking)[-1]
+    assert isinstance(end, PromptFailed)
+    assert end.code == "no_device"
+
+
+async def test_a_requester_is_answered_by_the_others(home: Home) -> None:
+    daemon, _, _ = await home.moot(None, Odd(), Odd())
+    end = (await told(daemon, ask(daemon, mode="fixed", layers=1, proposers=1)))[-1]
+    assert isinstance(end, PromptAnswered)
+    assert {job.device for job in end.provenance.jobs} == {"d1", "d2"}
