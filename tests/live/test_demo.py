@@ -77,3 +77,30 @@ def test_a_device_that_cannot_start_is_told(roots):
     assert done.stderr.strip().splitlines()[-1].startswith("folkmoot: ")
     assert "Traceback" not in done.stderr
     assert os.listdir(roots) == []
+
+
+def test_real_models(roots):
+    """Four processes with SmolLM2: all of the paper's jobs, each with words of its own count."""
+    done = demo("--small", "--json", "-k", "3", "--max-tokens", "8", "--seed", "1", command=DEMO[:4])
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [job["outcome"] for job in answer["jobs"]] == ["ok"] * 5
+    assert {job["model"] for job in answer["jobs"]} == {"SmolLM2-135M-Instruct"}
+    assert all(1 <= job["tokens_out"] <= 8 for job in answer["jobs"])
+    assert answer["answer"].strip()
+    assert list(roots.glob("folkmoot-*")) == []
+
+
+def test_a_killed_demo_takes_its_models_along(roots):
+    process = subprocess.Popen(
+        [*DEMO[:4], "--small", "--devices", "2", "--max-tokens", "400"], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "are one moot" in line:
+            break
+    family = psutil.Process(process.pid).children(recursive=True)
+    models = [each for each in family if "folkmoot.engine._child" in each.cmdline()]
+    assert len(models) == 2
+    process.kill()
+    process.communicate(timeout=60)
+    assert psutil.wait_procs(family, timeout=30)[1] == []
