@@ -54,9 +54,15 @@ class Device:
 class Crowd:
     root: Path
     devices: list[Device] = field(default_factory=list)
+    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, name: str, engine: str, join: str | None = None, home: str = "") -> Device:
-        at = self.root / (home or f"{name}{len(self.devices)}")
+        return self._ready(name, *self._launch(name, engine, join, home))
+
+    def _launch(
+        self, name: str, engine: str, join: str | None, home: str = ""
+    ) -> tuple[Path, subprocess.Popen[str]]:
+        at = self.root / (home or f"{name}{len(self._processes)}")
         command = [*FOLKMOOT, "up", "--json", "--name", name, "--engine", engine, "--api", "127.0.0.1:0"]
         process = subprocess.Popen(
             [*command, *(["--join", join] if join else [])],
@@ -65,6 +71,10 @@ class Crowd:
             text=True,
             env={**os.environ, "FOLKMOOT_HOME": str(at)},
         )
+        self._processes.append(process)
+        return at, process
+
+    def _ready(self, name: str, at: Path, process: subprocess.Popen[str]) -> Device:
         assert process.stdout is not None
         assert process.stderr is not None
         line = process.stdout.readline()
@@ -77,17 +87,19 @@ class Crowd:
         founder = self.start(*first)
         told = founder.cli("invite", "--uses", str(max(1, len(others))), "--json")
         invitation = json.loads(told.stdout.splitlines()[-1])["invitation"]
-        made = [founder, *(self.start(name, engine, invitation) for name, engine in others)]
+        launched = [(name, *self._launch(name, engine, invitation)) for name, engine in others]
+        made = [founder, *(self._ready(*each) for each in launched)]
         models = sum(1 for engine in engines.values() if engine != "none")
         for device in made:
             until(lambda d=device: d.knows() == (len(engines), models))
         return made
 
     def stop(self) -> None:
-        for device in self.devices:
-            device.process.send_signal(signal.SIGCONT) if device.process.poll() is None else None
-            device.process.kill()
-            device.process.communicate()
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.communicate()
 
 
 def until(what: Callable[[], bool]) -> None:

@@ -118,7 +118,7 @@ def test_bad_requests_and_long_prompts(four: list[Device]) -> None:
 
 def slow_moot(crowd: Crowd, more: int = 0) -> list[Device]:
     names = ("ash", "birch", "cedar", "elm")[: 3 + more]
-    return crowd.form({name: "timed:det:2" if name != "birch" else "timed:det:60" for name in names})
+    return crowd.form({name: "timed:det:0.3" if name != "birch" else "timed:det:600" for name in names})
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
