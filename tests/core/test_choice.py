@@ -10,8 +10,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.core.world import Moot
+from tests.core.world import FOUR, Moot, answered, failed, fixed
 
+from folkmoot.core.choice import Choice
 from folkmoot.core.events import (
     Event,
     Finished,
@@ -26,12 +27,15 @@ from folkmoot.core.events import (
 )
 from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.ids import DeviceId, PromptId
-from folkmoot.core.messages import Answer, Ask, Piece, Turn, Usage
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Piece,
+    Stage,
+    Turn,
+    Usage,
+)
 from folkmoot.core.peer import Peer, PeerConfig
-
-
-def fixed(layers: int, proposers: int | None = None, **more: object) -> Plan:
-    return Plan(mode="fixed", layers=layers, proposers=proposers, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -136,3 +140,144 @@ def test_layers_are_drawn_afresh(drawn: list[list[Drawn]], lag: int) -> None:
 
 def test_the_draw_follows_the_generator_alone() -> None:
     assert draws(1, 5) == draws(1, 5) != draws(2, 5)
+
+
+def test_auto_is_one_layer_of_three_or_nobody() -> None:
+    moot = Moot({**FOUR, "eve": "m5"})
+    prompt = moot.ask("ann")
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert (told.layers, told.proposers, len(told.jobs)) == (1, 3, 5)
+    alone = Moot({"ann": "m"})
+    prompt = alone.ask("ann")
+    alone.work()
+    assert len(answered(alone, prompt).provenance.jobs) == 1
+    assert "no layers" in answered(alone, prompt).provenance.decisions[0].what
+
+
+def test_original_mixture_of_agents() -> None:
+    moot = Moot({**FOUR, "eve": "m5"})
+    plan = fixed(3, 2, select=("bob", "cid"), aggregator="fixed:dot")
+    prompt = moot.ask("ann", plan)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert len(told.jobs) == 10
+    assert [each.asked for each in told.rounds] == [("ann", "bob", "cid")] * 3
+    assert [job.layer for job in told.jobs] == [1] * 3 + [2] * 3 + [3] * 3 + [4]
+    stages = [Stage.PROPOSE] * 3 + [Stage.REFINE] * 6 + [Stage.AGGREGATE]
+    assert [job.stage for job in told.jobs] == stages
+    assert told.jobs[-1].device == "dot"
+
+
+def test_fewer_peers_than_k_is_no_error_and_is_told() -> None:
+    moot = Moot({"ann": "m", "bob": "m", "req": ""})
+    prompt = moot.ask("ann", fixed(1, 5))
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert [each.asked for each in told.rounds] == [("ann", "bob")]
+    assert any("1 of 5 peers" in each.what for each in told.decisions)
+
+
+def test_requester_has_another_device_in_its_place() -> None:
+    moot = Moot({"req": "", **FOUR})
+    prompt = moot.ask("req", fixed(2, 2))
+    moot.work()
+    told = answered(moot, prompt).provenance
+    place = told.jobs[0].device
+    assert told.origin == "req"
+    assert "req" not in {job.device for job in told.jobs}
+    assert {job.device for job in told.jobs if job.stands_in_for == "req"} == {place}
+    assert [job.stands_in_for for job in told.jobs].count("req") == 3
+    assert len(told.jobs) == 7
+
+
+def test_requester_without_anybody_or_in_private() -> None:
+    moot = Moot({"req": "", "too": ""})
+    assert failed(moot, moot.ask("req")).code == "no_device"
+    moot = Moot({"req": "", "ann": "m"})
+    assert failed(moot, moot.ask("req", Plan(mode="local"))).code == "no_device"
+
+
+@pytest.mark.parametrize(
+    ("plan", "code", "says"),
+    [
+        (fixed(17, 1), "invalid", "layers is 17"),
+        (fixed(1, 65), "invalid", "proposers is 65"),
+        (fixed(0, 2), "invalid", "leave it out"),
+        (fixed(1, 2, quorum=4), "invalid", "quorum is 4"),
+        (fixed(1, 2, quorum=-1), "invalid", "quorum is -1"),
+        (fixed(1, 2, deadline_s=0.01), "invalid", "0.05"),
+        (fixed(1, 2, aggregator="boss"), "invalid", "fixed:NAME"),
+        (Plan(mode="magic"), "invalid", "auto, fixed, local"),
+        (fixed(1, 3, select=("bob",)), "invalid", "names 1 peers"),
+        (fixed(1, select=("bob", "bob")), "invalid", "each once"),
+        (fixed(1, select=("ann",)), "invalid", "the origin answers"),
+        (fixed(1, select=("zed",)), "unknown_model", "ann, bob, cid, dot"),
+        (fixed(1, 1, aggregator="fixed:zed"), "unknown_model", "zed"),
+    ],
+)
+def test_impossible_plans(plan: Plan, code: str, says: str) -> None:
+    moot = Moot(FOUR)
+    end = failed(moot, moot.ask("ann", plan))
+    assert end.code == code
+    assert says in end.detail
+    assert moot.devices[DeviceId("ann")].peer.idle
+
+
+def test_k_defaults_to_three_or_all_there_are() -> None:
+    for names, k in ((FOUR, 3), ({"ann": "m", "bob": "m"}, 1)):
+        moot = Moot(names)
+        prompt = moot.ask("ann", fixed(1))
+        moot.work()
+        assert answered(moot, prompt).provenance.proposers == k
+
+
+def test_two_devices_of_one_name() -> None:
+    moot = Moot({"aaaaaa11": "m", "bbbbbb22": "m", "cccccc33": "m"})
+    for name in ("bbbbbb22", "cccccc33"):
+        card = Card("twin", "m", 4096, 1.0, "x")
+        for other in moot.devices:
+            members = moot.devices[other].peer.membership.members
+            members[DeviceId(name)] = type(members[DeviceId(name)])(
+                DeviceId(name), 1, members[DeviceId(name)].standing, card
+            )
+    end = failed(moot, moot.ask("aaaaaa11", fixed(1, select=("twin",))))
+    assert end.code == "invalid"
+    assert "twin~bbbbbb" in end.detail
+    assert "twin~cccccc" in end.detail
+    prompt = moot.ask("aaaaaa11", fixed(1, select=("twin~cccccc",), aggregator="fixed:bbbbbb22"))
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.rounds[0].asked == ("aaaaaa11", "twin~cccccc")
+    assert told.jobs[-1].device == "twin~bbbbbb"
+
+
+def test_strongest_aggregates() -> None:
+    moot = Moot({"ann": "m", "bob": "much-bigger", "cid": "mm"})
+    prompt = moot.ask("ann", fixed(1, 2, aggregator="strongest"))
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.jobs[-1].device == "bob"
+    assert any("bob aggregates" in each.what for each in told.decisions)
+    prompt = moot.ask("bob", fixed(1, 2, aggregator="strongest"))
+    moot.work()
+    assert answered(moot, prompt).provenance.jobs[-1].device == "bob"
+
+
+def test_private_and_hops_stay_here() -> None:
+    moot = Moot(FOUR)
+    for plan, hops in ((Plan(mode="local"), 0), (fixed(1, 3), 1)):
+        prompt = moot.ask("ann", plan, hops=hops)
+        moot.work()
+        told = answered(moot, prompt).provenance
+        assert [job.device for job in told.jobs] == ["ann"]
+        assert bool(hops) == any("recursion" in each.why for each in told.decisions)
+
+
+def test_unknown_device_has_a_row_all_the_same() -> None:
+    moot = Moot(FOUR)
+    choice = Choice(DeviceId("ann"), moot.devices[DeviceId("ann")].peer.membership)
+    assert choice.row(DeviceId("zed-of-nowhere")).name == "zed-of-n"
+    assert not choice.serves(DeviceId("zed"))
+    assert choice.find("bob") == "bob"
+    assert choice.others((), Random(1))

@@ -2,43 +2,417 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
-from tests.core.world import Moot
+from tests.core.world import FOUR, Moot, answered, failed, fixed
 
 from folkmoot.core.events import (
+    AnswerText,
     Chill,
     Generate,
     JobProgress,
     Plan,
-    PromptAnswered,
     PromptFailed,
     Received,
     Send,
+    StreamLost,
     Warm,
+    Warmed,
+    Withdrawn,
 )
-from folkmoot.core.ids import DeviceId, PromptId
-from folkmoot.core.messages import Ask, Cancel, Outcome, Sampling, Undone
-from folkmoot.core.mixture import jobs_of
+from folkmoot.core.ids import DeviceId
+from folkmoot.core.load import jobs_per_prompt
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Began,
+    Cancel,
+    Outcome,
+    Piece,
+    Poll,
+    Prepare,
+    Queued,
+    Sampling,
+    Stage,
+    Undone,
+    Usage,
+)
+from folkmoot.core.mixture import MixtureConfig, jobs_of
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.queue import QueueConfig
 
-FOUR = {"ann": "m1", "bob": "m2", "cid": "m3", "dot": "m4"}
+
+@pytest.mark.parametrize("layers", range(4))
+@pytest.mark.parametrize("proposers", range(4))
+def test_exactly_so_many_jobs(layers: int, proposers: int) -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(layers, proposers if layers else 0))
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert len(told.jobs) == jobs_per_prompt(layers, proposers if layers else 0)
+    assert jobs_of(told) == list(told.jobs)
+    assert [len(each.asked) for each in told.rounds] == [proposers + 1] * layers
+    assert told.jobs[-1].stage is Stage.AGGREGATE
+    assert told.jobs[-1].device == "ann"
 
 
-def fixed(layers: int, proposers: int | None = None, **more: object) -> Plan:
-    return Plan(mode="fixed", layers=layers, proposers=proposers, **more)  # type: ignore[arg-type]
+def test_usage_is_the_final_jobs_and_every_job_has_its_own() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3))
+    moot.work()
+    told = answered(moot, prompt)
+    assert (told.usage.tokens_in, told.usage.tokens_cached, told.usage.tokens_out) == (10, 2, 5)
+    assert [job.tokens_out for job in told.provenance.jobs] == [5] * 5
 
 
-def answered(moot: Moot, prompt: PromptId) -> PromptAnswered:
-    end = moot.end_of(prompt)
-    assert isinstance(end, PromptAnswered), end
-    return end
+def test_answers_reach_the_next_layer_in_order_of_arrival() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 3))
+    for name in ("cid", "ann", "dot", "bob"):
+        moot.write(name, f"from {name}")
+    running = moot.devices[DeviceId("ann")].running
+    assert running is not None
+    assert running[1].answers == ("from cid", "from ann", "from dot", "from bob")
+    assert running[1].expected == 4
 
 
-def failed(moot: Moot, prompt: PromptId) -> PromptFailed:
-    end = moot.end_of(prompt)
-    assert isinstance(end, PromptFailed), end
-    return end
+def test_quorum_goes_on_without_the_late() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3, quorum=2))
+    moot.write("bob")
+    moot.write("ann")
+    assert moot.devices[DeviceId("cid")].running is None
+    moot.write("ann")
+    told = answered(moot, prompt).provenance
+    assert Counter(job.outcome for job in told.jobs) == {Outcome.OK: 3, Outcome.LATE: 2}
+
+
+def test_deadline_ends_it_everywhere() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3, deadline_s=1.5))
+    moot.pass_time(1.0)
+    assert moot.end_of(prompt) is None
+    moot.pass_time(1.0)
+    end = failed(moot, prompt)
+    assert end.code == "deadline"
+    assert end.provenance is not None
+    assert {job.outcome for job in end.provenance.jobs} == {Outcome.CANCELLED}
+    assert all(device.peer.idle for device in moot.devices.values())
+
+
+def test_withdrawn_is_cancelled_everywhere_and_silent_afterwards() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(2, 3))
+    job = moot.devices[DeviceId("bob")].running
+    moot.tell("ann", Withdrawn(prompt))
+    moot.deliver()
+    assert failed(moot, prompt).code == "cancelled"
+    assert all(device.running is None and device.peer.idle for device in moot.devices.values())
+    assert job is not None
+    late = (Piece(job[0], 0, "x"), Answer(job[0], 1, 0.0, Usage()), Queued(job[0], 0))
+    for message in late:
+        assert moot.tell("ann", Received(DeviceId("bob"), message)) == []
+    assert moot.tell("ann", Withdrawn(prompt)) == []
+
+
+def test_dead_peer_is_stood_in_for() -> None:
+    moot = Moot({**FOUR, "eve": "m5"})
+    prompt = moot.ask("ann", fixed(1, 3))
+    asked = [n for n in ("bob", "cid", "dot", "eve") if moot.devices[DeviceId(n)].running]
+    spare = next(n for n in ("bob", "cid", "dot", "eve") if n not in asked)
+    moot.write(asked[0], "half of", whole=False)
+    moot.kill(asked[0])
+    assert moot.devices[DeviceId(spare)].running is not None
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.rounds[0].stood_in == {asked[0]: spare}
+    assert Counter(job.outcome for job in told.jobs) == {Outcome.OK: 5, Outcome.FAILED: 1}
+    assert [job.stands_in_for for job in told.jobs if job.device == spare] == [asked[0]]
+    assert f"{asked[0]} says so" not in answered(moot, prompt).answer
+
+
+def test_dead_peers_without_a_stand_in_leave_fewer_answers() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(2, 3))
+    for name in ("bob", "cid"):
+        moot.kill(name)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.rounds[0].answered == ("ann", "dot")
+    assert told.rounds[1].asked == ("ann", "dot")
+
+
+def test_peer_drawn_ahead_that_died_is_drawn_again() -> None:
+    moot = Moot({f"d{i}": "m" for i in range(7)}, seed=3)
+    prompt = moot.ask("d0", fixed(2, 2))
+    for name in [n for n in moot.devices if n != "d0" and moot.devices[n].running is None][:2]:
+        moot.kill(name)
+    moot.work()
+    assert len(answered(moot, prompt).provenance.rounds[1].asked) == 3
+
+
+def test_aggregator_that_dies_before_and_after_its_first_words() -> None:
+    for stream in (False, True):
+        moot = Moot(FOUR)
+        prompt = moot.ask("ann", fixed(1, 1, select=("bob",), aggregator="fixed:dot"), stream=stream)
+        moot.write("ann")
+        moot.write("bob")
+        moot.write("dot", "It is", whole=False)
+        moot.kill("dot")
+        moot.work()
+        if stream:
+            assert failed(moot, prompt).code == "answer_cut"
+        else:
+            told = answered(moot, prompt)
+            assert told.answer == "ann says so"
+            assert told.provenance.jobs[-1].stands_in_for == "dot"
+
+
+def test_aggregator_already_dead_is_replaced_by_name() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 1, select=("bob",), aggregator="fixed:dot"))
+    moot.kill("dot")
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.jobs[-1].device == "ann"
+    assert told.jobs[-1].stands_in_for == "dot"
+    assert any("in place of dot" in each.what for each in told.decisions)
+
+
+def test_nobody_left_to_aggregate() -> None:
+    moot = Moot({"req": "", "ann": "m", "bob": "m"})
+    prompt = moot.ask("req", fixed(1, 1))
+    moot.kill("ann")
+    moot.kill("bob")
+    assert failed(moot, prompt).code == "no_device"
+
+
+def test_streamed_text_is_announced_piece_by_piece() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 1), stream=True)
+    for name in [n for n in moot.devices if moot.devices[n].running]:
+        moot.write(name)
+    for word in ("one ", "two ", "three"):
+        moot.write("ann", word, whole=False)
+    moot.write("ann", "")
+    texts = [n.text for n in moot.devices[DeviceId("ann")].notices if isinstance(n, AnswerText)]
+    assert texts == ["one ", "two ", "three"]
+    assert answered(moot, prompt).answer == "one two three"
+
+
+def test_empty_answers_are_left_out() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3))
+    for name, text in (("ann", ""), ("bob", "  \n"), ("cid", "yes"), ("dot", "")):
+        moot.write(name, text)
+    running = moot.devices[DeviceId("ann")].running
+    assert running is not None
+    assert running[1].answers == ("yes",)
+    moot.work()
+    assert answered(moot, prompt).provenance.rounds[0].answered == ("cid",)
+
+
+def test_layer_without_any_answer_is_left_out() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    prompt = moot.ask("ann", fixed(1, 1))
+    moot.write("ann", "")
+    moot.write("bob", "")
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert any("left out" in each.what for each in told.decisions)
+
+
+def test_too_long_for_the_origin_ends_it_and_for_a_peer_does_not() -> None:
+    for name in ("ann", "bob"):
+        moot = Moot(FOUR)
+        prompt = moot.ask("ann", fixed(1, 1, select=("bob",)))
+        moot.break_engine(name, "too_long")
+        moot.work()
+        end = moot.end_of(prompt)
+        if name == "ann":
+            assert isinstance(end, PromptFailed)
+            assert end.code == "too_long"
+        else:
+            told = answered(moot, prompt).provenance
+            assert [j.outcome for j in told.jobs if j.device == "bob"] == [Outcome.REFUSED]
+
+
+def test_stand_ins_are_bounded() -> None:
+    moot = Moot({f"d{i}": "m" for i in range(9)})
+    prompt = moot.ask("d0", fixed(1, 1))
+    for _ in range(20):
+        busy = [n for n, d in moot.devices.items() if d.running is not None and n != "d0"]
+        if not busy:
+            break
+        moot.break_engine(busy[0])
+    moot.work()
+    assert len([j for j in answered(moot, prompt).provenance.jobs if j.outcome is Outcome.FAILED]) == 3
+
+
+def test_seeds_differ_per_job_and_follow_the_prompts_seed() -> None:
+    def seeds(seed: int | None, world: int) -> list[int | None]:
+        moot = Moot(FOUR, seed=world)
+        moot.ask("ann", fixed(2, 3), sampling=Sampling(seed=seed, stop=("END",)))
+        moot.work()
+        inferences = [
+            e.inference for d in moot.devices.values() for e in d.effects if isinstance(e, Generate)
+        ]
+        assert [i.sampling.stop for i in inferences].count(("END",)) == 1
+        return sorted(i.sampling.seed or 0 for i in inferences)
+
+    assert len({*seeds(7, 1)}) == 9
+    assert seeds(7, 1) == seeds(7, 2)
+    assert seeds(None, 1) != seeds(None, 2)
+
+
+def test_lost_question_is_asked_again() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    once = iter([True])
+    moot.lost = lambda s, t, m: isinstance(m, Ask) and next(once, False)
+    prompt = moot.ask("ann", fixed(1, 1))
+    assert moot.devices[DeviceId("bob")].running is None
+    moot.pass_time(3.0)
+    moot.work()
+    assert len(jobs_of(answered(moot, prompt).provenance)) == 3
+
+
+def test_lost_pieces_and_ends_are_asked_for_again() -> None:
+    for kind in (Piece, Answer, Queued, Began):
+        moot = Moot({"ann": "m", "bob": "m"})
+        drop = [2]
+
+        def lost(sender: str, to: str, message: object, kind: type = kind, drop: list[int] = drop) -> bool:
+            drop[0] -= isinstance(message, kind)
+            return isinstance(message, kind) and drop[0] >= 0
+
+        moot.lost = lost
+        prompt = moot.ask("ann", fixed(1, 1))
+        moot.write("bob", "a b ", whole=False)
+        moot.write("bob", "c d")
+        moot.work()
+        for _ in range(4):
+            moot.pass_time(3.0)
+            moot.work()
+        running = [
+            e.inference.answers for e in moot.devices[DeviceId("ann")].effects if isinstance(e, Generate)
+        ]
+        assert "a b c d" in running[-1], kind
+        assert answered(moot, prompt)
+
+
+def test_silent_peer_is_given_up() -> None:
+    moot = Moot({"ann": "m", "bob": "m", "cid": "m"})
+    moot.lost = lambda s, t, m: s == "bob" or t == "bob"
+    prompt = moot.ask("ann", fixed(1, 1, select=("bob",)))
+    for _ in range(12):
+        moot.pass_time(2.0)
+        moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.rounds[0].stood_in == {"bob": "cid"}
+    assert any("nothing was heard" in (job.error or "") for job in told.jobs)
+
+
+def test_streams_that_break_for_ever_are_given_up() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    prompt = moot.ask("ann", fixed(1, 1))
+    job = moot.devices[DeviceId("bob")].running
+    assert job is not None
+    assert moot.tell("ann", StreamLost(DeviceId("zed"), job[0])) == []
+    moot.lost = lambda s, t, m: s == "bob" or t == "bob"
+    for _ in range(5):
+        moot.tell("ann", StreamLost(DeviceId("bob"), job[0]))
+    moot.work()
+    assert any("could not be opened" in (j.error or "") for j in answered(moot, prompt).provenance.jobs)
+
+
+def test_doubled_and_reordered_messages_change_nothing() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    moot.ask("ann", fixed(1, 1))
+    bob, (job, _) = DeviceId("bob"), moot.devices[DeviceId("bob")].running  # type: ignore[misc]
+    tell = lambda m: moot.tell("ann", Received(bob, m))  # noqa: E731
+    assert tell(Piece(job, 5, "later")) == []
+    tell(Piece(job, 0, "hello"))
+    assert tell(Piece(job, 0, "hello")) == []
+    tell(Piece(job, 3, "lo wor"))
+    assert tell(Piece(job, 9, "")) == []
+    asked = tell(Answer(job, 11, 0.0, Usage()))
+    assert Send(bob, Poll(job, 9)) in asked
+    tell(Piece(job, 9, "ld"))
+    tell(Answer(job, 11, 0.0, Usage()))
+    assert tell(Answer(job, 11, 0.0, Usage())) == []
+    moot.write("ann", "x")
+    running = moot.devices[DeviceId("ann")].running
+    assert running is not None
+    assert "hello world" in running[1].answers
+
+
+def test_shorter_than_its_own_text_is_a_lie() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    prompt = moot.ask("ann", fixed(1, 1))
+    job = moot.devices[DeviceId("bob")].running
+    assert job is not None
+    moot.tell("ann", Received(DeviceId("bob"), Piece(job[0], 0, "hello")))
+    moot.tell("ann", Received(DeviceId("bob"), Answer(job[0], 2, 0.0, Usage())))
+    moot.work()
+    assert Outcome.FAILED in {j.outcome for j in answered(moot, prompt).provenance.jobs}
+
+
+def test_endless_answer_is_cut_off() -> None:
+    moot = Moot({"ann": "m", "bob": "m"}, PeerConfig(mixture=MixtureConfig(max_characters=20)))
+    prompt = moot.ask("ann", fixed(1, 1))
+    moot.write("bob", "x" * 21, whole=False)
+    assert moot.devices[DeviceId("bob")].running is None
+    moot.work()
+    assert Outcome.FAILED in {j.outcome for j in answered(moot, prompt).provenance.jobs}
+
+
+def test_a_layer_s_last_answer_is_prefilled_while_it_is_written() -> None:
+    moot = Moot(FOUR)
+    ann = moot.devices[DeviceId("ann")]
+    moot.ask("ann", fixed(1, 3))
+    moot.write("bob", "bob says" + " so" * 100, whole=False)
+    assert ann.warming is None
+    for name in ("ann", "cid"):
+        moot.write(name, f"from {name}")
+
+    def next_step() -> tuple[str, ...] | None:
+        assert ann.warming is not None
+        done, ann.warming = ann.warming, None
+        moot.tell("ann", Warmed(done.prompt, 9, 9))
+        return None if ann.warming is None else ann.warming.answers
+
+    moot.write("dot", "x" * 200, whole=False)
+    assert next_step() == ("from ann", "from cid")
+    assert next_step() is None, "bob's answer or dot's may end first"
+    moot.write("bob", "")
+    moot.write("dot", "y" * 100, whole=False)
+    assert ann.warming is not None
+    assert next_step() == (*("from ann", "from cid"), "bob says" + " so" * 100, "x" * 200 + "y" * 100)
+    moot.write("dot", "z" * 159, whole=False)
+    assert next_step() is None, "too little to be worth a step"
+    moot.write("dot", "z", whole=False)
+    assert ann.warming is not None
+    moot.write("dot")
+    assert ann.running is not None
+    assert ann.running[1].answers[3] == "x" * 200 + "y" * 100 + "z" * 160 + "because"
+
+
+def test_who_prepares_what() -> None:
+    moot = Moot(FOUR)
+    sent: list[tuple[str, str, int]] = []
+
+    def note(sender: str, to: str, message: object) -> bool:
+        if isinstance(message, Prepare):
+            sent.append((sender, to, len(message.inference.answers)))
+        return False
+
+    moot.lost = note
+    prompt = moot.ask("ann", fixed(2, 2, select=("bob", "cid"), aggregator="fixed:bob"))
+    moot.work()
+    assert answered(moot, prompt)
+    assert {(s, t) for s, t, _ in sent} <= {("ann", "bob"), ("ann", "cid")}
+    assert {n for _, _, n in sent} >= {0, 1, 2}
 
 
 def busy(moot: Moot) -> list[str]:

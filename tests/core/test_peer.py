@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from tests.core.world import Moot
+from tests.core.world import FOUR, Moot, answered, failed, fixed
 
 from folkmoot.core.events import (
     Abort,
@@ -15,10 +15,12 @@ from folkmoot.core.events import (
     Finished,
     Generate,
     Generated,
+    JobProgress,
     Leaving,
     Notice,
     Plan,
     Prompt,
+    PromptAccepted,
     PromptAnswered,
     PromptFailed,
     Received,
@@ -30,8 +32,21 @@ from folkmoot.core.events import (
 )
 from folkmoot.core.gossip import Card, Standing
 from folkmoot.core.ids import DeviceId, JobId, PromptId, prompt_of
-from folkmoot.core.messages import Answer, Ask, Cancel, Inference, Piece, Prepare, Turn, Undone, Usage
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Cancel,
+    Inference,
+    Outcome,
+    Piece,
+    Prepare,
+    Turn,
+    Undone,
+    Usage,
+)
+from folkmoot.core.mixture import jobs_of
 from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.errors import LocalProtocolError
 from folkmoot.sim.engine import Engine, EngineConfig
 from folkmoot.sim.links import LinkConfig
 from folkmoot.sim.world import Device as Body
@@ -220,3 +235,86 @@ def test_pieces_for_nobody_are_nobody_s() -> None:
     moot = Moot({"ann": "m", "bob": "m"})
     for message in (Piece(JobId("none.1.1.0"), 0, "x"), Cancel(JobId("none.1.1.0"))):
         assert moot.tell("ann", Received(BOB, message)) == []
+
+
+def test_prompts_of_one_device_are_bounded() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(max_prompts=2))
+    ends = [moot.end_of(moot.ask("ann", Plan(mode="local"))) for _ in range(3)]
+    assert ends[:2] == [None, None]
+    assert isinstance(ends[2], PromptFailed)
+    assert ends[2].code == "overloaded"
+    moot.work()
+    assert moot.devices[DeviceId("ann")].peer.idle
+
+
+def test_same_id_twice_is_our_own_bug() -> None:
+    moot = Moot({"ann": "m"})
+    prompt = moot.ask("ann", Plan(mode="local"))
+    with pytest.raises(LocalProtocolError, match="twice"):
+        moot.tell("ann", Submitted(Prompt(prompt, (Turn("user", "x"),))))
+
+
+def test_jobs_of_an_origin_that_is_gone_are_dropped() -> None:
+    moot = Moot(FOUR)
+    moot.ask("bob", fixed(1, 3))
+    moot.ask("bob", fixed(1, 3))
+    moot.kill("bob")
+    assert all(device.running is None and device.peer.idle for device in moot.devices.values())
+
+
+def test_shutting_down_hands_back_and_takes_nothing() -> None:
+    moot = Moot(FOUR)
+    first = moot.ask("ann", fixed(1, 1, select=("bob",)))
+    second = moot.ask("cid", fixed(1, 1, select=("bob",)))
+    moot.tell("bob", Leaving())
+    moot.deliver()
+    assert failed(moot, moot.ask("bob")).code == "no_device"
+    moot.work()
+    assert len(jobs_of(answered(moot, first).provenance)) == 3
+    told = answered(moot, second).provenance
+    assert Outcome.REFUSED in {job.outcome for job in told.jobs}
+    assert moot.devices[DeviceId("bob")].peer.idle
+    third = moot.ask("dot", fixed(1, 1, select=("bob",)))
+    moot.work()
+    assert answered(moot, third)
+
+
+def test_stopping_ends_what_is_left() -> None:
+    moot = Moot(FOUR)
+    own = moot.ask("bob", fixed(1, 1, select=("ann",)))
+    other = moot.ask("cid", fixed(1, 1, select=("bob",)))
+    moot.write("bob")
+    moot.tell("bob", Stopping())
+    moot.deliver()
+    assert failed(moot, own).code == "no_device"
+    moot.work()
+    assert answered(moot, other)
+
+
+def test_engine_that_comes_up_later() -> None:
+    moot = Moot({"ann": "", "bob": "m"})
+    assert failed(moot, moot.ask("ann", Plan(mode="local"))).code == "no_device"
+    refused = moot.tell("ann", Received(BOB, job_for_ann(1)))
+    assert isinstance(refused[0], Send)
+    assert isinstance(refused[0].message, Undone)
+    moot.tell("ann", CardChanged(Card("ann", "m", 4096, 1.0, "x")))
+    prompt = moot.ask("ann", Plan(mode="local"))
+    moot.work()
+    assert answered(moot, prompt)
+
+
+def test_load_is_told_and_prompts_can_be_read() -> None:
+    moot = Moot(FOUR)
+    peer = moot.devices[DeviceId("ann")].peer
+    prompt = moot.ask("ann", fixed(1, 1, select=("bob",)))
+    moot.write("bob")
+    assert tuple(peer.prompts) == (prompt,)
+    assert peer.buffer == 1
+    assert peer.membership.members[DeviceId("ann")].pulse.busy == 1
+    moot.work()
+    assert peer.queue.service_s == pytest.approx(1.0)
+    seen = [n for n in moot.devices[DeviceId("ann")].notices if isinstance(n, JobProgress | PromptAccepted)]
+    assert {"asked", "queued", "began", "writing", "ok"} <= {
+        n.state for n in seen if isinstance(n, JobProgress)
+    }
+    assert peer.address_of(DeviceId("bob")) == "at-bob"

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.world import Moot
+from tests.core.world import FOUR, Moot, answered, fixed
 
-from folkmoot.core.events import Received, Send
-from folkmoot.core.ids import DeviceId, PromptId, job_id
-from folkmoot.core.messages import Ask, Cancel, Inference, Message, Outcome, Stage, Turn, Undone
+from folkmoot.core.events import (
+    Generate,
+    Plan,
+    PromptFailed,
+    Received,
+    Send,
+    Warmed,
+)
+from folkmoot.core.ids import DeviceId, JobId, PromptId, job_id, prompt_of
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Began,
+    Cancel,
+    Inference,
+    Message,
+    Outcome,
+    Piece,
+    Poll,
+    Prepare,
+    Queued,
+    Stage,
+    Turn,
+    Undone,
+    Usage,
+)
+from folkmoot.core.peer import PeerConfig
+from folkmoot.core.queue import QueueConfig
 
 ZED, YON = DeviceId("zed"), DeviceId("yon")
 
@@ -49,3 +74,156 @@ def test_a_job_that_has_crossed_a_moot_is_refused() -> None:
     assert isinstance(refused, Undone)
     assert (refused.outcome, refused.code) == (Outcome.REFUSED, "recursion")
     assert moot.devices[DeviceId("ann")].peer.idle
+
+
+def test_engine_that_breaks_once_is_tried_again_then_given_up() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 1, select=("bob",)))
+    moot.break_engine("bob")
+    assert moot.devices[DeviceId("bob")].running is not None
+    moot.break_engine("bob")
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert [j.outcome for j in told.jobs if j.device == "bob"] == [Outcome.FAILED]
+    assert len([j for j in told.jobs if j.outcome is Outcome.OK]) == 3
+
+
+def test_engine_that_broke_in_mid_answer_is_not_repeated_there() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 1, select=("bob",)))
+    moot.write("bob", "half", whole=False)
+    moot.break_engine("bob")
+    assert moot.devices[DeviceId("bob")].running is None
+
+
+def test_full_queue_refuses() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(max_waiting=1)))
+    ends = [moot.end_of(moot.ask("ann", Plan(mode="local"))) for _ in range(3)]
+    assert ends[:2] == [None, None]
+    assert isinstance(ends[2], PromptFailed)
+    assert ends[2].code == "overloaded"
+    assert "the bound is 1" in ends[2].detail
+
+
+def test_first_come_first_served() -> None:
+    moot = Moot({"ann": "m"})
+    prompts = [moot.ask("ann", Plan(mode="local")) for _ in range(5)]
+    moot.work()
+    started = [prompt_of(e.job) for e in moot.devices[DeviceId("ann")].effects if isinstance(e, Generate)]
+    assert started == prompts
+
+
+def test_nobody_answers_for_another() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 1, select=("bob",)))
+    job = moot.devices[DeviceId("bob")].running
+    assert job is not None
+    for message in (Piece(job[0], 0, "lies"), Answer(job[0], 0, 0.0, Usage())):
+        assert moot.tell("ann", Received(DeviceId("cid"), message)) == []
+    moot.tell("bob", Received(DeviceId("cid"), Cancel(job[0])))
+    assert moot.devices[DeviceId("bob")].running == job
+    [reply] = moot.tell("bob", Received(DeviceId("cid"), Poll(job[0], 0)))
+    assert isinstance(reply, Send)
+    assert isinstance(reply.message, Undone)
+
+
+def test_cancel_may_overtake_its_question() -> None:
+    moot = Moot({"ann": "m"})
+    zed, ask = DeviceId("zed"), ask_of(1)
+    moot.tell("ann", Received(zed, Cancel(ask.job)))
+    assert moot.tell("ann", Received(zed, ask)) == []
+    assert moot.devices[DeviceId("ann")].peer.idle
+
+
+def test_remembered_cancellations_are_bounded() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(cancelled_kept=2)))
+    zed = DeviceId("zed")
+    for number in range(3):
+        moot.tell("ann", Received(zed, Cancel(ask_of(number).job)))
+    assert moot.tell("ann", Received(zed, ask_of(0))) != []
+    assert moot.tell("ann", Received(zed, ask_of(2))) == []
+
+
+def test_waiting_job_is_cancelled_and_polled() -> None:
+    moot = Moot({"ann": "m"})
+    zed = DeviceId("zed")
+    for number in (1, 2, 3):
+        moot.tell("ann", Received(zed, ask_of(number)))
+    third = ask_of(3).job
+    queued = Queued(third, 2)
+    assert [e.message for e in moot.tell("ann", Received(zed, Poll(third, 0)))] == [queued]  # type: ignore[union-attr]
+    assert [e.message for e in moot.tell("ann", Received(zed, ask_of(3)))][:1] == [queued]  # type: ignore[union-attr]
+    moot.tell("ann", Received(zed, Cancel(ask_of(2).job)))
+    assert moot.devices[DeviceId("ann")].peer.queue.waiting == 1
+    with pytest.raises(KeyError):
+        moot.devices[DeviceId("ann")].peer.queue.origin_of(JobId("none"))
+
+
+def test_finished_text_is_kept_for_a_while() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(keep_jobs=2, keep_s=5.0)))
+    zed = DeviceId("zed")
+    for number in (1, 2, 3):
+        moot.tell("ann", Received(zed, ask_of(number)))
+        moot.write("ann", f"text {number}")
+
+    def kinds(number: int) -> list[type]:
+        effects = moot.tell("ann", Received(zed, Poll(ask_of(number).job, 0)))
+        return [type(e.message) for e in effects if isinstance(e, Send)]
+
+    assert kinds(1) == [Undone]
+    assert kinds(3) == [Began, Piece, Answer]
+    moot.tell("ann", Received(zed, Cancel(ask_of(3).job)))
+    moot.pass_time(6.0)
+    assert kinds(3) == [Undone]
+
+
+def test_prefill_yields_to_jobs_and_goes_on_afterwards() -> None:
+    moot = Moot({"ann": "m"})
+    zed, ann = DeviceId("zed"), moot.devices[DeviceId("ann")]
+    inference = ask_of(1).inference
+    moot.tell("ann", Received(zed, Prepare(inference)))
+    assert ann.warming == inference
+    moot.tell("ann", Received(zed, ask_of(2)))
+    assert ann.running is not None
+    assert ann.warming is None
+    moot.write("ann")
+    assert ann.warming == inference
+    more = type(inference)(inference.prompt, inference.conversation, ("one",), 2)
+    moot.tell("ann", Received(zed, Prepare(more)))
+    ann.warming = None
+    moot.tell("ann", Warmed(inference.prompt, 9, 9))
+    assert ann.warming == more
+    ann.warming = None
+    moot.tell("ann", Warmed(inference.prompt, 20, 20))
+    assert ann.warming is None
+    moot.tell("ann", Received(zed, Prepare(inference)))
+    moot.tell("ann", Received(DeviceId("yon"), Prepare(more)))
+    assert ann.warming is None
+    assert moot.tell("ann", Warmed(PromptId("other"), 1, 1)) == []
+
+
+def test_prefill_ends_with_its_prompt_its_job_or_its_asker() -> None:
+    moot = Moot({"ann": "m", "zed": "m"})
+    ann = moot.devices[DeviceId("ann")]
+    ask = ask_of(1, ("one",))
+    moot.tell("ann", Received(DeviceId("zed"), Prepare(ask.inference)))
+    moot.tell("ann", Received(DeviceId("zed"), ask))
+    moot.write("ann")
+    assert ann.warming is None
+    moot.tell("ann", Received(DeviceId("zed"), Prepare(ask_of(2).inference)))
+    assert ann.warming is not None
+    moot.kill("zed")
+    assert ann.warming is None
+
+
+def test_prefill_of_a_prompt_without_news_gives_way() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(keep_s=5.0)))
+    ann = moot.devices[DeviceId("ann")]
+    one, two = (ask_of(number).inference for number in (1, 2))
+    moot.tell("ann", Received(DeviceId("zed"), Prepare(one)))
+    moot.pass_time(4.0)
+    moot.tell("ann", Received(DeviceId("yon"), Prepare(two)))
+    assert ann.warming == one
+    moot.pass_time(2.0)
+    moot.tell("ann", Received(DeviceId("yon"), Prepare(two)))
+    assert ann.warming == two

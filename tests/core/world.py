@@ -207,3 +207,25 @@ class Moot:
         ]
         assert len(ends) <= 1
         return ends[0] if ends else None
+
+
+FOUR = {"ann": "m1", "bob": "m2", "cid": "m3", "dot": "m4"}
+
+
+def fixed(layers: int, proposers: int | None = None, **more: object) -> Plan:
+    """A plan of mode `fixed`."""
+    return Plan(mode="fixed", layers=layers, proposers=proposers, **more)  # type: ignore[arg-type]
+
+
+def answered(moot: Moot, prompt: PromptId) -> PromptAnswered:
+    """The prompt's end, which must be an answer."""
+    end = moot.end_of(prompt)
+    assert isinstance(end, PromptAnswered), end
+    return end
+
+
+def failed(moot: Moot, prompt: PromptId) -> PromptFailed:
+    """The prompt's end, which must be an error."""
+    end = moot.end_of(prompt)
+    assert isinstance(end, PromptFailed), end
+    return end
