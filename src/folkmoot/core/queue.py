@@ -158,11 +158,9 @@ class Queue:
         job = self._jobs.get(poll.job)
         if job is None or job.origin != origin or job.dropped:
             return [Send(origin, Undone(poll.job, Outcome.FAILED, "unknown_job", "no such job here"))]
-        effects: list[Effect] = []
-        if job.began is None and job.end is None:
+        if job.began is None:
             return [Send(origin, Queued(poll.job, self._waiting.index(poll.job) + self.busy))]
-        if job.began is not None:
-            effects.append(Send(origin, Began(poll.job, job.queued_s)))
+        effects: list[Effect] = [Send(origin, Began(poll.job, job.queued_s))]
         missing = job.after(poll.have)
         if missing:
             effects.append(Send(origin, Piece(poll.job, poll.have, missing)))
