@@ -281,3 +281,14 @@ def test_unknown_device_has_a_row_all_the_same() -> None:
     assert not choice.serves(DeviceId("zed"))
     assert choice.find("bob") == "bob"
     assert choice.others((), Random(1))
+
+
+@pytest.mark.parametrize("plan", [Plan(), fixed(1)])
+def test_who_is_in_a_requester_s_place_is_no_peer_of_its_own(plan: Plan) -> None:
+    moot = Moot({"req": "", "ann": "m", "bob": "m", "cid": "m"})
+    prompt = moot.ask("req", plan)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.proposers == 2
+    assert sorted(told.rounds[0].asked) == ["ann", "bob", "cid"]
+    assert not any("peers" in each.what for each in told.decisions)

@@ -318,3 +318,14 @@ def test_load_is_told_and_prompts_can_be_read() -> None:
         n.state for n in seen if isinstance(n, JobProgress)
     }
     assert peer.address_of(DeviceId("bob")) == "at-bob"
+
+
+def test_stopping_hands_back_what_waits_for_others() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    asks = [job_for_ann(number) for number in (1, 2, 3)]
+    for ask in asks:
+        moot.tell("ann", Received(BOB, ask))
+    effects = moot.tell("ann", Stopping())
+    undone = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Undone)]
+    assert sorted((m.job, m.code) for m in undone) == sorted((ask.job, "leaving") for ask in asks)
+    assert moot.devices[ANN].peer.idle
