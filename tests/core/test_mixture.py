@@ -726,3 +726,21 @@ def test_a_job_never_waits_for_a_prefill_step() -> None:
     moot.write("ann")
     assert ann.warming is not None
     assert len(ann.warming.answers) == 2
+
+
+def test_neither_the_fixed_aggregator_nor_the_one_in_the_requester_s_place_is_left() -> None:
+    moot = Moot({"req": "", "ann": "m", "bob": "m", "cid": "m"})
+    fixed_one = "bob"
+    prompt = moot.ask("req", fixed(1, 0, aggregator="fixed:bob"))
+    [place] = busy(moot)
+    [last] = {"ann", "bob", "cid"} - {place, fixed_one}
+    moot.kill(fixed_one)
+    moot.kill(place)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert [(job.device, job.outcome) for job in told.jobs] == [
+        (place, Outcome.FAILED),
+        (last, Outcome.OK),
+        (last, Outcome.OK),
+    ]
+    assert any(f"{last} aggregates in place of {fixed_one}" in each.what for each in told.decisions)
