@@ -172,6 +172,9 @@ async def test_a_model_and_own_parameters_make_a_plan(client, village, model, ow
         ({"n": 2}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "many"}, "max_tokens"),
+        ({"max_tokens": 131_073}, "max_tokens"),  # more than the wire takes to a peer
+        ({"messages": [{"role": "user", "content": "x"}] * 1_001}, "messages"),
+        ({"stop": "a" * 257}, "stop"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
         ({"temperature": 2.5}, "temperature"),
         ({"top_p": -0.1}, "top_p"),

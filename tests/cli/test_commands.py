@@ -77,6 +77,10 @@ async def test_ask_fails_in_one_line(run, village):
     assert (code, out) == (2, "")
     assert err.startswith("folkmoot: folkmoot.aggregator: ")
     assert (await run("ask", "  "))[0] == 2
+    for flags in (("--deadline", "nan"), ("--deadline", "0.01"), ("--temperature", "nan")):
+        code, _, err = await run("ask", *flags, "Why?")
+        assert code == 2
+        assert "Traceback" not in err
     village.fail = "overloaded"
     assert await run("ask", "Why?") == (1, "", "folkmoot: told to fail\n")
     village.fail, village.fail_late = "", "answer_cut"

@@ -55,8 +55,16 @@ def test_one_device_answers_alone(roots):
     assert len(json.loads(done.stdout)["jobs"]) == 1
 
 
+@pytest.fixture
+def interruptible():
+    """A shell that runs tests in the background has them ignore SIGINT, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_behind(roots, sent):
+def test_nothing_is_left_behind(roots, interruptible, sent):
     process = subprocess.Popen([*DEMO, "--devices", "2"], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "are one moot" in line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,32 @@ async def test_a_lost_answer_can_be_asked_for_again(lan: Any) -> None:
         await three.network.join(invitation)
     await two.network.join(invitation)
     assert two.identity.membership is not None
+
+
+async def test_a_newcomer_that_gives_up_during_the_write_does_not_free_the_turn(lan: Any) -> None:
+    one = await lan.found()
+    secret = read_invitation(await one.network.invite()).secret
+    door, book = one.network._door, one.identity.invitations
+    began, may_end = threading.Event(), threading.Event()
+
+    class Slow:
+        """The invitations on a disk that takes its time."""
+
+        def redeem_all(self, shown: Any, now: float) -> Any:
+            began.set()
+            may_end.wait(10)
+            return book.redeem_all(shown, now)
+
+    door._identity.invitations = Slow()
+    first = asyncio.create_task(door._redeem(secret, name(GUEST), 0.0))
+    await asyncio.to_thread(began.wait, 10)
+    second = asyncio.create_task(door._redeem(secret, name(OTHER), 0.0))
+    first.cancel()
+    await asyncio.wait([first])
+    assert door._turn.locked()
+    may_end.set()
+    with pytest.raises(AdmissionError, match="used up"):
+        await second
 
 
 async def test_an_expired_invitation_is_refused(lan: Any) -> None:

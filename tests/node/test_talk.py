@@ -267,3 +267,26 @@ async def test_a_reply_that_cannot_be_sent_ends_its_job_only(
     assert "Piece" in caplog.text
     # Nobody waits for the rest.
     await lan.until(lambda: peer.heard(Cancel))
+
+
+async def test_an_asker_that_reads_nothing_loses_its_job(lan: Any, pair: tuple[Talker, Talker]) -> None:
+    _, peer = pair
+    peer.talk = Talk(peer.device.network, peer.take, peer.spawn, stall_s=0.05)
+    peer.device.serve = peer.talk.serve
+    asker = pair[0].device
+    stream = await asker.network.open(peer.id)
+    await stream.send(ASK)
+    await lan.until(lambda: peer.heard(Ask))
+    offset = 0
+    for _ in range(talk.BACKLOG * 4):
+        peer.talk.send(asker.id, Piece(JOB, offset, BIG))
+        offset += len(BIG)
+    for _ in range(50):
+        await stream.send(Poll(JOB, 0))
+    await stream.send(Prepare(INFERENCE))
+    await lan.until(lambda: peer.heard(Prepare))
+    assert peer.heard(Poll) == []  # who does not read need not ask for more
+    assert peer.heard(Cancel) == []
+    await peer.talk.room(asker.id, JOB)
+    assert peer.heard(Cancel) == [Cancel(JOB)]
+    await stream.cancel()

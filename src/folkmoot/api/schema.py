@@ -8,9 +8,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
 from folkmoot.core.events import Decision, DeviceRow, Round
+from folkmoot.wire import limits
 
+MAX_TOKENS = int(limits.NUMBERS["Sampling.max_tokens"][1])
+"""What is asked here must reach the peers as well: the bounds are the wire's."""
 Count = Annotated[int, Meta(ge=0)]
-Text = Annotated[str, Meta(min_length=1)]
+Text = Annotated[str, Meta(min_length=1, max_length=limits.TEXT)]
 
 
 class Own(Struct, frozen=True, omit_defaults=True):
@@ -54,16 +57,18 @@ class ChatRequest(Struct, frozen=True):
     """Body of `POST /v1/chat/completions`; fields that are not named here are ignored."""
 
     model: str
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    messages: Annotated[
+        list[Message], Meta(min_length=1, max_length=limits.LENGTHS["Inference.conversation"])
+    ]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=1)] | None = None
-    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    max_completion_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Text | Annotated[list[Text], Meta(max_length=16)] | None = None
+    stop: Text | Annotated[list[Text], Meta(max_length=limits.LENGTHS["Sampling.stop"])] | None = None
     folkmoot: Own | None = None
 
 

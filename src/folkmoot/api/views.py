@@ -45,7 +45,7 @@ async def get_moot(request: Request) -> Response:
 
 
 async def get_health(request: Request) -> Response:
-    """200 when prompts can be served, 503 while the engine loads or is down."""
+    """200 once prompts can be served, 503 before. An engine that dies later is restarted; its jobs say so."""
     engine = room_of(request).moot.status().engine
     ready = engine in ("ready", "none")
     return json_response(Health("ready" if ready else engine), 200 if ready else 503)
@@ -63,7 +63,9 @@ async def create_invitation(request: Request) -> Response:
 async def watch_moot(request: Request) -> Watch:
     """What happens on this device from now on, as SSE; `?limit=N` ends it after N events."""
     limit = request.query_params.get("limit")
-    if limit is not None and not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= 10**9):
+    if limit is not None and not (
+        len(limit) <= 10 and limit.isascii() and limit.isdigit() and 1 <= int(limit) <= 10**9
+    ):
         raise FieldInvalid(f"limit: {limit!r} is not a whole number from 1 on", "limit")
     return Watch(room_of(request), None if limit is None else int(limit))
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from folkmoot.cli.console import console
-from folkmoot.cli.options import config_option, json_option, print_json, settings_of, shape_options
+from folkmoot.cli.options import Finite, config_option, json_option, print_json, settings_of, shape_options
 from folkmoot.errors import AnswerCut
 
 
@@ -23,12 +23,14 @@ from folkmoot.errors import AnswerCut
 @click.option("--select", metavar="HOW", help="uniform or fixed:NAME+NAME.")
 @click.option("--private", is_flag=True, help="Let the prompt not leave this device.")
 @click.option("--quorum", type=click.IntRange(1), help="Answers that complete a layer. [default: all]")
-@click.option("--deadline", "deadline_s", type=float, metavar="SECONDS", help="Give up after so long.")
+@click.option(
+    "--deadline", "deadline_s", type=Finite(0.05, 86_400), metavar="SECONDS", help="Give up after so long."
+)
 @click.option(
     "--model", default="moot", show_default=True, help="A model, preset or device of GET /v1/models."
 )
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer of one job.")
-@click.option("--temperature", type=click.FloatRange(0, 2))
+@click.option("--temperature", type=Finite(0, 2))
 @click.option("--seed", type=int)
 @click.option("--explain", is_flag=True, help="Print how the answer came to be.")
 @json_option

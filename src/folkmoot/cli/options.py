@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,17 @@ class Duration(click.ParamType[float]):
         if match is None:
             self.fail(f"{value!r} is no duration; write it like 90s, 30m, 24h or 7d", param, ctx)
         return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+class Finite(click.FloatRange):
+    """A number in a range; click lets NaN through, which is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")

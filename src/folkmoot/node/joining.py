@@ -23,6 +23,8 @@ from folkmoot.node.admission import (
 from folkmoot.node.identity import Identity, Membership
 from folkmoot.node.invitations import Open, expiry
 
+_Verdict = asyncio.Future[Open | AdmissionError]
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,8 @@ class Door:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._turn = asyncio.Lock()
-        self._shown: dict[asyncio.Future[Open | AdmissionError], tuple[bytes, DeviceId]] = {}
+        self._turns: dict[asyncio.Task[None], None] = {}
+        self._shown: dict[_Verdict, tuple[bytes, DeviceId]] = {}
 
     async def invite(self, address: str, *, uses: int, ttl_s: float, delegate: bool, now: float) -> str:
         """A fresh invitation to `address`, this device's own. Raises AdmissionError, NodeError on a full disk."""
@@ -88,18 +91,31 @@ class Door:
 
     async def _redeem(self, secret: bytes, newcomer: DeviceId, now: float) -> Certificate:
         """Redeem an invitation; all who show one while the disk is busy are admitted by one write."""
-        verdict = asyncio.get_running_loop().create_future()
+        verdict: _Verdict = asyncio.get_running_loop().create_future()
         self._shown[verdict] = (secret, newcomer)
         try:
-            async with self._turn:
-                if not verdict.done():
-                    await self._redeem_shown(now)
+            turn = asyncio.ensure_future(self._take_turn(verdict, now))
+            self._turns[turn] = None
+            turn.add_done_callback(self._turn_over)
+            # A newcomer that gives up must not free the turn while its write goes on: the next one would start
+            # from what was written before, and spend an invitation a second time.
+            await asyncio.shield(turn)
         finally:
             self._shown.pop(verdict, None)
         entry = verdict.result()
         if isinstance(entry, AdmissionError):
             raise entry
         return self._identity.certify(newcomer, may_invite=entry.delegate, now=now)
+
+    async def _take_turn(self, verdict: _Verdict, now: float) -> None:
+        async with self._turn:
+            if not verdict.done():
+                await self._redeem_shown(now)
+
+    def _turn_over(self, turn: asyncio.Task[None]) -> None:
+        del self._turns[turn]
+        if not turn.cancelled():
+            turn.exception()  # the newcomer that waits for it hears of it; if it has gone, nobody need
 
     async def _redeem_shown(self, now: float) -> None:
         waiting = dict(self._shown)

@@ -37,6 +37,9 @@ BACKLOG = 64
 ABANDON_S = 8.0
 """A job whose asker has lost its connection is given up after this long; askers poll every 2 s (MixtureConfig)."""
 
+STALL_S = 30.0
+"""An asker that reads nothing of a full backlog for so long does not get to hold the engine (guess)."""
+
 HAND_OVER_S = 5.0
 """An asker that has not hung up so long after the end is not waited for (guess)."""
 
@@ -75,8 +78,12 @@ class _Outbox:
         self._messages.popleft()
         self._changed.set()
 
+    @property
+    def full(self) -> bool:
+        return len(self._messages) >= BACKLOG
+
     async def room(self) -> None:
-        while len(self._messages) >= BACKLOG and not self.closed:
+        while self.full and not self.closed:
             self._changed.clear()
             await self._changed.wait()
 
@@ -89,7 +96,9 @@ class Talk:
         network: Network,
         handle: Callable[[Event], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        stall_s: float = STALL_S,
     ) -> None:
+        self._stall_s = stall_s
         self._network = network
         self._handle = handle
         self._spawn = spawn
@@ -127,10 +136,17 @@ class Talk:
         task.add_done_callback(lambda done: self._letters.pop(done, None))
 
     async def room(self, to: DeviceId, job: JobId) -> None:
-        """Wait until the asker of a job has read enough of what was written for it."""
+        """Wait until the asker of a job has read enough of what was written for it, or has lost it by not reading."""
         outbox = self._replying.get((to, job))
-        if outbox is not None:
-            await outbox.room()
+        if outbox is None:
+            return
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await outbox.room()
+        except TimeoutError:
+            log.warning("%s does not read what it asked for; its job is given up", to[:8])
+            outbox.close()
+            self._handle(Received(to, Cancel(job)))
 
     async def flush(self, wait_s: float) -> None:
         """Give letters, and replies that end their job, a moment to reach their askers."""
@@ -208,7 +224,7 @@ class Talk:
         outbox = self._replying[key] = _Outbox()
         self._served[outbox] = None
         self._handle(Received(sender, first))
-        reader = self._spawn(self._read(sender, stream))
+        reader = self._spawn(self._read(sender, stream, outbox))
         whole = asyncio.ensure_future(_reply(stream, outbox, first.job))
         gone = asyncio.ensure_future(stream.cancelled())
         try:
@@ -238,11 +254,12 @@ class Talk:
         if self._replying.get((sender, job), outbox) is outbox:
             self._handle(Received(sender, Cancel(job)))
 
-    async def _read(self, sender: DeviceId, stream: Stream) -> None:
-        """What else the asker says on the job's stream."""
+    async def _read(self, sender: DeviceId, stream: Stream, outbox: _Outbox) -> None:
+        """What else the asker says on the job's stream; who does not read need not ask for more."""
         try:
             async for message in stream:
-                self._handle(Received(sender, message))
+                if not (isinstance(message, Poll) and outbox.full):
+                    self._handle(Received(sender, message))
         except (StreamCut, RemoteProtocolError):
             return
 
