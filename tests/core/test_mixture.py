@@ -11,6 +11,7 @@ from folkmoot.core.events import (
     AnswerText,
     Chill,
     Generate,
+    Generated,
     JobProgress,
     Plan,
     PromptFailed,
@@ -21,7 +22,7 @@ from folkmoot.core.events import (
     Warmed,
     Withdrawn,
 )
-from folkmoot.core.ids import DeviceId
+from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.load import jobs_per_prompt
 from folkmoot.core.messages import (
     Answer,
@@ -64,6 +65,73 @@ def test_usage_is_the_final_jobs_and_every_job_has_its_own() -> None:
     told = answered(moot, prompt)
     assert (told.usage.tokens_in, told.usage.tokens_cached, told.usage.tokens_out) == (10, 2, 5)
     assert [job.tokens_out for job in told.provenance.jobs] == [5] * 5
+
+
+def costs(moot: Moot, prompt: PromptId) -> dict[tuple[str, Outcome], tuple[int, int]]:
+    """Tokens in and out of a prompt's jobs, by device and outcome."""
+    end = moot.end_of(prompt)
+    assert end is not None
+    assert end.provenance is not None
+    return {(j.device, j.outcome): (j.tokens_in, j.tokens_out) for j in end.provenance.jobs}
+
+
+def test_a_job_cut_by_a_quorum_counts_what_its_device_says_that_it_cost() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3, quorum=3))
+    job = moot.running("dot")
+    moot.tell("dot", Generated(job, "half an", Usage(40, 0, 2, 1.0, 0.5)))
+    moot.deliver()
+    moot.abort_costs["dot"] = Usage(40, 0, 9, 3.0, 0.5)
+    for name in ("ann", "bob", "cid", "ann"):
+        moot.write(name)
+    assert costs(moot, prompt)["dot", Outcome.LATE] == (40, 9)
+
+
+def test_a_job_cut_while_it_read_or_waited_counts_what_it_read() -> None:
+    moot = Moot(FOUR)
+    first = moot.ask("dot", fixed(0, 0))
+    prompt = moot.ask("ann", fixed(1, 3, quorum=2))
+    moot.abort_costs["cid"] = Usage(30, 10, 0, 1.0, 1.0)
+    for name in ("ann", "bob", "ann"):
+        moot.write(name)
+    assert costs(moot, prompt)["cid", Outcome.LATE] == (30, 0)
+    assert costs(moot, prompt)["dot", Outcome.LATE] == (0, 0)
+    moot.work()
+    assert answered(moot, first)
+
+
+def test_a_withdrawn_prompt_and_a_dead_peer_count_what_was_heard_of_them() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3))
+    for name in ("bob", "cid"):
+        moot.tell(name, Generated(moot.running(name), "half an", Usage(40, 0, 2, 1.0, 0.5)))
+    moot.deliver()
+    moot.kill("bob")
+    moot.tell("ann", Withdrawn(prompt))
+    told = costs(moot, prompt)
+    assert told["bob", Outcome.FAILED] == told["cid", Outcome.CANCELLED] == (40, 2)
+
+
+def test_a_try_that_failed_counts_beside_the_one_that_did_not() -> None:
+    moot = Moot({"ann": "m"})
+    prompt = moot.ask("ann", fixed(0, 0))
+    moot.now = 5.0
+    moot.break_engine("ann", usage=Usage(7, 0, 0, 5.0, 5.0))
+    moot.write("ann")
+    [job] = answered(moot, prompt).provenance.jobs
+    assert (job.tokens_in, job.tokens_out, job.inference_s, job.first_token_s) == (17, 5, 6.0, 5.1)
+    assert job.queued_s == 0.0, "the failed try was no waiting"
+
+
+def test_what_a_device_says_of_a_job_s_cost_never_falls() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3))
+    job = moot.running("bob")
+    moot.tell("ann", Received(DeviceId("bob"), Piece(job, 0, "x", Usage(40, 0, 2, 1.0, 0.5))))
+    moot.tell("ann", Received(DeviceId("bob"), Undone(job, Outcome.FAILED, "weights", "")))
+    moot.tell("ann", Received(DeviceId("cid"), Undone(job, Outcome.FAILED, "weights", "", 0.0, Usage(10**6))))
+    moot.tell("ann", Withdrawn(prompt))
+    assert costs(moot, prompt)["bob", Outcome.FAILED] == (40, 2)
 
 
 def test_answers_reach_the_next_layer_in_order_of_arrival() -> None:
@@ -211,6 +279,32 @@ def test_empty_answers_are_left_out() -> None:
     assert running[1].answers == ("yes",)
     moot.work()
     assert answered(moot, prompt).provenance.rounds[0].answered == ("cid",)
+
+
+def test_an_aggregator_that_writes_nothing_is_stood_in_for() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 1, aggregator="fixed:dot"))
+    moot.work_until("dot", 2)
+    moot.write("dot", "")
+    moot.work()
+    told = answered(moot, prompt)
+    assert told.answer == "ann says so"
+    assert [(j.device, j.outcome) for j in told.provenance.jobs][-2:] == [
+        ("dot", Outcome.FAILED),
+        ("ann", Outcome.OK),
+    ]
+
+
+@pytest.mark.parametrize(("layers", "stop"), [(0, ()), (1, ("x",))])
+def test_nothing_is_an_answer_where_the_user_may_have_asked_for_it(
+    layers: int, stop: tuple[str, ...]
+) -> None:
+    moot = Moot(FOUR)
+    plan = fixed(layers, layers)
+    prompt = moot.ask("ann", plan, sampling=Sampling(stop=stop))
+    moot.work_until("ann", layers + 1)
+    moot.write("ann", "")
+    assert answered(moot, prompt).answer == ""
 
 
 def test_layer_without_any_answer_is_left_out() -> None:

@@ -55,7 +55,9 @@ def test_second_copy_of_a_cancelled_question_starts_nothing(waiting: bool) -> No
         moot.tell("ann", Received(ZED, ask_of(7)))
     moot.tell("ann", Received(ZED, ask_of(1)))
     moot.tell("ann", Received(ZED, Cancel(ask_of(1).job)))
-    assert replies(moot, ZED, ask_of(1)) == []
+    [told] = replies(moot, ZED, ask_of(1))
+    assert isinstance(told, Undone)
+    assert (told.job, told.outcome) == (ask_of(1).job, Outcome.CANCELLED)
     if waiting:
         moot.write("ann")
     assert moot.devices[DeviceId("ann")].peer.idle
@@ -105,6 +107,61 @@ def test_full_queue_refuses() -> None:
     assert "the bound is 1" in ends[2].detail
 
 
+def refusals(moot: Moot, sender: DeviceId, *asks: Ask) -> list[str]:
+    told = [message for ask in asks for message in replies(moot, sender, ask)]
+    return [message.detail for message in told if isinstance(message, Undone)]
+
+
+def test_one_device_s_jobs_take_half_of_another_s_queue_at_most() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(max_waiting=4)))
+    [refused] = refusals(moot, ZED, *(ask_of(number) for number in range(4)))
+    assert "bound is 2" in refused
+    assert "from the device that asks" in refused
+    assert refusals(moot, YON, ask_of(10), ask_of(11)) == []
+    [full] = refusals(moot, YON, ask_of(12))
+    assert "bound is 4" in full
+
+
+def test_waiting_texts_are_bounded_together_and_one_by_itself_is_not() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(max_characters=100)))
+    long = ("y" * 60,)
+    assert refusals(moot, ZED, ask_of(0), ask_of(1, ("y" * 200,))) == [], (
+        "a single one may be as long as it is"
+    )
+    [refused] = refusals(moot, YON, ask_of(2, long))
+    assert "100 characters" in refused
+    moot.write("ann")
+    assert refusals(moot, YON, ask_of(3, long)) == []
+    assert refusals(moot, ZED, ask_of(4)) == []
+    assert len(refusals(moot, YON, ask_of(5))) == 1, "half of them may be one device's"
+
+
+def test_a_device_s_own_users_may_fill_its_queue() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(max_waiting=4)))
+    ends = [moot.end_of(moot.ask("ann", Plan(mode="local"))) for _ in range(5)]
+    assert ends == [None] * 5
+
+
+def test_a_second_copy_of_a_refused_question_is_refused_too() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(max_waiting=2)))
+    asks = [ask_of(number) for number in range(3)]
+    first = refusals(moot, ZED, *asks)
+    moot.write("ann")
+    assert moot.devices[DeviceId("ann")].peer.queue.waiting == 0
+    assert refusals(moot, ZED, asks[2]) == first
+
+
+def test_a_cancelled_job_that_waits_takes_its_layer_s_prefill_along() -> None:
+    moot = Moot({"ann": "m"})
+    own, other = ask_of(1, ("one", "two")), ask_of(2)
+    moot.tell("ann", Received(ZED, Prepare(own.inference)))
+    moot.tell("ann", Received(YON, other))
+    moot.tell("ann", Received(ZED, own))
+    moot.tell("ann", Received(ZED, Cancel(own.job)))
+    moot.write("ann")
+    assert moot.devices[DeviceId("ann")].warming is None
+
+
 def test_first_come_first_served() -> None:
     moot = Moot({"ann": "m"})
     prompts = [moot.ask("ann", Plan(mode="local")) for _ in range(5)]
@@ -131,17 +188,19 @@ def test_cancel_may_overtake_its_question() -> None:
     moot = Moot({"ann": "m"})
     zed, ask = DeviceId("zed"), ask_of(1)
     moot.tell("ann", Received(zed, Cancel(ask.job)))
-    assert moot.tell("ann", Received(zed, ask)) == []
+    [told] = replies(moot, zed, ask)
+    assert isinstance(told, Undone)
+    assert told.outcome is Outcome.CANCELLED
     assert moot.devices[DeviceId("ann")].peer.idle
 
 
 def test_remembered_cancellations_are_bounded() -> None:
-    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(cancelled_kept=2)))
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(settled_kept=2)))
     zed = DeviceId("zed")
     for number in range(3):
         moot.tell("ann", Received(zed, Cancel(ask_of(number).job)))
-    assert moot.tell("ann", Received(zed, ask_of(0))) != []
-    assert moot.tell("ann", Received(zed, ask_of(2))) == []
+    assert isinstance(replies(moot, zed, ask_of(0))[0], Queued)
+    assert isinstance(replies(moot, zed, ask_of(2))[0], Undone)
 
 
 def test_waiting_job_is_cancelled_and_polled() -> None:

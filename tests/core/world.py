@@ -65,6 +65,7 @@ class Moot:
         self.timers: list[tuple[float, int, DeviceId, Timer]] = []
         self.count = 0
         self.devices: dict[DeviceId, Device] = {}
+        self.abort_costs: dict[str, Usage] = {}
         for name, model in models.items():
             me = DeviceId(name)
             card = Card(name, model, 4096, float(len(model)), f"at-{name}")
@@ -118,7 +119,9 @@ class Moot:
             match effect:
                 case Abort(job=job) if device.running is not None and device.running[0] == job:
                     device.running = None
-                    self.tell(me, EngineFailed(job, "cancelled", "aborted"))
+                    self.tell(
+                        me, EngineFailed(job, "cancelled", "aborted", self.abort_costs.get(me, Usage()))
+                    )
                 case Chill(prompt=prompt) if device.warming is not None:
                     device.warming = None
                     self.tell(me, Warmed(prompt, 0, 1))
@@ -165,12 +168,18 @@ class Moot:
             self.tell(name, Finished(job, Usage(10, 2, 5, 1.0, 0.1)))
         self.deliver()
 
-    def break_engine(self, name: str, code: str = "engine_failed") -> None:
+    def running(self, name: str) -> JobId:
+        """The job in service at a device."""
+        running = self.devices[DeviceId(name)].running
+        assert running is not None
+        return running[0]
+
+    def break_engine(self, name: str, code: str = "engine_failed", usage: Usage | None = None) -> None:
         """The engine gives up the job in service."""
         device = self.devices[DeviceId(name)]
         assert device.running is not None
         job, device.running = device.running[0], None
-        self.tell(name, EngineFailed(job, code, "it broke"))
+        self.tell(name, EngineFailed(job, code, "it broke", usage or Usage()))
         self.deliver()
 
     def work(self, rounds: int = 200) -> None:
@@ -183,6 +192,16 @@ class Moot:
                 if self.devices[name].running is not None:
                     self.write(name, f"{name} says so")
         raise AssertionError("there is no end to the work")
+
+    def work_until(self, name: str, layer: int) -> None:
+        """All engines write answers until one device has a job of this layer in service (M + 1 aggregates)."""
+        while True:
+            busy = [(each, d.running[0]) for each, d in self.devices.items() if d.running is not None]
+            assert busy, f"{name} never ran a job of layer {layer}"
+            for each, job in busy:
+                if each == name and job.split(".")[1] == str(layer):
+                    return
+                self.write(each, f"{each} says so")
 
     def kill(self, name: str) -> None:
         """A device is gone, and all others have heard so."""

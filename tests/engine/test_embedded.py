@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ import pytest
 
 from folkmoot.core.ids import PromptId
 from folkmoot.core.layout import SYSTEM_PROMPT, fenced
-from folkmoot.core.messages import Inference, Layout, Sampling, Turn
+from folkmoot.core.messages import Inference, Layout, Sampling, Turn, Usage
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.embedded import EmbeddedEngine
 from folkmoot.engine.llamacpp import LlamaServer
@@ -57,7 +58,6 @@ async def run(engine: EmbeddedEngine | LlamaServer, inference: Inference) -> tup
     async for event in engine.generate(inference):
         match event:
             case Text(piece):
-                assert piece
                 assert not ends
                 text += piece
             case Done():
@@ -311,6 +311,26 @@ async def test_leaving_the_stream_frees_the_engine(smol: EmbeddedEngine) -> None
         await run(smol, job("leave"))
 
 
+async def test_an_answer_tells_its_cost_as_it_goes(smol: EmbeddedEngine) -> None:
+    spent: list[Usage] = []
+    async for event in smol.generate(job("cost", tuple(text * 3 for text in SPOKEN), 3)):
+        if isinstance(event, Text):
+            spent.append(event.usage)
+        else:
+            spent.append(event.usage)
+            assert event.usage.tokens_out == 12
+    for before, after in pairwise(spent):
+        assert before.tokens_in <= after.tokens_in
+        assert before.tokens_out <= after.tokens_out
+        assert before.inference_s <= after.inference_s
+    reading = [usage for usage in spent if not usage.tokens_out]
+    assert len(reading) > 1, "a long input is told of in steps"
+    assert 0 < reading[0].tokens_in < spent[-1].tokens_in
+    writing = [usage.tokens_out for usage in spent if usage.tokens_out]
+    assert len(writing) > 5
+    assert all(usage.first_token_s == spent[-1].first_token_s for usage in spent if usage.tokens_out)
+
+
 async def test_a_cancelled_prefill_ends_at_once_and_loses_nothing(smol: EmbeddedEngine) -> None:
     inference = job("cancel", SPOKEN, 3)
     first = await smol.prefill(inference)
@@ -358,7 +378,8 @@ async def test_a_killed_child_comes_back(config: EngineConfig) -> None:
     assert killed is not None
     try:
         pieces = engine.generate(job("kill", sampling=Sampling(max_tokens=1900, temperature=2.0)))
-        await anext(pieces)
+        while not (piece := await anext(pieces)).usage.tokens_out:
+            assert piece == Text("", piece.usage), "it reads before it writes"
         os.kill(killed, signal.SIGKILL)
         with pytest.raises(EngineError, match="died during the job.*signal 9"):
             await read_to_the_end(pieces)

@@ -186,6 +186,34 @@ async def test_cancel_in_the_same_breath_asks_nobody(lan: Any, pair: tuple[Talke
     assert [ask.job for ask in peer.heard(Ask)] == [PROMPT + ".1.1.1"]
 
 
+async def test_a_cancelled_job_still_tells_what_it_cost(lan: Any, pair: tuple[Talker, Talker]) -> None:
+    asker, peer = pair
+    cost = Undone(JOB, Outcome.CANCELLED, "cancelled", "", 0.0, USAGE)
+    peer.answers = lambda sender, message: peer.talk.send(
+        sender, cost if isinstance(message, Cancel) else Began(JOB, 0.0)
+    )
+    asker.talk.send(peer.id, ASK)
+    await lan.until(lambda: asker.heard(Began))
+    asker.talk.send(peer.id, Cancel(JOB))
+    await lan.until(lambda: asker.heard(Undone))
+    assert asker.heard(Undone) == [cost]
+    await lan.until(lambda: not asker.talk._asking and not peer.talk._replying)
+    assert asker.lost == []
+
+
+async def test_a_peer_that_does_not_end_a_cancelled_job_is_hung_up_on(
+    lan: Any, pair: tuple[Talker, Talker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "HANG_UP_S", 0.0)
+    asker, peer = pair
+    peer.answers = lambda sender, message: peer.talk.send(sender, Began(JOB, 0.0))
+    asker.talk.send(peer.id, ASK)
+    await lan.until(lambda: asker.heard(Began))
+    asker.talk.send(peer.id, Cancel(JOB))
+    await lan.until(lambda: not asker.talk._asking)
+    await lan.until(lambda: peer.heard(Cancel))
+
+
 async def test_an_asker_that_is_gone_for_good_is_given_up(
     lan: Any, pair: tuple[Talker, Talker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +245,7 @@ async def test_an_asker_that_does_not_read_holds_the_writer(lan: Any, pair: tupl
     stream = await asker.device.network.open(peer.id)
     await stream.send(ASK)
     held = peer.talk._replying
-    await lan.until(lambda: held and len(held[asker.id, JOB]._messages) == talk.BACKLOG)
+    await lan.until(lambda: held and held[asker.id, JOB].full)
     # Something else goes to and fro meanwhile: it is this job alone that is held up.
     asker.talk.send(peer.id, Cancel(JobId(PROMPT + ".9.9.9")))
     await lan.until(lambda: peer.heard(Cancel))

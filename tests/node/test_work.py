@@ -27,8 +27,8 @@ LONG_S = 1e6
 class Dictated:
     """An engine that writes what it is given: text, a `Done`, an error to raise, None to stop in the middle."""
 
-    def __init__(self, *script: str | Done | Exception | None) -> None:
-        self.script: asyncio.Queue[str | Done | Exception | None] = asyncio.Queue()
+    def __init__(self, *script: str | Text | Done | Exception | None) -> None:
+        self.script: asyncio.Queue[str | Text | Done | Exception | None] = asyncio.Queue()
         for each in script:
             self.script.put_nowait(each)
         self.taken = 0
@@ -49,6 +49,8 @@ class Dictated:
                     case str(text):
                         self.taken += 1
                         yield Text(text)
+                    case Text() as piece:
+                        yield piece
                     case Done() as done:
                         yield done
                         return
@@ -225,6 +227,22 @@ async def test_abort_reports_when_the_engine_is_free_again(bench: Any) -> None:
     at.work.abort(JOB)
     assert await at.until(EngineFailed) == EngineFailed(JOB, "cancelled", "the job was cancelled")
     assert free == [True]
+
+
+@pytest.mark.parametrize("end", ["abort", "break"])
+async def test_a_job_that_ends_without_an_answer_tells_what_it_cost(bench: Any, end: str) -> None:
+    engine = Dictated(Text("", Usage(20, 5, 0, 0.5, 0.5)), Text("word", Usage(40, 5, 1, 1.0, 0.9)))
+    at = bench(engine)
+    at.work.generate(JOB, INFERENCE, lambda: at_once())
+    assert await at.until(Generated) == Generated(JOB, "word", Usage(40, 5, 1, 1.0, 0.9))
+    if end == "abort":
+        at.work.abort(JOB)
+    else:
+        engine.script.put_nowait(EngineError("it broke"))
+    failed = await at.until(EngineFailed)
+    assert isinstance(failed, EngineFailed)
+    assert failed.usage == Usage(40, 5, 1, 1.0, 0.9)
+    assert at.texts == ["word"], "an engine that reads has nothing to say yet"
 
 
 async def test_abort_frees_a_job_whose_asker_does_not_read(bench: Any) -> None:

@@ -32,7 +32,7 @@ from folkmoot.core.queue import QueueConfig
 
 ANN = DeviceId("ann")
 ORIGINS = (DeviceId("yon"), DeviceId("zed"))
-BOUND = 3
+BOUND = 5
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Line:
     owner: dict[int, DeviceId] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
     over: dict[int, type[Answer | Undone]] = field(default_factory=dict)
-    gone: set[tuple[DeviceId, int]] = field(default_factory=set)
+    settled: dict[tuple[DeviceId, int], Outcome] = field(default_factory=dict)
 
     def next(self) -> None:
         if self.current is None and self.waiting:
@@ -96,14 +96,17 @@ class FirstComeFirstServed(RuleBasedStateMachine):
         line, ask = self.line, ask_of(number)
         known = number in line.owner
         told = self.replies(who, ask)
-        if (who, number) in line.gone:
-            assert told == []
+        if (who, number) in line.settled:
+            [again] = told
+            assert isinstance(again, Undone)
+            assert again.outcome is line.settled[who, number]
         elif known:
             self.check_standing(number, who, 0, told)
-        elif len(line.waiting) >= BOUND:
+        elif len(line.waiting) >= BOUND or sum(line.owner[n] == who for n in line.waiting) >= BOUND // 2:
             [refused] = told
             assert isinstance(refused, Undone)
             assert (refused.outcome, refused.code) == (Outcome.REFUSED, "overloaded")
+            line.settled[who, number] = Outcome.REFUSED
         else:
             assert told[0] == Queued(ask.job, len(line.waiting) + (line.current is not None))
             line.owner[number], line.texts[number] = who, ""
@@ -113,8 +116,13 @@ class FirstComeFirstServed(RuleBasedStateMachine):
     @rule(number=NUMBERS, who=WHO)
     def cancel(self, number: int, who: DeviceId) -> None:
         line = self.line
-        assert self.replies(who, Cancel(ask_of(number).job)) == []
-        line.gone.add((who, number))
+        told = self.replies(who, Cancel(ask_of(number).job))
+        if line.owner.get(number) in (who, None):
+            line.settled[who, number] = Outcome.CANCELLED
+        if line.owner.get(number) == who and number in line.waiting:
+            assert [type(m) for m in told] == [Undone]
+        else:
+            assert told == []
         if line.owner.get(number) == who and number not in line.over:
             line.leave(number)
 
@@ -134,7 +142,8 @@ class FirstComeFirstServed(RuleBasedStateMachine):
         else:
             rest = line.texts[number][have:]
             assert isinstance(told[0], Began)
-            assert [m for m in told if isinstance(m, Piece)] == ([Piece(job, have, rest)] if rest else [])
+            pieces = [(m.offset, m.text) for m in told if isinstance(m, Piece)]
+            assert pieces == ([(have, rest)] if rest else [])
             ends = [m for m in told if isinstance(m, Answer | Undone)]
             assert [type(m) for m in ends] == ([line.over[number]] if number in line.over else [])
             for end in ends:

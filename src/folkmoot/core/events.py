@@ -96,10 +96,11 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The engine wrote `text` for the job in service."""
+    """The engine wrote `text` for the job in service, which has cost `usage` so far."""
 
     job: JobId
     text: str
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class EngineFailed:
     job: JobId
     code: str
     detail: str
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,16 @@ class Usage:
     inference_s: float = 0.0
     first_token_s: float = 0.0
 
+    def then(self, later: Usage) -> Usage:
+        """What this inference and a later one for the same job cost together."""
+        return Usage(
+            self.tokens_in + later.tokens_in,
+            self.tokens_cached + later.tokens_cached,
+            self.tokens_out + later.tokens_out,
+            self.inference_s + later.inference_s,
+            self.inference_s + later.first_token_s,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -122,11 +132,12 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Peer → origin: text of the answer from character `offset` on."""
+    """Peer → origin: text of the answer from character `offset` on, and what the job has cost so far."""
 
     job: JobId
     offset: int
     text: str
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +153,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Peer → origin: the job ended without an answer. `code` is an error's code, `detail` is for people."""
+    """Peer → origin: the job ended without an answer. `code` is an error's code, `detail` is for people.
+
+    `usage` is what it cost all the same. A cancelled job ends so too, that its cost is known.
+    """
 
     job: JobId
     outcome: Outcome
     code: str
     detail: str
     queued_s: float = 0.0
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)

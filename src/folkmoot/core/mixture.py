@@ -99,6 +99,12 @@ class _Work:
     def answer(self) -> str:
         return "".join(self.text)
 
+    def spend(self, usage: Usage) -> None:
+        """Take what its device says that it has cost; it never falls."""
+        known = self.usage
+        if usage.tokens_in + usage.tokens_out >= known.tokens_in + known.tokens_out:
+            self.usage = usage
+
     @property
     def useful(self) -> bool:
         return self.outcome is Outcome.OK and bool(self.answer.strip())
@@ -301,9 +307,13 @@ class Mixture:
         self, sender: DeviceId, message: Queued | Began | Piece | Answer | Undone, now: float
     ) -> list[Effect]:
         """A reply about a job; from anybody but the device that was asked it counts for nothing."""
-        work = self._open.get(message.job)
+        work = self._works.get(message.job)
         if work is None or work.device != sender or self.ended:
             return []
+        if isinstance(message, Piece | Answer | Undone):
+            work.spend(message.usage)
+        if work.id not in self._open:
+            return []  # cut off or given up: it counts for nothing but its cost
         if isinstance(message, Undone) and message.code == "unknown_job" and work.state == "asked":
             return []  # our question has not arrived yet; the poll timer asks it again, not for ever
         work.heard, work.unanswered = now, 0
@@ -352,8 +362,10 @@ class Mixture:
             return [Send(work.device, Poll(work.id, work.length))]
         if answer.length < work.length:
             return self._fail(work, "remote_protocol", "the answer's length is less than its text", now)
-        work.queued_s, work.usage, work.truncated = answer.queued_s, answer.usage, answer.truncated
+        work.queued_s, work.truncated = answer.queued_s, answer.truncated
         if work.stage is Stage.AGGREGATE:
+            if not work.length and self.plan.layers and not self.prompt.sampling.stop:
+                return self._fail(work, "empty_answer", "it wrote nothing", now)
             self._close(work, Outcome.OK, None)
             return [self._progress(work), *self._answered(work, now)]
         self._close(work, Outcome.OK, None if work.text else "the answer is empty")

@@ -80,7 +80,7 @@ class Peer:
         self.config = config
         self._rng = rng
         self.membership = Membership(me, card, incarnation, config.membership, rng)
-        self.queue = Queue(config.queue, bool(card.model))
+        self.queue = Queue(me, config.queue, bool(card.model))
         self._choice = Choice(me, self.membership)
         self._mixtures: dict[PromptId, Mixture] = {}
         self._pulse = Pulse()
@@ -157,7 +157,7 @@ class Peer:
                 return self.membership.set_card(card, now)
             case Leaving():
                 self._leaving = True
-                return self.queue.hand_back(self.me)
+                return self.queue.hand_back()
             case Stopping():
                 return self._stop(now)
             case _:
@@ -248,7 +248,7 @@ class Peer:
         effects: list[Effect] = []
         for prompt in list(self._mixtures):
             effects += self._end(prompt, "no_device", "this device is shutting down", now)
-        effects += self.queue.hand_back(self.me) + self.queue.stop()
+        effects += self.queue.hand_back() + self.queue.stop()
         return effects + self.membership.leave(now)
 
 

@@ -25,40 +25,64 @@ from folkmoot.core.events import (
     Warmed,
 )
 from folkmoot.core.ids import DeviceId, JobId, PromptId
-from folkmoot.core.messages import Answer, Ask, Began, Cancel, Inference, Outcome, Piece, Poll, Queued, Undone
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Began,
+    Cancel,
+    Inference,
+    Outcome,
+    Piece,
+    Poll,
+    Queued,
+    Undone,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
     """Bounds of a device's queue.
 
-    `max_waiting` jobs (guess), `tries` of one job on this engine while nothing was written (guess),
-    `keep_s` seconds and `keep_jobs` finished texts for origins that ask again (guess), `warm_prompts`
-    prompts prefilled ahead (one: each holds an engine slot, ENGINES.md trap 4), each given up for another
-    one after `keep_s` seconds without news of it, since its asker may have withdrawn it; `cancelled_kept`
-    remembered cancellations (a cancel may overtake its ask, or come between two copies of it).
+    `max_waiting` jobs and `max_characters` of all their texts together (guesses; a single question may
+    have four million); another device's jobs may take up half of either. `tries` of one job on this engine
+    while nothing was written (guess), `keep_s` seconds and `keep_jobs` finished texts for origins that ask
+    again (guess), `warm_prompts` prompts prefilled ahead (one: each holds an engine slot, ENGINES.md
+    trap 4), each given up for another one after `keep_s` seconds without news of it, since its asker may
+    have withdrawn it; `settled_kept` remembered cancellations and refusals (a cancel may overtake its ask,
+    and an ask may come twice).
     """
 
     max_waiting: int = 256
+    max_characters: int = 32_000_000
     tries: int = 2
     keep_s: float = 30.0
     keep_jobs: int = 64
     warm_prompts: int = 1
-    cancelled_kept: int = 1024
+    settled_kept: int = 1024
 
 
 @dataclass(slots=True)
 class _Job:
+    """A job here. `usage` is this try's, `spent` that of tries that failed."""
+
     ask: Ask
     origin: DeviceId
-    arrived: float
+    waits_since: float
+    characters: int
     began: float | None = None
     queued_s: float = 0.0
     tries: int = 0
     text: list[str] = field(default_factory=list)
     length: int = 0
+    spent: Usage = Usage()
+    usage: Usage = Usage()
     dropped: bool = False
     end: Answer | Undone | None = None
+
+    @property
+    def cost(self) -> Usage:
+        return self.spent.then(self.usage) if self.tries else self.usage
 
     def after(self, have: int) -> str:
         return "".join(self.text)[have:]
@@ -78,8 +102,9 @@ class Queue:
     `service_s` is the smoothed mean of what inferences took here, 0 before the first.
     """
 
-    def __init__(self, config: QueueConfig, has_engine: bool) -> None:
+    def __init__(self, me: DeviceId, config: QueueConfig, has_engine: bool) -> None:
         self.config = config
+        self._me = me
         self.has_engine = has_engine
         self.closing = False
         self.service_s = 0.0
@@ -87,7 +112,7 @@ class Queue:
         self._waiting: deque[JobId] = deque()
         self._current: JobId | None = None
         self._kept: deque[JobId] = deque()
-        self._cancelled: dict[tuple[DeviceId, JobId], None] = {}
+        self._settled: dict[tuple[DeviceId, JobId], Undone] = {}
         self._warming: dict[PromptId, _Warming] = {}
         self._step: Inference | None = None
 
@@ -109,38 +134,58 @@ class Queue:
 
     def on_ask(self, origin: DeviceId, ask: Ask, now: float) -> list[Effect]:
         """Put a job into the queue; a job that is already known only says again where it stands."""
-        if (origin, ask.job) in self._cancelled:
-            return []
+        if (origin, ask.job) in self._settled:
+            return [Send(origin, self._settled[origin, ask.job])]
         if ask.job in self._jobs:
             return self.on_poll(origin, Poll(ask.job, 0))
-        refusal = self._refusal(ask)
+        characters = _characters(ask.inference)
+        refusal = self._refusal(origin, ask, characters)
         if refusal is not None:
-            return [Send(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
+            return [self._settle(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
         ahead = self.waiting + self.busy
-        self._jobs[ask.job] = _Job(ask, origin, now)
+        self._jobs[ask.job] = _Job(ask, origin, now, characters)
         self._waiting.append(ask.job)
         return [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
 
-    def _refusal(self, ask: Ask) -> tuple[str, str] | None:
+    def _settle(self, origin: DeviceId, end: Undone) -> Effect:
+        """Say that a job is not run, and say the same should it be asked again."""
+        self._settled[origin, end.job] = end
+        if len(self._settled) > self.config.settled_kept:
+            del self._settled[next(iter(self._settled))]
+        return Send(origin, end)
+
+    def _refusal(self, origin: DeviceId, ask: Ask, characters: int) -> tuple[str, str] | None:
         if not self.has_engine:
             return "no_engine", "this device has no model"
         if self.closing:
             return "leaving", "this device is shutting down"
         if ask.hops:
             return "recursion", f"the job has crossed {ask.hops} moot(s) already: no recursion"
-        if self.waiting >= self.config.max_waiting:
-            return "overloaded", f"{self.waiting} jobs are waiting, the bound is {self.config.max_waiting}"
+        jobs, texts = self.config.max_waiting, self.config.max_characters
+        waiting = [self._jobs[job] for job in self._waiting]
+        if full := _over(waiting, characters, jobs, texts):
+            return "overloaded", f"{full} here"
+        if origin != self._me:
+            same = [job for job in waiting if job.origin == origin]
+            if full := _over(same, characters, max(1, jobs // 2), texts // 2):
+                return "overloaded", f"{full} from the device that asks"
         return None
 
     def on_cancel(self, origin: DeviceId, cancel: Cancel, now: float) -> list[Effect]:
         """Drop a job of this origin, also one that has not arrived yet or arrives once more."""
-        self._cancelled[origin, cancel.job] = None
-        if len(self._cancelled) > self.config.cancelled_kept:
-            del self._cancelled[next(iter(self._cancelled))]
         job = self._jobs.get(cancel.job)
-        if job is None or job.origin != origin or job.dropped:
+        if job is not None and (job.origin != origin or job.dropped):
             return []
-        return self._drop(cancel.job, now)
+        told = self._settle(origin, _cancelled(cancel.job, job))
+        if job is None:
+            return []
+        ahead = self._warming.get(job.ask.prompt)
+        effects: list[Effect] = []
+        if ahead is not None and ahead.asker == origin and job.ask.inference.answers:
+            effects += self.cool(job.ask.prompt)  # of a layer that goes on without this job
+        if job.began is None:
+            effects.append(told)
+        return effects + self._drop(cancel.job, now)
 
     def _drop(self, job_id: JobId, now: float) -> list[Effect]:
         job = self._jobs[job_id]
@@ -163,7 +208,7 @@ class Queue:
         effects: list[Effect] = [Send(origin, Began(poll.job, job.queued_s))]
         missing = job.after(poll.have)
         if missing:
-            effects.append(Send(origin, Piece(poll.job, poll.have, missing)))
+            effects.append(Send(origin, Piece(poll.job, poll.have, missing, job.cost)))
         if job.end is not None:
             effects.append(Send(origin, job.end))
         return effects
@@ -182,12 +227,15 @@ class Queue:
     def on_generated(self, event: Generated) -> list[Effect]:
         """Pass the next words on."""
         job = self._jobs.get(event.job)
-        if job is None or event.job != self._current or job.dropped or not event.text:
+        if job is None or event.job != self._current:
+            return []
+        job.usage = event.usage
+        if job.dropped or not event.text:
             return []
         offset = job.length
         job.text.append(event.text)
         job.length += len(event.text)
-        return [Send(job.origin, Piece(event.job, offset, event.text))]
+        return [Send(job.origin, Piece(event.job, offset, event.text, job.cost))]
 
     def on_finished(self, event: Finished, now: float) -> list[Effect]:
         """The engine is free; the answer is whole."""
@@ -196,10 +244,10 @@ class Queue:
             return []
         spent = event.usage.inference_s
         self.service_s = spent if not self.service_s else 0.8 * self.service_s + 0.2 * spent
+        job.usage = event.usage
         if job.dropped:
-            del self._jobs[event.job]
-            return self._next(now)
-        end = Answer(event.job, job.length, job.queued_s, event.usage, event.truncated)
+            return self._end_dropped(event.job, job, now)
+        end = Answer(event.job, job.length, job.queued_s, job.cost, event.truncated)
         return [*self._end(event.job, job, end, now), *self._next(now)]
 
     def on_engine_failed(self, event: EngineFailed, now: float) -> list[Effect]:
@@ -207,17 +255,18 @@ class Queue:
         job = self._take_current(event.job)
         if job is None:
             return []
+        job.usage = event.usage
         if job.dropped:
-            del self._jobs[event.job]
-            return self._next(now)
-        job.tries += 1
+            return self._end_dropped(event.job, job, now)
         again = event.code in ("engine_failed", "engine_unreachable") and not job.length
-        if again and job.tries < self.config.tries:
-            job.began = None
+        if again and job.tries + 1 < self.config.tries:
+            job.spent, job.usage = job.cost, Usage()
+            job.tries += 1
+            job.began, job.waits_since = None, now
             self._waiting.appendleft(event.job)
             return self._next(now)
         outcome = Outcome.REFUSED if event.code == "too_long" else Outcome.FAILED
-        end = Undone(event.job, outcome, event.code, event.detail, job.queued_s)
+        end = Undone(event.job, outcome, event.code, event.detail, job.queued_s, job.cost)
         return [*self._end(event.job, job, end, now), *self._next(now)]
 
     def _take_current(self, job_id: JobId) -> _Job | None:
@@ -225,6 +274,11 @@ class Queue:
             return None
         self._current = None
         return self._jobs[job_id]
+
+    def _end_dropped(self, job_id: JobId, job: _Job, now: float) -> list[Effect]:
+        """The engine has let go of a job that nobody wants any more: say what it cost."""
+        del self._jobs[job_id]
+        return [Send(job.origin, _cancelled(job_id, job)), *self._next(now)]
 
     def _end(self, job_id: JobId, job: _Job, end: Answer | Undone, now: float) -> list[Effect]:
         job.end = end
@@ -297,17 +351,18 @@ class Queue:
         job_id = self._waiting.popleft()
         job = self._jobs[job_id]
         self._current = job_id
-        job.began, job.queued_s = now, now - job.arrived
+        job.began = now
+        job.queued_s += now - job.waits_since
         warming = self._warming.get(job.ask.prompt)
         if warming is not None and job.ask.inference.answers:
             del self._warming[job.ask.prompt]
         return [*effects, Generate(job_id, job.ask.inference), Send(job.origin, Began(job_id, job.queued_s))]
 
-    def hand_back(self, me: DeviceId) -> list[Effect]:
+    def hand_back(self) -> list[Effect]:
         """Shutting down: give every waiting job of another origin back; take none any more."""
         self.closing = True
         effects: list[Effect] = []
-        for job_id in [j for j in self._waiting if self._jobs[j].origin != me]:
+        for job_id in [j for j in self._waiting if self._jobs[j].origin != self._me]:
             self._waiting.remove(job_id)
             origin = self._jobs.pop(job_id).origin
             effects.append(
@@ -324,6 +379,33 @@ class Queue:
         if self._current is not None and not self._jobs[self._current].dropped:
             job = self._jobs[self._current]
             job.dropped = True
-            gone = Undone(self._current, Outcome.FAILED, "leaving", "this device is shutting down")
+            gone = Undone(
+                self._current,
+                Outcome.FAILED,
+                "leaving",
+                "this device is shutting down",
+                job.queued_s,
+                job.cost,
+            )
             effects += [Abort(self._current), Send(job.origin, gone)]
         return effects
+
+
+def _characters(inference: Inference) -> int:
+    return sum(len(turn.content) for turn in inference.conversation) + sum(map(len, inference.answers))
+
+
+def _over(waiting: list[_Job], more: int, jobs: int, texts: int) -> str | None:
+    """What is full, should one more job with `more` characters join those that wait."""
+    if len(waiting) >= jobs:
+        return f"{len(waiting)} jobs are waiting, the bound is {jobs},"
+    if waiting and sum(job.characters for job in waiting) + more > texts:
+        return f"the waiting jobs have more than {texts} characters, which is the bound,"
+    return None
+
+
+def _cancelled(job_id: JobId, job: _Job | None) -> Undone:
+    detail = "its origin took it back"
+    if job is None:
+        return Undone(job_id, Outcome.CANCELLED, "cancelled", detail)
+    return Undone(job_id, Outcome.CANCELLED, "cancelled", detail, job.queued_s, job.cost)

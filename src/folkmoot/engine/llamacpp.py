@@ -16,12 +16,13 @@ import httpx
 
 from folkmoot.core.ids import PromptId
 from folkmoot.core.layout import Conversation, arrange, cut, fenced, opening, share, spoken
-from folkmoot.core.messages import Inference, Layout, Turn, Usage
+from folkmoot.core.messages import Inference, Layout, Turn
 from folkmoot.engine import template
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object, sse_objects
+from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
-from folkmoot.engine.remote import is_loopback
+from folkmoot.engine.remote import is_loopback, whole
 from folkmoot.engine.slots import Slot, SlotTable, common_length
 from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
 
@@ -84,9 +85,7 @@ class LlamaServer:
 
     async def generate(self, inference: Inference) -> AsyncGenerator[Text | Done, None]:
         """Write an answer, in the slot that holds the prompt's beginning if there is one."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        first: float | None = None
+        meter = Meter()
         laid = await self._lay(inference, bool(spoken(inference.answers)))
         slot = self._slots.take(inference.prompt, held=False)
         del slot.tokens[common_length(slot.tokens, laid.tokens) :]
@@ -110,22 +109,21 @@ class LlamaServer:
                 async for event in sse_objects(response):
                     if "error" in event:
                         raise EngineError(f"{self._url}: {event['error']}")
+                    progress = event.get("prompt_progress")
+                    if isinstance(progress, dict):
+                        meter.tokens_in = whole(progress.get("processed"))
+                        meter.tokens_cached = whole(progress.get("cache"))
+                        yield Text("", meter.usage)
                     if event.get("content"):
-                        first = clock() - began if first is None else first
-                        yield Text(event["content"])
+                        meter.tokens_in = len(laid.tokens)
+                        meter.wrote(max(1, whole(event.get("tokens_predicted")) - meter.tokens_out))
+                        yield Text(event["content"], meter.usage)
                     if event.get("stop"):
                         slot.tokens = laid.tokens
-                        timings = event.get("timings") or {}
-                        cached = int(timings.get("cache_n", 0))
-                        seconds = clock() - began
-                        usage = Usage(
-                            tokens_in=len(laid.tokens),
-                            tokens_cached=min(cached, len(laid.tokens)),
-                            tokens_out=int(event.get("tokens_predicted", 0)),
-                            inference_s=seconds,
-                            first_token_s=seconds if first is None else first,
-                        )
-                        yield Done(usage, truncated=event.get("stop_type") == "limit")
+                        meter.tokens_in = len(laid.tokens)
+                        meter.tokens_cached = whole((event.get("timings") or {}).get("cache_n"))
+                        meter.tokens_out = whole(event.get("tokens_predicted"))
+                        yield Done(meter.usage, truncated=event.get("stop_type") == "limit")
                         return
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self._lost(error) from error

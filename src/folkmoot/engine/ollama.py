@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from folkmoot.core.messages import Inference, Turn, Usage
+from folkmoot.core.messages import Inference, Turn
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import body_lines, parse_object
+from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
-from folkmoot.engine.remote import Remote, billions, estimate, estimate_turns, messages
+from folkmoot.engine.remote import Remote, billions, estimate, estimate_turns, messages, whole
 from folkmoot.errors import EngineError
 
 
@@ -51,9 +51,7 @@ class OllamaEngine:
 
     async def generate(self, inference: Inference) -> AsyncGenerator[Text | Done, None]:
         """Write an answer with as much context as the settings say."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        first: float | None = None
+        meter = Meter()
         sampling = inference.sampling
         options: dict[str, Any] = {
             "num_ctx": self._context,
@@ -65,7 +63,7 @@ class OllamaEngine:
         if sampling.seed is not None:
             options["seed"] = sampling.seed % 2**31
         sent = messages(inference, self._context)
-        written: list[str] = []
+        meter.tokens_in = sum(estimate(turn["content"]) for turn in sent)
         body = {"model": self._model, "messages": sent, "stream": True, "options": options}
         async with self._remote.stream("/api/chat", body) as response:
             async for line in body_lines(response):
@@ -77,20 +75,12 @@ class OllamaEngine:
                 message = event.get("message")
                 text = message.get("content") if isinstance(message, dict) else None
                 if isinstance(text, str) and text:
-                    first = clock() - began if first is None else first
-                    written.append(text)
-                    yield Text(text)
+                    meter.wrote(estimate(text))
+                    yield Text(text, meter.usage)
                 if event.get("done"):
-                    seconds = clock() - began
-                    usage = Usage(
-                        tokens_in=int(
-                            event.get("prompt_eval_count") or sum(estimate(turn["content"]) for turn in sent)
-                        ),
-                        tokens_out=int(event.get("eval_count") or estimate("".join(written))),
-                        inference_s=seconds,
-                        first_token_s=seconds if first is None else first,
-                    )
-                    yield Done(usage, truncated=event.get("done_reason") == "length")
+                    meter.tokens_in = whole(event.get("prompt_eval_count")) or meter.tokens_in
+                    meter.tokens_out = whole(event.get("eval_count")) or meter.tokens_out
+                    yield Done(meter.usage, truncated=event.get("done_reason") == "length")
                     return
         raise EngineError(f"{self._remote.url}: the answer broke off before its end")
 

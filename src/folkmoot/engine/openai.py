@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from folkmoot.core.messages import Inference, Turn, Usage
+from folkmoot.core.messages import Inference, Turn
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object, sse_objects
+from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
-from folkmoot.engine.remote import Remote, billions, estimate, estimate_turns, messages
+from folkmoot.engine.remote import Remote, billions, estimate, estimate_turns, messages, whole
 from folkmoot.errors import EngineError
 
 
@@ -56,9 +56,7 @@ class OpenAIEngine:
 
     async def generate(self, inference: Inference) -> AsyncGenerator[Text | Done, None]:
         """Write an answer; usage is the server's where it tells, else an estimate."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        first: float | None = None
+        meter = Meter()
         sent = messages(inference, self._context)
         sampling = inference.sampling
         body: dict[str, Any] = {
@@ -74,7 +72,7 @@ class OpenAIEngine:
             body["seed"] = sampling.seed % 2**31
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        written: list[str] = []
+        meter.tokens_in = sum(estimate(message["content"]) for message in sent)
         ending: str | None = None
         told: dict[str, Any] = {}
         async with self._remote.stream("/chat/completions", body) as response:
@@ -83,23 +81,18 @@ class OpenAIEngine:
                     raise EngineError(f"{self._remote.url}: {event['error']}")
                 text, finish = _choice(event)
                 ending = finish or ending
-                told = event.get("usage") or told
+                usage = event.get("usage")
+                told = usage if isinstance(usage, dict) else told
                 if text:
-                    first = clock() - began if first is None else first
-                    written.append(text)
-                    yield Text(text)
+                    meter.wrote(estimate(text))
+                    yield Text(text, meter.usage)
         if ending is None:
             raise EngineError(f"{self._remote.url}: the answer broke off before its end")
-        seconds = clock() - began
-        cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        usage = Usage(
-            tokens_in=int(told.get("prompt_tokens") or sum(estimate(message["content"]) for message in sent)),
-            tokens_cached=int(cached),
-            tokens_out=int(told.get("completion_tokens") or estimate("".join(written))),
-            inference_s=seconds,
-            first_token_s=seconds if first is None else first,
-        )
-        yield Done(usage, truncated=ending == "length")
+        details = told.get("prompt_tokens_details")
+        meter.tokens_in = whole(told.get("prompt_tokens")) or meter.tokens_in
+        meter.tokens_cached = whole(details.get("cached_tokens")) if isinstance(details, dict) else 0
+        meter.tokens_out = whole(told.get("completion_tokens")) or meter.tokens_out
+        yield Done(meter.usage, truncated=ending == "length")
 
     async def prefill(self, inference: Inference) -> Warmth:
         """The server's cache is out of reach."""

@@ -26,9 +26,10 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The next words of an answer."""
+    """The next words of an answer, and what the inference has cost so far; no words while it still reads."""
 
     text: str
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)

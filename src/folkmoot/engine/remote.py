@@ -47,6 +47,11 @@ def estimate_turns(turns: Sequence[Turn]) -> int:
     return sum(estimate(turn.content) + _TURN_TOKENS for turn in turns)
 
 
+def whole(told: object) -> int:
+    """A count that a server tells; 0 where it is none."""
+    return told if isinstance(told, int) and 0 <= told < 2**31 else 0
+
+
 def billions(name: str) -> float:
     """The size that a model's name tells, in billions of parameters; 0 if it tells none."""
     found = _BILLIONS.findall(name.replace("-", " ").replace("_", " ").replace(":", " ").replace("/", " "))

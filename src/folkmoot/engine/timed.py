@@ -13,8 +13,9 @@ from pathlib import Path
 from random import Random
 
 from folkmoot.core.law import Law, Table, Trace
-from folkmoot.core.messages import Inference, Turn, Usage
+from folkmoot.core.messages import Inference, Turn
 from folkmoot.engine.config import EngineConfig
+from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
 from folkmoot.errors import ConfigError, PromptTooLong
 
@@ -67,13 +68,13 @@ class TimedEngine:
     async def generate(self, inference: Inference) -> AsyncGenerator[Text | Done, None]:
         """Write for as long as the law says. Raises `PromptTooLong` as a model would."""
         clock = asyncio.get_running_loop().time
-        began = clock()
+        began, meter = clock(), Meter()
         words_in = await self.count(inference.conversation)
         if words_in >= self._config.context_tokens:
             raise PromptTooLong(
                 f"the prompt has {words_in} tokens, the context holds {self._config.context_tokens}"
             )
-        words_in += sum(len(text.split()) for text in inference.answers)
+        meter.tokens_in = words_in + sum(len(text.split()) for text in inference.answers)
         seed = inference.sampling.seed
         rng = self._rng if seed is None else Random(seed)
         uniform = _from_prompt(inference) if isinstance(self._law, Trace) else rng.random()
@@ -82,16 +83,14 @@ class TimedEngine:
         self._served += 1
 
         pieces = max(1, min(len(words), int(duration / _PIECE_S)))
-        first = 0.0
         for number in range(pieces):
             due = began + duration * (number + 1) / pieces
             if due > clock():
                 await asyncio.sleep(due - clock())
-            if number == 0:
-                first = clock() - began
             piece = words[len(words) * number // pieces : len(words) * (number + 1) // pieces]
-            yield Text("".join(piece))
-        yield Done(Usage(words_in, 0, len(words), clock() - began, first), truncated)
+            meter.wrote(len(piece))
+            yield Text("".join(piece), meter.usage)
+        yield Done(meter.usage, truncated)
 
     async def prefill(self, inference: Inference) -> Warmth:
         """There is no cache."""

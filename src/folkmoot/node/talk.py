@@ -34,11 +34,17 @@ from folkmoot.node.network import Network
 BACKLOG = 64
 """Replies that may wait for one asker before its job's engine is held up (guess: a second of text)."""
 
+BACKLOG_CHARACTERS = 65_536
+"""The same in characters: an asker that asks again from the start without reading gets one answer more, not many."""
+
 ABANDON_S = 8.0
 """A job whose asker has lost its connection is given up after this long; askers poll every 2 s (MixtureConfig)."""
 
 STALL_S = 30.0
 """An asker that reads nothing of a full backlog for so long does not get to hold the engine (guess)."""
+
+HANG_UP_S = 2.0
+"""A peer that was told to cancel a job gets so long to say what it has cost (guess)."""
 
 HAND_OVER_S = 5.0
 """An asker that has not hung up so long after the end is not waited for (guess)."""
@@ -49,18 +55,21 @@ log = logging.getLogger(__name__)
 class _Outbox:
     """Messages on their way onto one stream, with a bound that their author can wait for.
 
-    `ends`: the job's last message is among them. `handed_over` is set when the stream is over.
+    It is full at `BACKLOG` messages or `BACKLOG_CHARACTERS` of text. `begun`: one has been taken. `ends`: the job's last message is among them. `handed_over` is set when the stream is over.
     """
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
+        self._characters = 0
         self._changed = asyncio.Event()
         self.closed = False
+        self.begun = False
         self.ends = False
         self.handed_over = asyncio.Event()
 
     def put(self, message: Message) -> None:
         self._messages.append(message)
+        self._characters += _length(message)
         self.ends = self.ends or isinstance(message, Answer | Undone)
         self._changed.set()
 
@@ -75,12 +84,13 @@ class _Outbox:
         return self._messages[0]
 
     def taken(self) -> None:
-        self._messages.popleft()
+        self.begun = True
+        self._characters -= _length(self._messages.popleft())
         self._changed.set()
 
     @property
     def full(self) -> bool:
-        return len(self._messages) >= BACKLOG
+        return len(self._messages) >= BACKLOG or self._characters >= BACKLOG_CHARACTERS
 
     async def room(self) -> None:
         while self.full and not self.closed:
@@ -118,10 +128,17 @@ class Talk:
                 outbox.put(message)
                 self._asking[job] = (self._spawn(self._ask(to, job, outbox)), outbox)
             case Cancel(job=job):
-                if job in self._asking:
-                    self._asking.pop(job)[0].cancel()
-                else:
+                if job not in self._asking:
                     self.post(to, message)
+                    return
+                task, outbox = self._asking[job]
+                if not outbox.begun:
+                    task.cancel()
+                    self._forget(job, outbox)
+                    return
+                outbox.put(message)
+                # The peer ends the stream with what the job has cost; one that does not loses it.
+                task.get_loop().call_later(HANG_UP_S, task.cancel)
             case Queued(job=job) | Began(job=job) | Piece(job=job) | Answer(job=job) | Undone(job=job):
                 # Without a stream the asker is not listening now; it will ask again if it wants to know.
                 if (to, job) in self._replying:
@@ -176,6 +193,7 @@ class Talk:
 
     async def _ask(self, to: DeviceId, job: JobId, outbox: _Outbox) -> None:
         lost = True
+        failure: Event | None = None
         try:
             stream = await self._network.open(to)
             writer: asyncio.Task[None] | None = None
@@ -192,14 +210,15 @@ class Talk:
                     writer.cancel()
                 await stream.cancel()
         except LocalProtocolError as error:
-            self._forget(job, outbox)
-            self._handle(Received(to, Undone(job, Outcome.REFUSED, "too_long", str(error))))
-            return
+            failure = Received(to, Undone(job, Outcome.REFUSED, "too_long", str(error)))
         except (PeerUnreachable, StreamCut, RemoteProtocolError):
-            pass
-        self._forget(job, outbox)
-        if lost:
-            self._handle(StreamLost(to, job))
+            failure = StreamLost(to, job) if lost else None
+        else:
+            failure = StreamLost(to, job) if lost else None
+        finally:
+            self._forget(job, outbox)
+        if failure is not None:
+            self._handle(failure)
 
     def _forget(self, job: JobId, outbox: _Outbox) -> None:
         entry = self._asking.get(job)
@@ -262,6 +281,10 @@ class Talk:
                     self._handle(Received(sender, message))
         except (StreamCut, RemoteProtocolError):
             return
+
+
+def _length(message: Message) -> int:
+    return len(message.text) if isinstance(message, Piece) else 0
 
 
 async def _write(stream: Stream, outbox: _Outbox) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from folkmoot.core.events import EngineFailed, Event, Finished, Generated, Warmed
 from folkmoot.core.ids import JobId, PromptId
-from folkmoot.core.messages import Inference
+from folkmoot.core.messages import Inference, Usage
 from folkmoot.engine.protocol import Done, Engine, Text
 from folkmoot.errors import EngineError, FolkmootError
 
@@ -36,6 +36,7 @@ class Work:
         self._spawn = spawn
         self._coalesce_s = coalesce_s
         self._jobs: dict[JobId, asyncio.Task[Event]] = {}
+        self._spent: dict[JobId, Usage] = {}
         self._step: tuple[PromptId, asyncio.Task[Event]] | None = None
         self.handle: Callable[[Event], None] = lambda event: None
 
@@ -65,11 +66,15 @@ class Work:
     async def _report_job(self, job: JobId, task: asyncio.Task[Event]) -> None:
         await _ended(task)
         del self._jobs[job]
+        spent = self._spent.pop(job, Usage())
         if task.cancelled():
-            self.handle(EngineFailed(job, "cancelled", "the job was cancelled"))
-        elif (bug := task.exception()) is not None:
-            log.error("the engine failed at a job by a fault of ours", exc_info=bug)
-            self.handle(EngineFailed(job, EngineError.code, f"a fault in the engine ({type(bug).__name__})"))
+            self.handle(EngineFailed(job, "cancelled", "the job was cancelled", spent))
+        elif isinstance(fault := task.exception(), FolkmootError):
+            self.handle(EngineFailed(job, fault.code, str(fault)[:DETAIL], spent))
+        elif fault is not None:
+            log.error("the engine failed at a job by a fault of ours", exc_info=fault)
+            detail = f"a fault in the engine ({type(fault).__name__})"
+            self.handle(EngineFailed(job, EngineError.code, detail, spent))
         else:
             self.handle(task.result())
 
@@ -91,10 +96,7 @@ class Work:
             await asyncio.wait([step])
         if self._engine is None:
             return EngineFailed(job, "no_engine", "this device has no model")
-        try:
-            return await self._pass_on(self._engine, job, inference, room)
-        except FolkmootError as error:
-            return EngineFailed(job, error.code, str(error)[:DETAIL])
+        return await self._pass_on(self._engine, job, inference, room)
 
     async def _pass_on(self, engine: Engine, job: JobId, inference: Inference, room: Room) -> Event:
         """Pass pieces on, gathered so that no more than one goes out every `coalesce_s`, the first at once."""
@@ -104,18 +106,21 @@ class Work:
         async with contextlib.aclosing(engine.generate(inference)) as pieces:
             async for piece in pieces:
                 match piece:
-                    case Text(text=text):
+                    case Text(text=text, usage=usage):
+                        self._spent[job] = usage
+                        if not text:
+                            continue
                         gathered.append(_sound(text))
                         if clock() - last >= self._coalesce_s:
                             last = clock()
-                            self.handle(Generated(job, "".join(gathered)))
+                            self.handle(Generated(job, "".join(gathered), usage))
                             gathered.clear()
                             await room()
                     case Done(usage=usage, truncated=truncated):
                         if gathered:
-                            self.handle(Generated(job, "".join(gathered)))
+                            self.handle(Generated(job, "".join(gathered), usage))
                         return Finished(job, usage, truncated)
-        return EngineFailed(job, "engine_failed", "the engine stopped in the middle of an answer")
+        raise EngineError("the engine stopped in the middle of an answer")
 
     async def _prefill(self, inference: Inference) -> Event:
         if self._engine is None:
