@@ -38,11 +38,23 @@ async def test_the_moot_as_this_device_sees_it(client):
 
 
 @pytest.mark.parametrize(
-    ("engine", "status"), [("ready", 200), ("none", 200), ("loading", 503), ("down", 503)]
+    ("engine", "others", "status"),
+    [
+        ("ready", False, 200),
+        ("none", True, 200),
+        ("none", False, 503),
+        ("loading", True, 503),
+        ("down", True, 200),
+        ("down", False, 503),
+    ],
 )
-async def test_health(client, village, engine, status):
+async def test_health(client, village, engine, others, status):
     village.engine = engine
-    assert (await client.get("/healthz")).status_code == status
+    if not others:
+        del village.members[1:]
+    response = await client.get("/healthz")
+    assert response.status_code == status
+    assert response.json() == {"status": "ready" if status == 200 else engine}
 
 
 async def test_events_tell_how_and_not_what(client):

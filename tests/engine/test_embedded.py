@@ -383,7 +383,10 @@ async def test_a_killed_child_comes_back(config: EngineConfig) -> None:
         os.kill(killed, signal.SIGKILL)
         with pytest.raises(EngineError, match="died during the job.*signal 9"):
             await read_to_the_end(pieces)
+        with pytest.raises(EngineError, match="is down.*signal 9"):
+            await engine.check()
         _, end = await run(engine, job("kill"))
+        assert (await engine.check()).model == info.model
         assert end.usage.tokens_out == 12
         assert engine.restarts == 1
         assert engine.pid != killed

@@ -193,6 +193,30 @@ async def test_nobody_there(make: Callable[[str], Engine], path: str, unused_tcp
     await engine.close()
 
 
+@pytest.mark.parametrize(
+    ("make", "start", "path"),
+    [
+        (lambda url: OpenAIEngine(url, "", CONFIG), {"/v1/models": [MODELS, MODELS]}, "/v1/models"),
+        (
+            lambda url: OllamaEngine(url, "qwen", CONFIG),
+            {"/api/show": [SHOWN], "/api/version": [Reply(chunks=[b"{}"])]},
+            "/api/version",
+        ),
+    ],
+)
+async def test_a_check_asks_the_server(
+    make: Callable[[str], Engine], start: dict[str, list[Reply]], path: str
+) -> None:
+    async with scripted(start) as server:
+        engine = make(server.url)
+        info = await engine.start()
+        assert await engine.check() == info
+        assert server.requests[-1].path == path
+    with pytest.raises(EngineUnreachable, match="is it running"):
+        await engine.check()
+    await engine.close()
+
+
 @KINDS
 async def test_a_server_that_comes_up_late_is_tried_again(
     make: Callable[[str], Engine], path: str, unused_tcp_port: int

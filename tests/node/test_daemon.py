@@ -28,6 +28,7 @@ class Odd(TimedEngine):
         super().__init__(parse_law(law))
         self.starting = start
         self.counting = count
+        self.trouble = ""
         self.closed = 0
 
     async def start(self) -> EngineInfo:
@@ -37,6 +38,11 @@ class Odd(TimedEngine):
             case asyncio.Event() as event:
                 await event.wait()
         return await super().start()
+
+    async def check(self) -> EngineInfo:
+        if self.trouble:
+            raise EngineUnreachable(self.trouble)
+        return await super().check()
 
     async def count(self, conversation: Sequence[Turn]) -> int:
         if isinstance(self.counting, Exception):
@@ -151,6 +157,27 @@ async def test_an_engine_that_cannot_start_ends_the_device_cleanly(home: Home) -
         await home.up(daemon)
     assert engine.closed == 1
     assert daemon.status().engine == "down"
+
+
+async def test_an_engine_that_stops_serving_is_shown_and_asked_no_more_until_it_serves_again(
+    home: Home,
+) -> None:
+    engine = Odd()
+    sick, well = await home.moot(engine, Odd(), engine_check_s=0.01)
+    engine.trouble = "nothing answers at its URL"
+    await until(lambda: sick.status().engine == "down")
+    assert sick.status().engine_note == engine.trouble
+    await until(lambda: [m.card.model for m in well.status().members].count("") == 1)
+    end = (await told(well, ask(well)))[-1]
+    assert isinstance(end, PromptAnswered)
+    assert {job.device for job in end.provenance.jobs} == {"d1"}
+    end = (await told(sick, ask(sick)))[-1]
+    assert isinstance(end, PromptAnswered)
+    assert {job.device for job in end.provenance.jobs} == {"d1"}
+    engine.trouble = ""
+    await until(lambda: sick.status().engine == "ready")
+    await until(lambda: [m.card.model for m in well.status().members].count("timed") == 2)
+    assert "no model" in sick.status().engine_note
 
 
 async def test_stopping_while_the_engine_loads(home: Home) -> None:

@@ -63,6 +63,9 @@ class Dictated:
             await asyncio.sleep(0)
             self.log.append("is free")
 
+    async def check(self) -> EngineInfo:
+        return await self.start()
+
     async def prefill(self, inference: Inference) -> Warmth:
         self.log.append("warms")
         try:

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from folkmoot.api.faults import FieldInvalid
 from folkmoot.api.guard import is_owner
-from folkmoot.api.models import model_names, parameters
+from folkmoot.api.models import model_names, parameters, servers
 from folkmoot.api.notices import happening_of, moot_status
 from folkmoot.api.room import Room, read_body, room_of
 from folkmoot.api.schema import Health, Invitation, InvitationRequest, Model, ModelList
@@ -45,10 +45,11 @@ async def get_moot(request: Request) -> Response:
 
 
 async def get_health(request: Request) -> Response:
-    """200 once prompts can be served, 503 before. An engine that dies later is restarted; its jobs say so."""
-    engine = room_of(request).moot.status().engine
-    ready = engine in ("ready", "none")
-    return json_response(Health("ready" if ready else engine), 200 if ready else 503)
+    """200 while prompts can be served: this device's engine serves, or another device holds a model."""
+    status = room_of(request).moot.status()
+    others = any(member.device != status.device for member in servers(status))
+    ready = status.engine == "ready" or (status.engine != "loading" and others)
+    return json_response(Health("ready" if ready else status.engine), 200 if ready else 503)
 
 
 async def create_invitation(request: Request) -> Response:

@@ -64,6 +64,13 @@ class EmbeddedEngine:
         self._supervisor = asyncio.create_task(self._supervise())
         return self._info
 
+    async def check(self) -> EngineInfo:
+        """Whether the child lives. Raises `EngineError` with its last words while it is being started again."""
+        if self._child is not None and self._child.alive and self._serving.is_set():
+            return self._info
+        trouble = self._trouble if self._child is None else self._child.epitaph()
+        raise EngineError(f"the embedded engine is down: {trouble}")
+
     async def count(self, conversation: Sequence[Turn]) -> int:
         """Tokens of the conversation in the model's own template."""
         async with self._working() as server:
@@ -182,7 +189,7 @@ class EmbeddedEngine:
                     pause = min(2 * pause, self._config.restart_max_s)
                 try:
                     await self._spawn()
-                except EngineError as error:
+                except (EngineError, OSError) as error:
                     self._trouble, died = str(error), True
             self.restarts += 1
 

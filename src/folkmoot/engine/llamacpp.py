@@ -54,6 +54,7 @@ class LlamaServer:
             trust_env=not is_loopback(url),
         )
         self._context = 0
+        self._info = EngineInfo("", 0, 0.0)
         self._slots = SlotTable(1)
         self._frames: OrderedDict[tuple[str, ...], tuple[str, ...] | None] = OrderedDict()
         self._pieces: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
@@ -77,7 +78,15 @@ class LlamaServer:
         self._slots = SlotTable(slots)
         skill = self._config.skill or float(meta.get("n_params") or 0) / 1e9
         name = path.replace("\\", "/").rpartition("/")[2].removesuffix(".gguf")
-        return EngineInfo(name, self._context, skill, f"llama.cpp server at {self._url}, {slots} slots")
+        self._info = EngineInfo(name, self._context, skill, f"llama.cpp server at {self._url}, {slots} slots")
+        return self._info
+
+    async def check(self) -> EngineInfo:
+        """Ask the server for its health."""
+        response = await self._send("GET", "/health")
+        if response.status_code != 200:
+            raise self._refusal(response)
+        return self._info
 
     async def count(self, conversation: Sequence[Turn]) -> int:
         """Tokens of the conversation in the model's own template."""

@@ -22,6 +22,7 @@ class OllamaEngine:
         self._model = model
         self._config = config
         self._context = config.context_tokens
+        self._info = EngineInfo(model, config.context_tokens, 0.0)
 
     async def start(self) -> EngineInfo:
         """Ask for the model's size and context."""
@@ -43,7 +44,15 @@ class OllamaEngine:
         details = shown.get("details")
         size = str(details.get("parameter_size", "")) if isinstance(details, dict) else ""
         skill = self._config.skill or billions(size) or billions(self._model)
-        return EngineInfo(self._model, self._context, skill, f"Ollama at {self._remote.url}")
+        self._info = EngineInfo(self._model, self._context, skill, f"Ollama at {self._remote.url}")
+        return self._info
+
+    async def check(self) -> EngineInfo:
+        """Ask for the server's version: it loads models by itself."""
+        response = await self._remote.ask("GET", "/api/version")
+        if response.status_code != 200:
+            raise self._remote.refusal(response)
+        return self._info
 
     async def count(self, conversation: Sequence[Turn]) -> int:
         """An estimate: Ollama has no call for it."""

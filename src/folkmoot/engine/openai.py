@@ -15,6 +15,9 @@ from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
 from folkmoot.engine.remote import Remote, billions, estimate, estimate_turns, messages, whole
 from folkmoot.errors import EngineError
 
+_NO_LIST = {404, 405}
+"""What servers say that keep no list of models."""
+
 
 class OpenAIEngine:
     """The engine of `openai:URL#MODEL`. URL is the API's base, `/v1` added where it has no path."""
@@ -25,6 +28,7 @@ class OpenAIEngine:
         self._model = model
         self._config = config
         self._context = config.context_tokens
+        self._info = EngineInfo(model, config.context_tokens, 0.0)
 
     async def start(self) -> EngineInfo:
         """Ask for the models; take the first where none was named, and its context where it is told."""
@@ -33,7 +37,7 @@ class OpenAIEngine:
         if response.status_code == 200:
             data = parse_object(response.content, response).get("data")
             rows = [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
-        elif response.status_code not in {404, 405}:  # some servers keep no list
+        elif response.status_code not in _NO_LIST:
             raise self._remote.refusal(response)
         if not self._model:
             if not rows:
@@ -46,9 +50,16 @@ class OpenAIEngine:
         with suppress(IndexError, TypeError, ValueError):  # only vLLM and its kin tell
             self._context = int(known[0].get("max_model_len") or self._context)
         skill = self._config.skill or billions(self._model)
-        return EngineInfo(
-            self._model, self._context, skill, f"OpenAI-compatible server at {self._remote.url}"
-        )
+        note = f"OpenAI-compatible server at {self._remote.url}"
+        self._info = EngineInfo(self._model, self._context, skill, note)
+        return self._info
+
+    async def check(self) -> EngineInfo:
+        """Ask for the models once more; whatever a server without such a list says will do."""
+        response = await self._remote.ask("GET", "/models")
+        if response.status_code != 200 and response.status_code not in _NO_LIST:
+            raise self._remote.refusal(response)
+        return self._info
 
     async def count(self, conversation: Sequence[Turn]) -> int:
         """An estimate: the server keeps its tokenizer to itself."""

@@ -58,6 +58,10 @@ class Engine(Protocol):
         """Load the model; returns when it can serve. Raises `EngineUnreachable`, `WeightsError`."""
         ...
 
+    async def check(self) -> EngineInfo:
+        """What it is by now, at little cost; after `start`. Raises `EngineError` while it cannot serve."""
+        ...
+
     async def count(self, conversation: Sequence[Turn]) -> int:
         """Tokens of a conversation with the model's own template (an estimate where no tokenizer is at hand)."""
         ...

@@ -61,6 +61,10 @@ class TimedEngine:
             self._name, self._config.context_tokens, self._config.skill, f"no model: {self._law}"[:120]
         )
 
+    async def check(self) -> EngineInfo:
+        """It cannot fail."""
+        return await self.start()
+
     async def count(self, conversation: Sequence[Turn]) -> int:
         """Words of the conversation."""
         return sum(len(turn.content.split()) for turn in conversation)

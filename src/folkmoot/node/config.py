@@ -48,11 +48,13 @@ class NodeConfig:
 
     `coalesce_s`: pieces of an answer are sent at most this often, but the first and the last at once
     (ENGINES.md, How). `grace_s`: a clean shutdown waits this long for what is under way (guess).
-    `discovery`: `auto` searches the local network unless the device listens on loopback only.
+    `engine_check_s`: how often the engine is asked whether it can serve; the second time that it cannot, the
+    others are told that this device has no model (guess). `discovery`: `auto` searches the local network unless the device listens on loopback only.
     """
 
     peer: PeerConfig = field(default_factory=PeerConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     coalesce_s: float = 0.025
     grace_s: float = 5.0
+    engine_check_s: float = 5.0
     discovery: str = "auto"

@@ -44,6 +44,7 @@ from folkmoot.node.memory import Memory
 from folkmoot.node.network import Network, parse_listen
 from folkmoot.node.service import Status
 from folkmoot.node.work import Work
+from folkmoot.wire import limits
 
 WATCH_BACKLOG = 1_000
 """Notices kept for a watcher that does not read (guess)."""
@@ -88,6 +89,7 @@ class Daemon:
         self._memory = Memory.load(home)
         self._card = Card(name)
         self._engine_state = "none" if engine is None else "loading"
+        self._engine_note = ""
         self._info: EngineInfo | None = None
         self._began = time.monotonic()
         self._rng = Random(secrets.randbits(128))
@@ -192,11 +194,41 @@ class Daemon:
         except EngineError:
             self._engine_state = "down"
             raise
-        self._info, self._engine_state = info, "ready"
-        self._card = replace(
-            self._card, model=info.model, context_tokens=info.context_tokens, skill=info.skill
-        )
-        self._handle(CardChanged(self._card))
+        self._on_engine(info)
+        self._spawn(self._watch_engine(self._engine))
+
+    def _on_engine(self, info: EngineInfo) -> None:
+        """The engine serves, as `info` tells."""
+        self._info, self._engine_state, self._engine_note = info, "ready", info.note
+        self._show(info.model, info.context_tokens, info.skill)
+
+    def _show(self, model: str, context_tokens: int = 0, skill: float = 0.0) -> None:
+        """Tell the others what answers here; an empty `model`: nothing does."""
+        model = model[: limits.TEXTS["Card.model"]]
+        card = replace(self._card, model=model, context_tokens=context_tokens, skill=skill)
+        if card != self._card:
+            self._card = card
+            self._handle(CardChanged(card))
+
+    async def _watch_engine(self, engine: Engine) -> None:
+        """Notice when the engine stops serving, and when it serves again."""
+        missed = 0
+        while True:
+            await asyncio.sleep(self._config.engine_check_s)
+            try:
+                info = await engine.check()
+            except EngineError as error:
+                missed += 1
+                if missed == 1:
+                    log.warning("the engine cannot serve: %s", error)
+                self._engine_state, self._engine_note = "down", str(error)
+                if missed == 2:  # a child that has died is back within seconds, and its jobs wait for it
+                    self._show("")
+            else:
+                if missed:
+                    log.warning("the engine serves again")
+                missed = 0
+                self._on_engine(info)
 
     async def stop(self) -> None:
         """Ask `run` to end; harmless when repeated."""
@@ -342,7 +374,7 @@ class Daemon:
             membership.name if membership is not None else "",
             self._card.address,
             self._engine_state,
-            self._info.note if self._info is not None else "",
+            self._engine_note,
             self._card.model,
             peer.queue.waiting if peer is not None else 0,
             peer.queue.busy if peer is not None else 0,
@@ -385,8 +417,8 @@ class Daemon:
 
     async def _too_long(self, prompt: Prompt) -> str | None:
         """Why a prompt cannot fit into this device's context, before anybody works on it."""
-        if self._engine is None or self._info is None:
-            return None
+        if self._engine is None or self._info is None or self._engine_state != "ready":
+            return None  # an engine that is down would count no sooner than it is up again
         room = self._info.context_tokens
         # A token is a byte at least; most prompts are far too short for a closer look.
         if sum(len(t.content.encode()) + 16 for t in prompt.conversation) < room // 2:

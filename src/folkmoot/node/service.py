@@ -15,7 +15,7 @@ from folkmoot.core.ids import DeviceId, PromptId
 class Status:
     """The moot as this device sees it. `members` holds every known row, this device's own first.
 
-    `engine` is `ready`, `loading`, `down` or `none`; `queue` counts waiting jobs (not the one in
+    `engine` is `ready`, `loading`, `down` or `none`, `engine_note` tells more of it, or what is wrong; `queue` counts waiting jobs (not the one in
     service), `buffer` the local prompts between layers, `prompts` those not yet ended.
     """
 
