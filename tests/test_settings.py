@@ -6,7 +6,7 @@ import pytest
 
 from folkmoot.api.schema import Own
 from folkmoot.errors import ConfigError
-from folkmoot.settings import DeviceConfig, child_environ, default_name, load, variable_of
+from folkmoot.settings import DeviceConfig, HomeUnusable, child_environ, default_name, load, variable_of
 
 
 def origins(loaded):
@@ -68,7 +68,7 @@ def test_the_engines_key_comes_from_the_variable_that_is_named():
         ("[api]\nlistn = 'x'\n", r"unknown setting 'api.listn'; the nearest known is api.listen"),
         ("[aip]\nlisten = 'x'\n", r"unknown setting 'aip'"),
         ("listen = 'x'\n", r"unknown setting 'listen'"),
-        ("home = '/'\n", r"unknown setting 'home'"),
+        ("home = '/'\n", r"home is set by the variable FOLKMOOT_HOME alone"),
         ("[api]\nlisten = 3\n", r"api.listen is 3: Expected `str`"),
         ("[engine]\nthreads = '3'\n", r"engine.threads is '3': Expected `int`"),
         ("[engine]\nthreads = -1\n", r"engine.threads is -1"),
@@ -82,6 +82,10 @@ def test_the_engines_key_comes_from_the_variable_that_is_named():
         ("[device]\nengine = 'magic'\n", r"magic"),
         ("[api]\nlisten = '0.0.0.0:1'\n", r"api.keys"),
         ("[api]\nkeep_alive_s = 0\n", r"keep_alive_s"),
+        (
+            "[node.peer.membership]\nbeat_s = -1\n",
+            r"node.peer.membership: beat_s = -1.* must lie .*; node.peer.membership.beat_s comes from: .*config.toml$",
+        ),
     ],
 )
 def test_a_wrong_file_is_told(tmp_path, text, said):
@@ -97,6 +101,8 @@ def test_a_wrong_file_is_told(tmp_path, text, said):
         ("FOLKMOOT_HOM", "x", "the nearest known is FOLKMOOT_HOME"),
         ("FOLKMOOT_ENGINE__THREADS", "many", "FOLKMOOT_ENGINE__THREADS is 'many'"),
         ("FOLKMOOT_API__PRESETS", "{", "is not JSON"),
+        ("FOLKMOOT_API__KEYS", "[secret", "^FOLKMOOT_API__KEYS begins like a JSON list but is none"),
+        ("FOLKMOOT_NODE__PEER__MEMBERSHIP__HEAL_S", "1", r"HEAL_S is \['1'\]"),
     ],
 )
 def test_a_wrong_variable_is_told(name, value, said):
@@ -132,3 +138,44 @@ def test_names_for_children():
 
 def test_the_default_name_is_one_that_a_device_may_have():
     DeviceConfig(name=default_name())
+
+
+@pytest.mark.parametrize("text", ["15.5, 25", "[15.5, 25]", ' ["15.5", "25"] '])
+def test_a_variable_holds_a_list_with_commas_or_as_json(text):
+    name = variable_of("node.peer.membership.heal_s")
+    assert load(environ={name: text}).settings.node.peer.membership.heal_s == (15.5, 25.0)
+
+
+def test_what_config_show_prints_can_be_set_again():
+    assert load(environ={"FOLKMOOT_API__KEYS": '["a,b", "c"]'}).settings.api.keys == ("a,b", "c")
+    assert load(environ={"FOLKMOOT_API__KEYS": "[]"}).settings.api.keys == ()
+
+
+def test_a_wrong_secret_is_told_without_it():
+    with pytest.raises(ConfigError, match="FOLKMOOT_API__KEYS is hidden") as told:
+        load(environ={"FOLKMOOT_API__KEYS": '["hush", 3]'})
+    assert "hush" not in str(told.value)
+
+
+def test_a_home_that_is_no_folder_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    for home, said in (("file", "is no folder"), ("file/below", "Not a directory")):
+        with pytest.raises(HomeUnusable, match=said) as told:
+            load(environ={"FOLKMOOT_HOME": str(tmp_path / home)})
+        assert "FOLKMOOT_HOME" in str(told.value)
+        assert "TOML" not in str(told.value)
+
+
+def test_a_file_that_cannot_be_read_is_no_matter_of_toml(tmp_path):
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"config.toml cannot be read: Is a directory"):
+        load(environ={"FOLKMOOT_HOME": str(tmp_path)})
+
+
+def test_it_is_known_which_settings_are_variables():
+    loaded = load(flags={"device.name": "ash"}, environ={"FOLKMOOT_API__LISTEN": "127.0.0.1:2"})
+    assert [loaded.from_environment(key) for key in ("api.listen", "device.name", "api.keys")] == [
+        True,
+        False,
+        False,
+    ]

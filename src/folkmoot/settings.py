@@ -1,8 +1,8 @@
 """Every setting in one typed object: defaults < TOML file < environment < flags.
 
 Each room owns its frozen Config; they are nested here and nowhere else. A key is the dotted path of a
-field (`api.listen`); in the environment it is FOLKMOOT_API__LISTEN. This is the only module that reads
-the environment.
+field (`api.listen`); in the environment it is FOLKMOOT_API__LISTEN, where several values are a JSON list
+or stand between commas. This is the only module that reads the environment.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import difflib
 import os
 import platform
 import re
+import stat
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,9 @@ ALIASES = {"FOLKMOOT_HOME": "home", "FOLKMOOT_MODELS": "engine.models_folder"}
 ALIASED = {key: name for name, key in ALIASES.items()}
 FOREIGN = ("FOLKMOOT_SEED",)
 """Variables of that prefix that are no settings: the test suite's."""
+
+ENVIRONMENT = "environment"
+"""How the origin of a setting begins that came from a variable."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
@@ -90,12 +94,20 @@ class _Leaf:
     secret: bool
 
 
+class HomeUnusable(ConfigError):
+    """The folder that FOLKMOOT_HOME names cannot be a home."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """The settings and where each came from."""
 
     settings: Settings
     origins: tuple[Origin, ...]
+
+    def from_environment(self, key: str) -> bool:
+        """Whether a variable set this key."""
+        return any(each.name == key and each.origin.startswith(ENVIRONMENT) for each in self.origins)
 
 
 def load(
@@ -108,6 +120,8 @@ def load(
     leaves = {leaf.key: leaf for leaf in _leaves(Settings)}
     home = _home(environ)
     given["home"] = home
+    if config is None:
+        check_home(home[0])
     given |= _from_file(config, home[0] / "config.toml", leaves)
     given |= _from_environment(environ, leaves)
     for key, text in (flags or {}).items():
@@ -119,15 +133,53 @@ def load(
     }
     origins = tuple(_origin(leaf, given) for leaf in leaves.values())
     try:
-        return Loaded(_build(Settings, values, ""), origins)
+        return Loaded(_checked(_build(Settings, values, "")), origins)
     except ConfigError as error:
-        told = [f"{key} comes from: {origin}" for key, (_, origin) in given.items() if key in str(error)]
+        told = [
+            f"{key} comes from: {origin}" for key, (_, origin) in given.items() if _names(str(error), key)
+        ]
         raise ConfigError("; ".join([str(error), *told])) from None
+
+
+def check_home(home: Path) -> None:
+    """Raise `HomeUnusable` where a home is no folder that this user can read; one that is missing is made later."""
+    remedy = "or set FOLKMOOT_HOME to a folder of your own"
+    try:
+        is_folder = stat.S_ISDIR(home.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HomeUnusable(
+            f"the home {home} cannot be used: {error.strerror}; repair the path, {remedy}"
+        ) from None
+    if not is_folder:
+        raise HomeUnusable(f"the home {home} is no folder; move that file away, {remedy}")
+    if not os.access(home, os.R_OK | os.X_OK):
+        raise HomeUnusable(
+            f"the home {home} cannot be read by this user; run chmod 700 {home} as its owner, {remedy}"
+        )
+
+
+def _checked(settings: Settings) -> Settings:
+    """The settings, where those that a room checks only when it is built go together. Raises `ConfigError`."""
+    try:
+        settings.node.peer.membership.validate()
+    except ConfigError as error:
+        raise ConfigError(f"node.peer.membership: {error}") from None
+    return settings
+
+
+def _names(message: str, key: str) -> bool:
+    """Whether an error speaks of a key: by its whole path, or by its room and its own name."""
+    room, _, name = key.rpartition(".")
+    return key in message or (
+        f"{room}:" in message and re.search(rf"\b{re.escape(name)}\b", message) is not None
+    )
 
 
 def _home(environ: Mapping[str, str]) -> tuple[Path, str]:
     if environ.get("FOLKMOOT_HOME"):
-        return Path(environ["FOLKMOOT_HOME"]).expanduser().absolute(), "environment FOLKMOOT_HOME"
+        return Path(environ["FOLKMOOT_HOME"]).expanduser().absolute(), f"{ENVIRONMENT} FOLKMOOT_HOME"
     return platformdirs.user_data_path("folkmoot"), "default"
 
 
@@ -139,11 +191,19 @@ def _from_file(config: Path | None, usual: Path, leaves: Mapping[str, _Leaf]) ->
         if config is None:
             return {}
         raise ConfigError(f"--config: there is no file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; repair it, or name another with --config"
+        ) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
     given = {}
     for key, value in _flat(tables, leaves, ""):
-        if key not in leaves or key == "home":
+        if key == "home":
+            raise ConfigError(
+                f"{path}: home is set by the variable FOLKMOOT_HOME alone; take it out of the file"
+            )
+        if key not in leaves:
             raise ConfigError(f"{path}: unknown setting {key!r}; {_nearest(key, leaves)}")
         given[key] = (_convert(value, leaves[key], f"{path}: {key}", strict=True), str(path))
     return given
@@ -157,7 +217,7 @@ def _from_environment(environ: Mapping[str, str], leaves: Mapping[str, _Leaf]) -
             continue
         if name in variables:
             key = variables[name]
-            given[key] = (_convert(text, leaves[key], name, strict=False), f"environment {name}")
+            given[key] = (_convert(text, leaves[key], name, strict=False), f"{ENVIRONMENT} {name}")
         elif name != environ.get("FOLKMOOT_ENGINE__API_KEY_ENV", leaves["engine.api_key_env"].default):
             raise ConfigError(f"unknown variable {name}; {_nearest(name, variables)}")
     return given
@@ -169,7 +229,7 @@ def _with_engine_key(
     name, _ = given.get("engine.api_key_env", (leaves["engine.api_key_env"].default, ""))
     if "engine.api_key" in given or not environ.get(name):
         return given
-    return given | {"engine.api_key": (environ[name], f"environment {name}")}
+    return given | {"engine.api_key": (environ[name], f"{ENVIRONMENT} {name}")}
 
 
 def variable_of(key: str) -> str:
@@ -216,19 +276,23 @@ def _flat(table: Mapping[str, Any], leaves: Mapping[str, _Leaf], prefix: str) ->
 def _convert(value: Any, leaf: _Leaf, where: str, *, strict: bool) -> Any:
     if leaf.kind == dict[str, Own]:
         return leaf.default | _presets(value, where)
-    if not strict and leaf.kind not in (str, Path) and isinstance(value, str):
-        value = _parsed(value, leaf)
+    if not strict and getattr(leaf.kind, "__origin__", None) is tuple and isinstance(value, str):
+        value = _listed(value, where)
     try:
         return msgspec.convert(value, leaf.kind, strict=strict, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where} is {value!r}: {error}") from None
+        shown = "hidden" if leaf.secret else repr(value)
+        raise ConfigError(f"{where} is {shown}: {error}") from None
 
 
-def _parsed(text: str, leaf: _Leaf) -> Any:
-    """A variable's text for a setting that holds several: `a,b` is a tuple."""
-    if getattr(leaf.kind, "__origin__", None) is tuple:
+def _listed(text: str, where: str) -> Any:
+    """A variable's text for a setting that holds several: a JSON list, as `config show` prints it, or `a,b`."""
+    if not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
-    return text
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ConfigError(f"{where} begins like a JSON list but is none: {error}") from None
 
 
 def _presets(value: Any, where: str) -> dict[str, Own]:
