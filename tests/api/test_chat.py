@@ -6,7 +6,7 @@ import pytest
 
 from folkmoot.core.events import Plan
 from folkmoot.core.gossip import Standing
-from folkmoot.core.messages import Sampling, Turn
+from folkmoot.core.messages import Layout, Sampling, Turn
 
 CHAT = "/v1/chat/completions"
 
@@ -132,6 +132,7 @@ async def test_sampling_and_text_parts_reach_the_core(client, village):
         ("moot", {"mode": "fixed"}, Plan("fixed", 1, None)),
         ("moot", {"mode": "local"}, Plan("local", 0, 0)),
         ("moot", {"private": True}, Plan("local", 0, 0)),
+        ("moot", {"proposers": 1, "layout": "system-first"}, Plan("fixed", 1, 1, layout=Layout.SYSTEM_FIRST)),
         ("moot", {"private": False, "quorum": 2, "proposers": 1}, Plan("fixed", 1, 1, quorum=2)),
         (
             "moot",
@@ -200,6 +201,9 @@ async def test_a_model_and_own_parameters_make_a_plan(client, village, model, ow
         ({"folkmoot": {"private": True, "layers": 1}}, "folkmoot.private"),
         ({"folkmoot": {"private": True, "aggregator": "fixed:elm"}}, "folkmoot.private"),
         ({"folkmoot": {"quorum": 0}}, "folkmoot.quorum"),
+        ({"folkmoot": {"layout": "sideways"}}, "folkmoot.layout"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}, "messages"),
         ({"folkmoot": {"quorum": 4, "proposers": 2}}, "folkmoot.quorum"),
         ({"folkmoot": {"mode": "auto", "layers": 1}}, "folkmoot.mode"),
         ({"folkmoot": {"mode": "local", "layers": 1}}, "folkmoot.mode"),

@@ -322,9 +322,51 @@ async def test_only_those_who_may_can_invite(lan: Any) -> None:
 
 
 async def test_one_device_is_in_one_moot(lan: Any) -> None:
+    one, two, three = await lan.found(), await lan.found(), await lan.device()
+    await three.network.join(await two.network.invite())
+    for settled in (two, three):
+        with pytest.raises(AdmissionError, match="leave it first.*folkmoot leave"):
+            await settled.network.join(await one.network.invite())
+
+
+async def test_a_moot_that_nobody_has_joined_is_left_for_another(lan: Any) -> None:
     one, two = await lan.found(), await lan.found()
-    with pytest.raises(AdmissionError, match="leave it first"):
-        await two.network.join(await one.network.invite())
+    own_invitation = await two.network.invite()
+    own = two.identity.membership.moot
+    with pytest.raises(AdmissionError):
+        await two.network.join("folkmoot-rubbish")
+    assert two.identity.membership.moot == own, "a failure leaves nothing"
+    await two.network.join(await one.network.invite())
+    assert two.identity.membership.moot == one.identity.membership.moot
+    again = Identity.open(two.identity.home)
+    assert again.membership == two.identity.membership
+    assert not again.may_invite
+    late = await lan.device()
+    with pytest.raises(AdmissionError, match="unknown here"):
+        await late.network.join(own_invitation)
+
+
+async def test_an_invitation_for_one_machine_says_so_where_it_fails(lan: Any) -> None:
+    one = await lan.found()
+    two = await lan.device(dial_s=0.1, join_tries=1)
+    invitation = await one.network.invite()
+    await one.network.close()
+    with pytest.raises(PeerUnreachable, match=r"127.0.0.1 only.*--listen 0.0.0.0:0"):
+        await two.network.join(invitation)
+
+
+def test_the_book_of_invitations_cannot_outgrow_its_file(tmp_path: Path) -> None:
+    book = Invitations(tmp_path / "invitations.json", ())
+    for number in range(10):
+        book.add(number.to_bytes(16, "big"), uses=1_000, expires_at=100, delegate=False, now=0.0)
+    with pytest.raises(AdmissionError, match="at most 10000"):
+        book.add(b"x" * 16, uses=1, expires_at=100, delegate=False, now=0.0)
+    full = tuple(
+        replace(each, redeemed=tuple(DeviceId(f"{n:064x}") for n in range(1_000)))
+        for each in book._open.values()
+    )
+    book._store({each.hash: each for each in full})
+    assert Invitations.load(tmp_path)._open == book._open
 
 
 async def test_an_inviter_cannot_grant_what_is_not_its_own(lan: Any) -> None:

@@ -113,4 +113,5 @@ def moot_status(status: Status) -> MootStatus:
         prompts=status.prompts,
         uptime_s=status.uptime_s,
         members=tuple(member_row(member) for member in status.members),
+        local_only=status.local_only,
     )

@@ -30,6 +30,7 @@ class Own(Struct, frozen=True, omit_defaults=True):
     deadline_s: Annotated[float, Meta(ge=0.05, le=86_400)] | None = None
     private: bool | None = None
     quorum: Annotated[int, Meta(ge=1)] | None = None
+    layout: Literal["shared-prefix", "system-first"] | None = None
     progress: bool | None = None
 
 
@@ -232,7 +233,10 @@ class MemberRow(Struct, frozen=True):
 
 
 class MootStatus(Struct, frozen=True):
-    """Body of `GET /v1/moot`; `members` lists this device first."""
+    """Body of `GET /v1/moot`; `members` lists this device first.
+
+    `local_only`: no device on another machine can reach this one.
+    """
 
     device: str
     name: str
@@ -247,6 +251,7 @@ class MootStatus(Struct, frozen=True):
     prompts: int
     uptime_s: float
     members: tuple[MemberRow, ...]
+    local_only: bool
 
 
 class Health(Struct, frozen=True):

@@ -23,7 +23,7 @@ from folkmoot.api.schema import (
 )
 from folkmoot.core.events import Plan, Prompt, PromptAnswered
 from folkmoot.core.ids import PromptId
-from folkmoot.core.messages import Sampling, Turn
+from folkmoot.core.messages import Layout, Sampling, Turn
 from folkmoot.node.service import Status
 
 T = TypeVar("T")
@@ -47,6 +47,9 @@ def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, c
     plan = plan_of(_merged(base, asked.folkmoot or Own()))
     if asked.messages[-1].role != "user":
         raise FieldInvalid("messages: the last message must be the user's", "messages")
+    conversation = tuple(_turn(message) for message in asked.messages)
+    if not conversation[-1].content.strip():
+        raise FieldInvalid("messages: the last message is empty; write what you want to know", "messages")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     sampling = Sampling(
         max_tokens=asked.max_completion_tokens or asked.max_tokens or config.max_tokens,
@@ -55,7 +58,6 @@ def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, c
         seed=asked.seed,
         stop=stop,
     )
-    conversation = tuple(_turn(message) for message in asked.messages)
     return Prompt(prompt, conversation, plan, sampling, stream=bool(asked.stream), hops=hops)
 
 
@@ -94,6 +96,7 @@ def plan_of(own: Own) -> Plan:
         aggregator=own.aggregator or "origin",
         quorum=own.quorum or 0,
         deadline_s=own.deadline_s,
+        layout=Layout(own.layout or Layout.SHARED_PREFIX),
     )
 
 

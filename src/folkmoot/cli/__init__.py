@@ -14,6 +14,7 @@ from folkmoot.cli.config import config
 from folkmoot.cli.demo import demo
 from folkmoot.cli.doctor import doctor
 from folkmoot.cli.invite import invite
+from folkmoot.cli.leave import leave
 from folkmoot.cli.models import models
 from folkmoot.cli.status import status
 from folkmoot.cli.up import up
@@ -33,7 +34,7 @@ def group(debug: bool) -> None:
     )
 
 
-for command in (up, invite, status, ask, demo, models, doctor, config):
+for command in (up, invite, leave, status, ask, demo, models, doctor, config):
     group.add_command(command)
 
 

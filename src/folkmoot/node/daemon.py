@@ -338,8 +338,11 @@ class Daemon:
 
     def _wants_discovery(self) -> bool:
         if self._config.discovery == "auto":
-            return not is_local_only(str(parse_listen(self._config.network.listen)[0]))
+            return not self._is_local_only()
         return self._config.discovery == "on"
+
+    def _is_local_only(self) -> bool:
+        return is_local_only(str(parse_listen(self._config.network.listen)[0]))
 
     async def _discover(self, address: str) -> None:
         assert self._identity.membership is not None
@@ -382,6 +385,7 @@ class Daemon:
             len(peer.prompts) if peer is not None else 0,
             time.monotonic() - self._began,
             members,
+            self._is_local_only(),
         )
 
     @property

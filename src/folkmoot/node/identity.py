@@ -99,7 +99,7 @@ class Identity:
     def found(self, name: str, now: float) -> Membership:
         """Found a moot. `now` in seconds since 1970. Raises AdmissionError inside another moot, NodeError."""
         if self.membership is not None:
-            raise AdmissionError(f"this device is in the moot {self.membership.name!r}; leave it first")
+            raise AdmissionError(f"this device is in the moot {self.membership.name!r} already")
         # A root key without a membership is what a crash in the middle of founding leaves.
         root = self._root or _make_key(self.home / "root.json")
         self._root = root

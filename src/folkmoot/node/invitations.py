@@ -19,6 +19,8 @@ from folkmoot.node.admission import SECRET_BYTES
 MAX_OPEN = 1_000
 """Invitations at a time."""
 MAX_USES = 1_000
+MAX_PLACES = 10_000
+"""Uses of all of them together: their file must stay readable."""
 MAX_TTL_S = 365 * 86_400.0
 
 _KEEP_S = 7 * 86_400
@@ -66,6 +68,11 @@ class Invitations:
         kept = {key: entry for key, entry in self._open.items() if entry.expires_at + _KEEP_S > now}
         if len(kept) >= MAX_OPEN:
             raise AdmissionError(f"{MAX_OPEN} invitations are open; wait until some expire")
+        places = sum(each.uses for each in kept.values())
+        if places + uses > MAX_PLACES:
+            raise AdmissionError(
+                f"the open invitations are for {places} devices; at most {MAX_PLACES} are possible together"
+            )
         entry = Open(_hash(secret), uses, delegate, expires_at)
         self._store({**kept, entry.hash: entry})
 
@@ -94,6 +101,11 @@ class Invitations:
         if entries != self._open:
             self._store(entries)
         return found
+
+    @property
+    def admitted(self) -> bool:
+        """Whether a device has come in by one of those that are remembered."""
+        return any(entry.redeemed for entry in self._open.values())
 
     def clear(self) -> None:
         """Void all of them."""

@@ -591,15 +591,18 @@ class Network:
     async def join(self, invitation: str) -> list[tuple[DeviceId, str]]:
         """Redeem an invitation at its inviter and become a member; members to begin with, and addresses.
 
-        Inside that moot already, it only names the inviter. Raises AdmissionError (no invitation, damaged,
-        forged, expired, spent, another moot), PeerUnreachable, NodeError.
+        Inside that moot already, it only names the inviter. A moot of its own that nobody has joined is left
+        for it. Raises AdmissionError (no invitation, damaged, forged, expired, spent, another moot),
+        PeerUnreachable, NodeError.
         """
         asked = read_invitation(invitation)
         membership = self.identity.membership
         if membership is not None and membership.moot == asked.moot:
             return [(asked.inviter, asked.address)]
-        if membership is not None:
-            raise AdmissionError(f"this device is in the moot {membership.name!r}; leave it first")
+        if membership is not None and not self._is_alone():
+            raise AdmissionError(
+                f"this device is in the moot {membership.name!r}; leave it first: stop the device, then `folkmoot leave`"
+            )
         if self._endpoint is None:
             raise PeerUnreachable("the network is closed")
         target = self._target(asked.inviter, asked.address)
@@ -619,10 +622,18 @@ class Network:
         if welcome is None:
             raise PeerUnreachable(
                 f"the inviter {asked.inviter[:8]} does not answer; it must be running to admit you"
+                + _only_local(target)
             )
         granted = membership_from(welcome, asked, self.identity.device)
+        if membership is not None:
+            await asyncio.to_thread(self.identity.leave)
         await asyncio.to_thread(self.identity.adopt, granted)
         return [(asked.inviter, asked.address), *(c for c in welcome.contacts if c[0] != asked.inviter)]
+
+    def _is_alone(self) -> bool:
+        """Whether this device's moot is one that it has founded by being started, and that nobody has joined."""
+        met = self._memory is not None and bool(self._memory.contacts())
+        return self.identity.founder and not self.identity.invitations.admitted and not met
 
     # ---- tasks -------------------------------------------------------------------------------------
 
@@ -640,6 +651,17 @@ class Network:
                 log.error("a task of the network failed", exc_info=error)
 
         task.add_done_callback(done)
+
+
+def _only_local(target: iroh.EndpointAddr) -> str:
+    """What to say of an inviter that can be reached from its own machine only."""
+    hosts = [_split(text)[0] for text in target.direct_addresses()]
+    if not hosts or not all(host.is_loopback for host in hosts):
+        return ""
+    return (
+        f", and the invitation names {hosts[0]} only, which is the inviter's own machine: from another one, "
+        "start the inviter with --listen 0.0.0.0:0 and take a fresh invitation"
+    )
 
 
 _Host = ipaddress.IPv4Address | ipaddress.IPv6Address

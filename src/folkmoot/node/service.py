@@ -15,8 +15,9 @@ from folkmoot.core.ids import DeviceId, PromptId
 class Status:
     """The moot as this device sees it. `members` holds every known row, this device's own first.
 
-    `engine` is `ready`, `loading`, `down` or `none`, `engine_note` tells more of it, or what is wrong; `queue` counts waiting jobs (not the one in
-    service), `buffer` the local prompts between layers, `prompts` those not yet ended.
+    `engine` is `ready`, `loading`, `down` or `none`, `engine_note` tells more of it, or what is wrong;
+    `queue` counts waiting jobs (not the one in service), `buffer` the local prompts between layers,
+    `prompts` those not yet ended. `local_only`: no device on another machine can reach this one.
     """
 
     device: DeviceId
@@ -32,6 +33,7 @@ class Status:
     prompts: int
     uptime_s: float
     members: tuple[Member, ...]
+    local_only: bool = False
 
 
 class Moot(Protocol):

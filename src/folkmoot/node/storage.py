@@ -12,7 +12,7 @@ import msgspec
 
 from folkmoot.errors import NodeError
 
-STATE_BYTES = 1 << 20
+STATE_BYTES = 4 << 20
 """No state file is larger: a longer one is damaged."""
 
 T = TypeVar("T")
