@@ -51,6 +51,7 @@ async def test_a_foreign_page_is_refused(client, origin, status):
         ({"authorization": "bearer other"}, 200, None),
         ({"authorization": "Bearer owner-token"}, 200, None),
         ({"authorization": "Bearer secret", "origin": "https://evil.example"}, 403, "foreign"),
+        ({"authorization": "Bearer secret", "origin": "http://[half"}, 403, "foreign"),
         ({"authorization": "Bearer secret", "origin": "http://moot.example"}, 200, None),
     ],
 )

@@ -56,7 +56,10 @@ class Guard:
     def _origin_passes(self, origin: str, host: str) -> bool:
         if self._loopback:
             return _is_local(origin)
-        return urlsplit(origin).netloc == host
+        try:
+            return urlsplit(origin).netloc == host
+        except ValueError:
+            return False
 
 
 def bearer(headers: Headers) -> bytes | None:

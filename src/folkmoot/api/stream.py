@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -38,8 +37,7 @@ class EventWriter:
     ) -> None:
         if self._beats is not None:
             self._beats.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._beats
+            await asyncio.wait([self._beats])
 
     async def event(self, data: bytes, name: str = "") -> None:
         """Send one event; `data` must hold no line break (JSON does not)."""

@@ -92,8 +92,7 @@ class EmbeddedEngine:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             supervisor.cancel()
-            with suppress(asyncio.CancelledError):
-                await supervisor
+            await asyncio.wait([supervisor])
         self._trouble = "closed"
         await self._stop()
         await asyncio.to_thread(self._seat.leave)

@@ -319,7 +319,7 @@ async def serve(link: Link, handle: Callable[[Stream], Awaitable[None]], on_lost
     Handlers learn of the loss by their streams, and may finish what they do; then this returns.
     """
     room = asyncio.Semaphore(link.limits.streams)
-    running: set[asyncio.Task[None]] = set()
+    running: dict[asyncio.Task[None], None] = {}
 
     async def run(stream: Stream) -> None:
         try:
@@ -330,7 +330,7 @@ async def serve(link: Link, handle: Callable[[Stream], Awaitable[None]], on_lost
             await stream.cancel()
 
     def done(task: asyncio.Task[None]) -> None:
-        running.discard(task)
+        running.pop(task, None)
         room.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a stream from %s was dropped by a fault of ours", link.device[:8], exc_info=error)
@@ -339,7 +339,7 @@ async def serve(link: Link, handle: Callable[[Stream], Awaitable[None]], on_lost
         while True:
             await room.acquire()
             task = asyncio.ensure_future(run(Stream(link, await link.connection.accept_bi())))
-            running.add(task)
+            running[task] = None
             task.add_done_callback(done)
     except iroh.IrohError:
         link.lost()
