@@ -135,7 +135,8 @@ class Village:
                     JobProgress(prompt.id, job, layer, stage, peer.device, name, model, state)
                     for state in ("asked", "began", "writing", "ok")
                 ]
-                jobs.append(JobRecord(layer, stage, name, model, Outcome.OK, 0.1, 1.0, 0.2, 10, 4, 7))
+                record = JobRecord(layer, stage, name, model, Outcome.OK, 0.1, 1.0, 0.2, 10, 4, 7)
+                jobs.append(replace(record, text=f"{name} says that it is blue."))
         jobs.append(
             JobRecord(
                 layers + 1, Stage.AGGREGATE, "ash", "model", Outcome.OK, 0.0, 1.0, 0.2, 30, 20, len(WORDS)

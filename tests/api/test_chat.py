@@ -86,6 +86,22 @@ async def test_progress_comes_only_to_who_asked_for_it(client):
     assert {event["state"] for event in progress[1:]} == {"asked", "began", "writing", "ok"}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_proposals_come_only_to_who_asked_for_them(client, stream):
+    def jobs(response):
+        if not stream:
+            return response.json()["folkmoot"]["jobs"]
+        return json.loads(events(response.text)[-2][1])["folkmoot"]["jobs"]
+
+    plain = jobs(await client.post(CHAT, json=body(stream=stream)))
+    assert not any("text" in job for job in plain)
+    asked = jobs(await client.post(CHAT, json=body(stream=stream, folkmoot={"proposals": True})))
+    assert [job.get("text") for job in asked] == [
+        *(f"{name} says that it is blue." for name in ("ash", "birch", "cedar", "elm")),
+        None,
+    ]
+
+
 async def test_the_token_limit_is_told(client, village):
     village.truncated = True
     answer = (await client.post(CHAT, json=body())).json()

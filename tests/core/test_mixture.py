@@ -65,6 +65,7 @@ def test_usage_is_the_final_jobs_and_every_job_has_its_own() -> None:
     told = answered(moot, prompt)
     assert (told.usage.tokens_in, told.usage.tokens_cached, told.usage.tokens_out) == (10, 2, 5)
     assert [job.tokens_out for job in told.provenance.jobs] == [5] * 5
+    assert sorted(job.text for job in told.provenance.jobs) == ["", *(f"{name} says so" for name in FOUR)]
 
 
 def costs(moot: Moot, prompt: PromptId) -> dict[tuple[str, Outcome], tuple[int, int]]:

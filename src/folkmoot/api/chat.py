@@ -51,6 +51,7 @@ class Reply:
         self._prompt = prompt
         self._model = asked.model
         self._progress = bool(asked.folkmoot and asked.folkmoot.progress)
+        self._proposals = bool(asked.folkmoot and asked.folkmoot.proposals)
         self._usage = bool(asked.stream_options and asked.stream_options.include_usage)
         self._created = int(time.time())
         self._opened = False
@@ -111,7 +112,7 @@ class Reply:
 
     async def _close(self, end: PromptAnswered, writer: EventWriter) -> None:
         await self._open(writer)
-        answer, usage = answer_of(end)
+        answer, usage = answer_of(end, self._proposals)
         await writer.event(self._chunk(Delta(), _finish(end), answer))
         if self._usage:
             await writer.event(self._chunk(None, usage=usage))
@@ -136,7 +137,7 @@ class Reply:
         return msgspec.json.encode(chunk)
 
     def _completion(self, end: PromptAnswered) -> bytes:
-        answer, usage = answer_of(end)
+        answer, usage = answer_of(end, self._proposals)
         completion = ChatCompletion(
             id=f"chatcmpl-{self._prompt.id}",
             object="chat.completion",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
@@ -74,9 +75,10 @@ def happening_of(notice: Notice) -> Happening:
             assert_never(notice)
 
 
-def job_rows(how: Provenance) -> tuple[JobRow, ...]:
-    """The jobs of a provenance as JSON knows them."""
-    return tuple(msgspec.convert(job, JobRow, from_attributes=True) for job in how.jobs)
+def job_rows(how: Provenance, *, texts: bool = False) -> tuple[JobRow, ...]:
+    """The jobs of a provenance as JSON knows them, with the proposals' texts or without."""
+    jobs = how.jobs if texts else [replace(job, text="") for job in how.jobs]
+    return tuple(msgspec.convert(job, JobRow, from_attributes=True) for job in jobs)
 
 
 def member_row(member: Member) -> MemberRow:

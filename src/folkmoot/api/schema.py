@@ -32,6 +32,7 @@ class Own(Struct, frozen=True, omit_defaults=True):
     quorum: Annotated[int, Meta(ge=1)] | None = None
     layout: Literal["shared-prefix", "system-first"] | None = None
     progress: bool | None = None
+    proposals: bool | None = None
 
 
 class TextPart(Struct, frozen=True):
@@ -105,7 +106,7 @@ class OwnUsage(Struct, frozen=True):
 
 
 class JobRow(Struct, frozen=True, omit_defaults=True):
-    """One job; `core.events.JobRecord`, with what did not happen left out."""
+    """One job; `core.events.JobRecord`, with what did not happen left out; `text` where proposals were asked for."""
 
     layer: int
     stage: str
@@ -120,6 +121,7 @@ class JobRow(Struct, frozen=True, omit_defaults=True):
     tokens_out: int
     stands_in_for: str | None = None
     error: str | None = None
+    text: str = ""
 
 
 class Answer(Struct, frozen=True):

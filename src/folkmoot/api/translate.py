@@ -100,8 +100,8 @@ def plan_of(own: Own) -> Plan:
     )
 
 
-def answer_of(end: PromptAnswered) -> tuple[Answer, Usage]:
-    """A finished prompt as its provenance and the true sum of tokens over all its jobs."""
+def answer_of(end: PromptAnswered, proposals: bool) -> tuple[Answer, Usage]:
+    """A finished prompt as its provenance, with `proposals` or without, and the true sum of tokens over all its jobs."""
     how, final = end.provenance, end.usage
     answer = Answer(
         id=how.id,
@@ -113,7 +113,7 @@ def answer_of(end: PromptAnswered) -> tuple[Answer, Usage]:
         first_token_s=how.first_token_s,
         origin=how.origin,
         devices=how.devices,
-        jobs=job_rows(how),
+        jobs=job_rows(how, texts=proposals),
         rounds=how.rounds,
         decisions=how.decisions,
         final=OwnUsage(final.tokens_in, final.tokens_cached, final.tokens_out),

@@ -219,7 +219,10 @@ Timer = GossipTimer | PollTimer | DeadlineTimer | ForgetTimer
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One job in the provenance (INTERFACE.md, `jobs`). `device` and `model` are names; times in seconds."""
+    """One job in the provenance (INTERFACE.md, `jobs`). `device` and `model` are names; times in seconds.
+
+    `text` is a proposal as far as it has come; the aggregation's is the prompt's answer and stands there.
+    """
 
     layer: int
     stage: Stage
@@ -234,6 +237,7 @@ class JobRecord:
     tokens_out: int = 0
     stands_in_for: str | None = None
     error: str | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -572,6 +572,7 @@ class Mixture:
             work.usage.tokens_out,
             None if stands_in is None else self._name(stands_in),
             work.error,
+            "" if work.stage is Stage.AGGREGATE else work.answer,
         )
 
 
