@@ -23,7 +23,7 @@ def job(seed: int | None = 1, limit: int = 512, prompt: str = "p") -> Inference:
 async def run(engine: TimedEngine, inference: Inference) -> tuple[list[str], Done]:
     *pieces, end = [event async for event in engine.generate(inference)]
     assert isinstance(end, Done)
-    return [piece.text for piece in pieces if isinstance(piece, Text)], end
+    return [piece.text for piece in pieces if isinstance(piece, Text) and piece.text], end
 
 
 async def test_nothing_takes_no_time() -> None:

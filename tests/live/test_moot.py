@@ -151,6 +151,17 @@ def test_peer_that_dies_or_freezes_while_it_writes(crowd: Crowd, sign: signal.Si
         until(lambda: birch.get("/v1/moot")["busy"] == 0)  # nobody waits for that job any more
 
 
+def test_a_job_that_a_quorum_cuts_off_is_paid_for_too(crowd: Crowd) -> None:
+    ash, birch, _ = slow_moot(crowd)
+    answer = ash.post(say("what does it cost?", folkmoot={"layers": 1, "proposers": 2, "quorum": 2})).json()
+    jobs = answer["folkmoot"]["jobs"]
+    (late,) = [job for job in jobs if job["outcome"] == "late"]
+    assert late["device"] == "birch"
+    assert late["tokens_in"] == 4, "it had read the question, and wrote its first word a second later"
+    assert answer["usage"]["prompt_tokens"] == sum(job["tokens_in"] for job in jobs)
+    until(lambda: birch.get("/v1/moot")["busy"] == 0)
+
+
 def test_client_that_goes_away_cancels_everywhere(crowd: Crowd) -> None:
     ash, birch, _ = slow_moot(crowd)
     body = say(

@@ -85,6 +85,7 @@ class TimedEngine:
         duration = self._law.quantile(uniform, self._device)
         words, truncated = self._words(inference, rng, duration)
         self._served += 1
+        yield Text("", meter.usage)
 
         pieces = max(1, min(len(words), int(duration / _PIECE_S)))
         for number in range(pieces):
