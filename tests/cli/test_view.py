@@ -22,10 +22,20 @@ def test_lines_tell_changes_only():
     )
     assert progress.moved(job("queued", ahead=2)) == "layer 1 propose ash (tiny): queued, 2 before it"
     assert progress.moved(job("began")) == "layer 1 propose ash (tiny): began"
+    now[0] = 8.0
     assert progress.moved(job("writing", 40)) == "layer 1 propose ash (tiny): writing"
-    now[0] = 2.0
+    now[0] = 10.0
     assert progress.moved(job("writing", 80)) == ""
-    assert progress.moved(job("ok", 80)) == "layer 1 propose ash (tiny): ok after 2.0 s, about 10 tokens/s"
+    assert progress.moved(job("ok", 80)) == "layer 1 propose ash (tiny): ok after 10.0 s, about 10 tokens/s"
+
+
+def test_the_aggregation_is_no_layer():
+    progress = Progress(lambda: 0.0)
+    last = job("began") | {"stage": "aggregate", "layer": 2}
+    assert progress.moved(last) == "aggregate ash (tiny): began"
+    console = Console(file=io.StringIO(), width=100)
+    console.print(progress.render())
+    assert "2" not in console.file.getvalue()
 
 
 def test_one_line_says_who_is_at_work():

@@ -25,11 +25,11 @@ _STYLES = {"ok": "green", "writing": "cyan", "began": "cyan", "failed": "red", "
 
 @dataclass
 class Row:
-    """One job as the view knows it; `began_s` and `ended_s` are None until that has happened."""
+    """One job as the view knows it; `wrote_s`, its first word, and `ended_s` are None until that has happened."""
 
     what: Json
     asked_s: float
-    began_s: float | None = None
+    wrote_s: float | None = None
     ended_s: float | None = None
 
     def seconds(self, now: float) -> float:
@@ -37,8 +37,8 @@ class Row:
         return self._end(now) - self.asked_s
 
     def rate(self, now: float) -> float:
-        """Tokens written per second of inference, estimated from the characters."""
-        if self.began_s is None or (span := self._end(now) - self.began_s) < MEASURABLE_S:
+        """Tokens per second of writing, reading left out, estimated from the characters."""
+        if self.wrote_s is None or (span := self._end(now) - self.wrote_s) < MEASURABLE_S:
             return 0.0
         return float(self.what["characters"] / CHARACTERS_PER_TOKEN / span)
 
@@ -62,9 +62,9 @@ class Progress:
         row = self.rows.setdefault(what["job"], Row(what, now))
         news = row.what is what or row.what["state"] != what["state"]
         row.what = what
-        if what["state"] in ("began", "writing"):
-            row.began_s = now if row.began_s is None else row.began_s
-        elif what["state"] not in ("asked", "queued"):
+        if what["state"] == "writing":
+            row.wrote_s = now if row.wrote_s is None else row.wrote_s
+        elif what["state"] not in ("asked", "queued", "began"):
             row.ended_s = now
         return self._line(row, now) if news else ""
 
@@ -89,7 +89,7 @@ class Progress:
                 f"{what['ahead']} before it" if what["state"] == "queued" and what["ahead"] else what["state"]
             )
             table.add_row(
-                str(what["layer"]),
+                "" if what["stage"] == "aggregate" else str(what["layer"]),
                 what["stage"],
                 escape(what["name"]),
                 escape(what["model"]),
@@ -102,7 +102,10 @@ class Progress:
 
     def _line(self, row: Row, now: float) -> str:
         what = row.what
-        line = f"layer {what['layer']} {what['stage']} {what['name']} ({what['model']}): {what['state']}"
+        stage = what["stage"]
+        # The aggregation comes after the last layer and is none itself.
+        place = stage if stage == "aggregate" else f"layer {what['layer']} {stage}"
+        line = f"{place} {what['name']} ({what['model']}): {what['state']}"
         if what["state"] == "queued":
             line += f", {what['ahead']} before it"
         if row.ended_s is not None:
