@@ -11,7 +11,7 @@ import pytest
 
 from folkmoot.api.control import make_control_token
 from folkmoot.cli import exits, group
-from folkmoot.cli.client import RUNNING
+from folkmoot.cli.client import RUNNING, url_at
 
 
 @pytest.fixture
@@ -73,9 +73,6 @@ async def test_ask_hands_its_flags_on(run, village):
 
 
 async def test_ask_fails_in_one_line(run, village):
-    code, out, err = await run("ask", "--aggregator", "best", "Why?")
-    assert (code, out) == (2, "")
-    assert err.startswith("folkmoot: folkmoot.aggregator: ")
     assert (await run("ask", "  "))[0] == 2
     for flags in (("--deadline", "nan"), ("--deadline", "0.01"), ("--temperature", "nan")):
         code, _, err = await run("ask", *flags, "Why?")
@@ -85,6 +82,58 @@ async def test_ask_fails_in_one_line(run, village):
     assert await run("ask", "Why?") == (1, "", "folkmoot: told to fail\n")
     village.fail, village.fail_late = "", "answer_cut"
     assert (await run("ask", "Why?"))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ask", "--aggregator", "best", "Why?"], "'best' is none of origin, strongest or fixed:NAME"),
+        (["ask", "--select", "cat", "Why?"], "'cat' is none of uniform or fixed:NAME+NAME"),
+        (["invite", "--ttl", "0s"], "'0s' is not from 1s to 365d"),
+        (["invite", "--ttl", "366d"], "'366d' is not from 1s to 365d"),
+        (["ask", "W\udcff?"], "the prompt is not UTF-8 text; convert it first"),
+        (["ask", "--model", "\udcff", "Why?"], "a name on the command line is not UTF-8"),
+        (["demo", "--engine", "timed:det:0", "W\udcff?"], "the prompt is not UTF-8 text; convert it first"),
+        (["demo", "--engine", "timed:det:0", " "], "the prompt is empty"),
+        (["demo", "--engine", "none"], "no device has a model"),
+        (["demo", "--devices", "1", "--engine", "none", "--engine", "timed:det:0"], "no device has a model"),
+        (["demo", "--engine", "magic"], "engine 'magic' is none that exists"),
+    ],
+)
+async def test_what_was_written_wrong_is_told_in_the_commands_own_words(run, village, arguments, said):
+    code, out, err = await run(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    for foreign in ("regex", "Expected", "Traceback", "$."):
+        assert foreign not in err
+    assert village.prompts == []
+
+
+async def test_bytes_on_stdin_that_are_no_text(run, monkeypatch):
+    latin = io.TextIOWrapper(io.BytesIO("Größe?".encode("latin1")), "utf-8")
+    monkeypatch.setattr("sys.stdin", latin)
+    code, _, err = await run("ask", "-")
+    assert code == 2
+    assert "the prompt is not UTF-8 text" in err
+
+
+async def test_what_the_moot_decided_is_said_unless_it_was_to_decide(run):
+    code, out, err = await run("ask", "-k", "3", "Why?")
+    assert (code, out, err) == (0, "The sky is blue.\n", "note: k=3 (it was asked so)\n")
+    assert (await run("ask", "Why?"))[2] == ""
+    assert (await run("ask", "-k", "3", "--json", "Why?"))[2] == ""
+    _, out, err = await run("ask", "-k", "3", "--explain", "Why?")
+    assert err == ""
+    assert "k=3: it was asked so" in out
+
+
+async def test_an_unknown_model_is_answered_with_those_that_there_are(run):
+    code, _, err = await run("ask", "--model", "nosuch", "Why?")
+    assert code == 1
+    assert "'nosuch'" in err
+    assert "there are: moot, " in err
+    assert "birch" in err
+    assert "GET" not in err
 
 
 async def test_status(run, village, make_member):
@@ -102,8 +151,33 @@ async def test_invite(run, village):
     assert "up --join" in err
     assert json.loads((await run("invite", "--json"))[1])["invitation"] == "invitation-1-86400-False"
     assert (await run("invite", "--ttl", "soon"))[0] == 2
+    assert json.loads((await run("invite", "--ttl", "1s", "--json"))[1])["ttl_s"] == 1
     village.may_invite = False
     assert (await run("invite"))[0] == 1
+
+
+async def test_who_may_invite_is_known_by_its_home(run, home):
+    url = (home / RUNNING).read_text()
+    (home / "control.token").unlink()
+    code, out, err = await run("invite")
+    assert (code, out) == (1, "")
+    assert f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {url}" in err
+    (home / RUNNING).write_text("http://127.0.0.1:1")
+    assert "no device answers at http://127.0.0.1:1" in (await run("invite"))[2]
+
+
+async def test_an_address_that_a_variable_gives_is_the_one_that_is_asked(run, monkeypatch):
+    monkeypatch.setenv("FOLKMOOT_API__LISTEN", "127.0.0.1:1")
+    code, _, err = await run("status")
+    assert code == 1
+    assert "http://127.0.0.1:1;" in err
+    monkeypatch.setenv("FOLKMOOT_API__LISTEN", "127.0.0.1:0")
+    assert (await run("status"))[0] == 0
+
+
+def test_where_a_client_reaches_an_address():
+    assert url_at("0.0.0.0:7") == "http://127.0.0.1:7"
+    assert url_at("[::1]:7") == "http://[::1]:7"
 
 
 async def test_no_device_runs(run, home):
@@ -114,10 +188,11 @@ async def test_no_device_runs(run, home):
         assert "folkmoot up" in err
 
 
-async def test_something_else_answers(run, home):
+@pytest.mark.parametrize("said", [b"418 Teapot", b"200 OK"])
+async def test_something_else_answers(run, home, said):
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 418 Teapot\r\ncontent-length: 3\r\nconnection: close\r\n\r\ntea")
+        writer.write(b"HTTP/1.1 %s\r\ncontent-length: 3\r\nconnection: close\r\n\r\ntea" % said)
         await writer.drain()
         writer.close()
 
@@ -164,6 +239,45 @@ async def test_doctor(run, home):
     assert code == 1
     assert f"chmod 700 {home}" in out
     assert err.count("\n") == 1
+
+
+async def test_doctor_tells_of_a_home_that_is_none(run, home, monkeypatch):
+    monkeypatch.setenv("FOLKMOOT_HOME", str(home / RUNNING))
+    code, out, _ = await run("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert code == 1
+    assert checks["home"]["ok"] is False
+    assert f"{home / RUNNING} is no folder" in checks["home"]["found"]
+    assert "FOLKMOOT_HOME" in checks["home"]["remedy"]
+    assert {"python", "cores", "weights", "port"} <= set(checks)
+    code, _, err = await run("status")
+    assert (code, "is no folder" in err) == (2, True)
+
+
+async def test_doctor_takes_another_device_for_a_hint(run, home, monkeypatch):
+    address = (home / RUNNING).read_text().removeprefix("http://")
+    assert f"ok    port: a device of this home serves at http://{address}" in (await run("doctor"))[1]
+    monkeypatch.setenv("FOLKMOOT_HOME", str(home / "second"))
+    monkeypatch.setenv("FOLKMOOT_API__LISTEN", address)
+    code, out, _ = await run("doctor")
+    assert code == 0
+    assert f"hint  port: {address}: another device runs there; to run one more, give it its own --api" in out
+
+
+async def test_doctor_takes_a_stranger_for_a_failure(run, home, monkeypatch):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        monkeypatch.setenv("FOLKMOOT_HOME", str(home / "second"))
+        monkeypatch.setenv("FOLKMOOT_API__LISTEN", address)
+        code, out, _ = await run("doctor")
+    assert code == 1
+    assert f"FAIL  port: {address}: Address already in use; choose another with --api" in out
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
+import signal
 
 import click
 import pytest
 
 from folkmoot.cli import exits
-from folkmoot.errors import ConfigError, NodeError, Overloaded, PromptInvalid
+from folkmoot.cli.signals import ending
+from folkmoot.errors import ConfigError, DeadlinePassed, NodeError, Overloaded, PromptInvalid
 
 
 def failing(error):
@@ -25,10 +29,15 @@ def failing(error):
         (PromptInvalid("n"), 2, "folkmoot: n\n"),
         (click.UsageError("which?"), 2, "Error: which?\n"),
         (click.ClickException("no"), 1, "folkmoot: no\n"),
-        (KeyboardInterrupt(), 130, ""),
-        (exits.Interrupted(), 130, ""),
-        (click.Abort(), 130, ""),
-        (asyncio.CancelledError(), 130, ""),
+        (
+            DeadlinePassed("it has passed"),
+            1,
+            "folkmoot: it has passed; raise --deadline, or ask fewer devices with -M or -k\n",
+        ),
+        (KeyboardInterrupt(), 130, "folkmoot: cancelled\n"),
+        (exits.Interrupted("stopped"), 130, "folkmoot: stopped\n"),
+        (click.Abort(), 130, "folkmoot: cancelled\n"),
+        (asyncio.CancelledError(), 130, "folkmoot: cancelled\n"),
         (click.exceptions.Exit(3), 3, ""),
     ],
 )
@@ -44,3 +53,38 @@ def test_success():
 def test_debug_shows_where():
     with pytest.raises(NodeError):
         exits.run(failing(NodeError("x")), debug=True)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, asyncio.CancelledError])
+def test_an_interruption_is_told_once(capsys, end):
+    """click writes an empty line of its own where it sees KeyboardInterrupt."""
+
+    async def work():
+        raise end
+
+    command = click.Command("work", callback=lambda: exits.wait_for(work()))
+    assert exits.run(lambda: command.main([], standalone_mode=False), debug=False) == 130
+    assert capsys.readouterr().err == "folkmoot: cancelled\n"
+
+
+def test_nobody_is_left_to_tell(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    assert exits.run(failing(exits.Interrupted("stopped")), debug=False) == 130
+
+
+def test_every_exit_code_has_its_meaning():
+    assert set(exits.MEANINGS) == {exits.DONE, exits.INTERRUPTED, *exits.CODES.values()}
+
+
+def test_a_closed_terminal_ends_a_command_unless_it_is_to_outlive_it():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert ending() == (signal.SIGTERM, signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert ending() == (signal.SIGTERM,)
+    finally:
+        signal.signal(signal.SIGHUP, before)

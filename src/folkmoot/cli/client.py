@@ -18,7 +18,7 @@ from folkmoot.api.control import read_control_token
 from folkmoot.errors import FolkmootError, NodeError
 
 if TYPE_CHECKING:
-    from folkmoot.settings import Settings
+    from folkmoot.settings import Loaded
 
 RUNNING = "api.url"
 """The file in a home that tells where the running device's API is."""
@@ -56,12 +56,15 @@ Told = Words | Moved | Ended
 class Api:
     """One device's API. Raises `NodeError` where nothing answers, else the error that the API names."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, silence_s: float = _SILENCE_S) -> None:
         self.url = url
         headers = {"authorization": f"Bearer {token}"} if token else {}
         # trust_env off: a proxy from the environment has no business between a user and loopback.
         self._http = httpx.AsyncClient(
-            base_url=url, headers=headers, trust_env=False, timeout=httpx.Timeout(_SILENCE_S, connect=5.0)
+            base_url=url,
+            headers=headers,
+            trust_env=False,
+            timeout=httpx.Timeout(silence_s, connect=min(silence_s, 5.0)),
         )
 
     async def __aenter__(self) -> Api:
@@ -71,6 +74,16 @@ class Api:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+    async def greet(self) -> None:
+        """Raise `NodeError` unless a device answers; asks for no key and no token."""
+        about = (await self._json("GET", "/openapi.json")).get("info")
+        if not isinstance(about, dict) or about.get("title") != "Folkmoot":
+            raise _stranger(200)
+
+    async def models(self) -> list[str]:
+        """Every name that may stand in a prompt's `model`."""
+        return [model["id"] for model in (await self._json("GET", "/v1/models"))["data"]]
 
     async def moot(self) -> Json:
         """The moot as the device sees it."""
@@ -105,22 +118,42 @@ class Api:
             raise _gone(self.url, error) from None
         if response.status_code >= 300:
             raise _error_of(response.content, response.status_code)
-        found: Json = response.json()
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise _stranger(response.status_code)
         return found
 
 
-def local_api(settings: Settings) -> Api:
-    """The API of the device that runs in this home, or would."""
-    host, port = split_address(settings.api.listen, "api.listen")
-    usual = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    return Api(read_url(settings.home) or usual, read_control_token(settings.home))
+def local_api(loaded: Loaded) -> Api:
+    """The API of the device that runs in this home, or would. Raises `ConfigError` for an unusable home.
+
+    An address that a variable gives wins over the one that the running device left in its home: whoever
+    sets it for a command means that device.
+    """
+    from folkmoot.settings import check_home
+
+    settings = loaded.settings
+    check_home(settings.home)
+    _, port = split_address(settings.api.listen, "api.listen")
+    told = "" if port and loaded.from_environment("api.listen") else read_url(settings.home)
+    return Api(told or url_at(settings.api.listen), read_control_token(settings.home))
+
+
+def url_at(address: str) -> str:
+    """Where a client on this machine reaches an API that listens on HOST:PORT."""
+    host, port = split_address(address, "api.listen")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def read_url(home: Path) -> str:
-    """Where the running device of a home says its API is; empty where none says so."""
+    """Where the running device of a home says its API is; empty where none says so to this user."""
     try:
         return (home / RUNNING).read_text("ascii").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return ""
 
 
@@ -160,9 +193,11 @@ def _error_of(body: bytes, status: int) -> FolkmootError:
     try:
         return _error(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        return NodeError(
-            f"what answers with HTTP {status} there is not Folkmoot; choose another port with --api"
-        )
+        return _stranger(status)
+
+
+def _stranger(status: int) -> NodeError:
+    return NodeError(f"what answers with HTTP {status} there is not Folkmoot; choose another port with --api")
 
 
 def _error(told: Mapping[str, Any]) -> FolkmootError:

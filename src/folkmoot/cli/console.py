@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 240
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of a thing, in English."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout or stderr; where that is no terminal, lines are not wrapped at 80."""
     from rich.console import Console

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
@@ -13,8 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from folkmoot.cli import exits
 from folkmoot.cli.console import console
-from folkmoot.cli.options import config_option, json_option, print_json, settings_of, shape_options
+from folkmoot.cli.options import (
+    config_option,
+    json_option,
+    print_json,
+    prompt_of,
+    seed_option,
+    settings_of,
+    shape_options,
+)
+from folkmoot.cli.signals import ending
 from folkmoot.errors import AnswerCut
 
 if TYPE_CHECKING:
@@ -59,7 +68,7 @@ class Asked:
 @click.option(
     "--max-tokens", type=click.IntRange(1), default=160, show_default=True, help="Longest answer of one job."
 )
-@click.option("--seed", type=int, help="Makes the draws of the models repeatable.")
+@seed_option
 @click.option("--yes", is_flag=True, help="Fetch missing weights without a terminal too.")
 @json_option
 @config_option
@@ -86,16 +95,26 @@ def demo(
         )
     if proposers and not layers:
         raise click.UsageError(f"-k {proposers} needs a layer; give -M 1 or more")
+    prompt = prompt_of(prompt)
     models = SMALL if small else FAMILIES[:1] if same else FAMILIES
     folder = settings_of(config_file).settings.engine.models_folder
+    turns = specs or tuple(f"embedded:{model}" for model in models)
+    engines = tuple(turns[index % len(turns)] for index in range(devices))
+    _check(engines)
     if not specs:
         from folkmoot.cli.fetch import make_ready
 
         make_ready(models, folder, ask_first=not (yes or sys.stderr.isatty()))
-    turns = specs or tuple(f"embedded:{model}" for model in models)
-    engines = tuple(turns[index % len(turns)] for index in range(devices))
     asked = Asked(prompt, engines, layers, proposers, max_tokens, seed, as_json)
-    asyncio.run(_demo(asked, folder))
+    exits.wait_for(_demo(asked, folder))
+
+
+def _check(engines: tuple[str, ...]) -> None:
+    """Refuse what cannot answer before anything is started. Raises `ConfigError`, `click.UsageError`."""
+    from folkmoot.engine.spec import parse_spec
+
+    if all(parse_spec(engine).kind == "none" for engine in engines):
+        raise click.UsageError("no device has a model; give one of them another --engine than none")
 
 
 async def _demo(asked: Asked, models_folder: Path) -> None:
@@ -105,7 +124,8 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
 
     task = asyncio.current_task()
     assert task is not None  # asyncio.run made one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for each in ending():
+        asyncio.get_running_loop().add_signal_handler(each, task.cancel)
     screen = console(stderr=asked.as_json)
     # One thread an engine where engines outnumber cores: more spin against each other (README, Engines).
     threads = max(1, (os.cpu_count() or 1) // len(asked.engines))
@@ -118,10 +138,18 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
     if asked.as_json:
         print_json(answer)
         return
-    screen.print()
-    screen.print(answer["answer"], markup=False, highlight=False)
-    screen.print()
+    _show(answer, screen)
     screen.print(tree_of(answer))
+
+
+def _show(answer: dict[str, Any], screen: Console) -> None:
+    """The answer between two empty lines: wrapped for who reads it, as it is for a file or a pipe."""
+    screen.print()
+    if sys.stdout.isatty():
+        screen.print(answer["answer"], markup=False, highlight=False)
+    else:
+        click.echo(answer["answer"])
+    screen.print()
 
 
 async def _ask(moot: Village, asked: Asked, screen: Console) -> dict[str, Any]:
@@ -135,12 +163,15 @@ async def _ask(moot: Village, asked: Asked, screen: Console) -> dict[str, Any]:
         "seed": asked.seed,
         "folkmoot": {"layers": asked.layers, "proposers": asked.proposers},
     }
-    screen.print(f"asking {moot.devices[0].name}: {asked.prompt}", markup=False, highlight=False)
+    question = f"asking {moot.devices[0].name}: {asked.prompt}"
+    screen.print(question, markup=False, highlight=False, soft_wrap=True)
     progress = Progress()
     async with moot.devices[0].client() as api, aclosing(api.ask(body)) as told:
         with _live(progress, screen) as live:
             async for each in told:
                 if isinstance(each, Ended):
+                    # It is printed whole in a moment, and the last frame stays on the screen.
+                    progress.answer = ""
                     return each.answer
                 if isinstance(each, Moved):
                     _tell(progress.moved(each.what), live, screen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import importlib.util
 import os
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import click
 
 from folkmoot.api.config import split_address
-from folkmoot.cli.client import read_url
+from folkmoot.cli.client import Api, read_url, url_at
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of
 from folkmoot.errors import NodeError
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 DISK_BYTES = 2 * 10**9
 """Free space that is asked for: the demo's weights, joined, and some state."""
+
+ANSWER_S = 2.0
+"""A device on this machine answers far sooner; whatever else has its port may never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Check:
 @config_option
 def doctor(as_json: bool, config_file: Path | None) -> None:
     """Check this machine; every finding comes with its remedy."""
-    checks = list(examine(settings_of(config_file).settings))
+    checks = list(examine(_settings(config_file)))
     failed = [check for check in checks if not check.ok and check.needed]
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "failed": len(failed)})
@@ -56,6 +60,16 @@ def doctor(as_json: bool, config_file: Path | None) -> None:
             click.echo(f"{mark}  {check.name}: {check.found}" + ("" if check.ok else f"; {check.remedy}"))
     if failed:
         raise NodeError(f"{len(failed)} of {len(checks)} checks failed; the remedies stand above")
+
+
+def _settings(config_file: Path | None) -> Settings:
+    """The settings; those without a file where the home cannot hold one, which is a finding of its own."""
+    from folkmoot.settings import HomeUnusable
+
+    try:
+        return settings_of(config_file).settings
+    except HomeUnusable:
+        return settings_of(Path(os.devnull)).settings
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -126,6 +140,13 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
 
 def _home(home: Path) -> Check:
+    from folkmoot.settings import HomeUnusable, check_home
+
+    try:
+        check_home(home)
+    except HomeUnusable as error:
+        what, _, remedy = str(error).partition("; ")
+        return Check("home", False, what, remedy)
     if not home.exists():
         return Check("home", True, f"{home} (made at the first start)")
     mode = stat.S_IMODE(home.stat().st_mode)
@@ -152,22 +173,29 @@ def _disk(settings: Settings) -> Check:
 def _port(settings: Settings) -> Check:
     address = settings.api.listen
     host, port = split_address(address, "api.listen")
-    if (url := read_url(settings.home)) and _answers(url):
+    if (url := read_url(settings.home)) and _is_device(url):
         return Check("port", True, f"a device of this home serves at {url}")
     with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            if _is_device(url_at(address)):
+                remedy = "to run one more, give it its own --api HOST:PORT and FOLKMOOT_HOME"
+                return Check("port", False, f"{address}: another device runs there", remedy, needed=False)
             remedy = "choose another with --api HOST:PORT or api.listen"
             return Check("port", False, f"{address}: {error.strerror}", remedy)
     return Check("port", True, f"{address} is free")
 
 
-def _answers(url: str) -> bool:
-    host, port = split_address(url.removeprefix("http://"), "api.url")
+def _is_device(url: str) -> bool:
     try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
+        asyncio.run(_greet(url))
+    except NodeError:
         return False
     return True
+
+
+async def _greet(url: str) -> None:
+    async with Api(url, "", ANSWER_S) as api:
+        await api.greet()

@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import click
 
-from folkmoot.errors import ConfigError, FolkmootError, PromptInvalid
+from folkmoot.errors import ConfigError, DeadlinePassed, FolkmootError, PromptInvalid
+
+T = TypeVar("T")
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 CODES: dict[type[FolkmootError], int] = {ConfigError: USAGE, PromptInvalid: USAGE, FolkmootError: FAILED}
 """The first class that an error is one of decides."""
 
+MEANINGS: dict[int, str] = {
+    DONE: "Done.",
+    FAILED: "It failed; one line on stderr says why and what to do.",
+    USAGE: "Wrong usage: a flag, an argument, a setting or a parameter of the prompt.",
+    INTERRUPTED: "Interrupted, by Ctrl-C for example; nothing is left behind.",
+}
+
+REMEDIES: dict[type[FolkmootError], str] = {
+    DeadlinePassed: "raise --deadline, or ask fewer devices with -M or -k"
+}
+"""What helps on the command line, where the error itself knows of no flags."""
+
 
 class Interrupted(Exception):
-    """SIGINT ended a command that had cleaned up after itself."""
+    """A command was interrupted and has cleaned up; the text says in a word what became of it."""
 
 
 def code_of(error: FolkmootError) -> int:
     """The exit code of an error."""
     return next(code for kind, code in CODES.items() if isinstance(error, kind))
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives. Raises `Interrupted` where a signal ended it."""
+    try:
+        return asyncio.run(work)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        end_line()
+        raise Interrupted("cancelled") from None
 
 
 def run(command: Callable[[], object], *, debug: bool) -> int:
@@ -33,7 +58,7 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
     except FolkmootError as error:
         if debug:
             raise
-        tell(str(error))
+        tell("; ".join([str(error), *(REMEDIES[kind] for kind in REMEDIES if isinstance(error, kind))]))
         return code_of(error)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -47,11 +72,23 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         # Whoever read our output has enough; a second error at the interpreter's end would help nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (KeyboardInterrupt, click.Abort, Interrupted, asyncio.CancelledError):
+    except Interrupted as end:
+        tell(str(end))
+        return INTERRUPTED
+    except (KeyboardInterrupt, click.Abort, asyncio.CancelledError):
+        tell("cancelled")
         return INTERRUPTED
     return DONE
 
 
 def tell(message: str) -> None:
-    """One line on stderr."""
-    click.echo(f"folkmoot: {' '.join(message.split())}", err=True)
+    """One line on stderr; where that is gone, as after a closed terminal, there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        click.echo(f"folkmoot: {' '.join(message.split())}", err=True)
+
+
+def end_line() -> None:
+    """Leave the line in which a terminal shows ^C."""
+    if sys.stderr.isatty():
+        with contextlib.suppress(OSError):
+            click.echo(err=True)

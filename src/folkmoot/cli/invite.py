@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
+from folkmoot.api.control import read_control_token
 from folkmoot.cli.options import Duration, config_option, json_option, print_json, settings_of
+from folkmoot.errors import NodeError
 
 
 @click.command()
@@ -16,7 +18,12 @@ from folkmoot.cli.options import Duration, config_option, json_option, print_jso
     "--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="Devices that it admits."
 )
 @click.option(
-    "--ttl", "ttl_s", type=Duration(), default="24h", show_default=True, help="How long it is good."
+    "--ttl",
+    "ttl_s",
+    type=Duration(1.0, 365 * 86_400.0),
+    default="24h",
+    show_default=True,
+    help="How long it is good, such as 30m, 24h or 7d.",
 )
 @click.option("--delegate", is_flag=True, help="Let those whom it admits invite others.")
 @json_option
@@ -38,5 +45,12 @@ def invite(uses: int, ttl_s: float, delegate: bool, as_json: bool, config_file: 
 async def _invite(uses: int, ttl_s: float, delegate: bool, config_file: Path | None) -> str:
     from folkmoot.cli.client import local_api
 
-    async with local_api(settings_of(config_file).settings) as api:
+    loaded = settings_of(config_file)
+    async with local_api(loaded) as api:
+        home = loaded.settings.home
+        if not read_control_token(home):
+            await api.greet()
+            raise NodeError(
+                f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {api.url}"
+            )
         return await api.invite(uses, ttl_s, delegate=delegate)

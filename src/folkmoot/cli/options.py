@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,9 +22,12 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Duration(click.ParamType[float]):
-    """A span of time such as 90s, 30m, 24h or 7d; a bare number is seconds."""
+    """A span of time such as 90s, 30m, 24h or 7d, in a range; a bare number is seconds."""
 
     name = "duration"
+
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self.least_s, self.most_s = least_s, most_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The span in seconds."""
@@ -32,7 +36,29 @@ class Duration(click.ParamType[float]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value))
         if match is None:
             self.fail(f"{value!r} is no duration; write it like 90s, 30m, 24h or 7d", param, ctx)
-        return float(match[1]) * _UNITS[match[2] or "s"]
+        span_s = float(match[1]) * _UNITS[match[2] or "s"]
+        if not self.least_s <= span_s <= self.most_s:
+            self.fail(f"{value!r} is not from {self.least_s:.0f}s to {self.most_s / 86_400:.0f}d", param, ctx)
+        return span_s
+
+
+class Form(click.ParamType[str]):
+    """A text of one of a few forms, which `metavar` spells out."""
+
+    name = "form"
+
+    def __init__(self, pattern: str, forms: str) -> None:
+        self.pattern, self.forms = pattern, forms
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is."""
+        if re.fullmatch(self.pattern, str(value)) is None:
+            self.fail(f"{value!r} is none of {self.forms}", param, ctx)
+        return str(value)
+
+
+AGGREGATOR = Form(r"origin|strongest|fixed:.+", "origin, strongest or fixed:NAME")
+SELECT = Form(r"uniform|fixed:.+", "uniform or fixed:NAME+NAME")
 
 
 class Finite(click.FloatRange):
@@ -46,6 +72,11 @@ class Finite(click.FloatRange):
         return number
 
 
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(-(2**63), 2**63 - 1),
+    help="Repeats each model's draws; who is asked and in which order answers arrive still varies.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 config_option = click.option(
     "--config",
@@ -70,6 +101,21 @@ def shape_options(command: F) -> F:
         metavar="M",
         help="Layers before the aggregation.",
     )(command)
+
+
+def prompt_of(argument: str, *, dash: bool = False) -> str:
+    """The prompt that an argument gives, with `dash` out of stdin for `-`. Raises `click.UsageError`."""
+    try:
+        text = sys.stdin.read() if dash and argument == "-" else argument
+        # What Python could not decode stands in the text as half a surrogate pair.
+        text.encode()
+    except UnicodeError:
+        raise click.UsageError(
+            "the prompt is not UTF-8 text; convert it first, for example with: iconv -f latin1 -t utf-8"
+        ) from None
+    if not text.strip():
+        raise click.UsageError("the prompt is empty; write what you want to know")
+    return text
 
 
 def settings_of(config_file: Path | None, flags: Mapping[str, str | None] | None = None) -> Loaded:

@@ -27,7 +27,7 @@ def status(as_json: bool, config_file: Path | None) -> None:
 async def _status(config_file: Path | None) -> dict[str, Any]:
     from folkmoot.cli.client import local_api
 
-    async with local_api(settings_of(config_file).settings) as api:
+    async with local_api(settings_of(config_file)) as api:
         return await api.moot()
 
 

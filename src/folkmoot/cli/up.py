@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,18 +15,25 @@ import click
 
 from folkmoot.cli import exits
 from folkmoot.cli.client import RUNNING
+from folkmoot.cli.console import counted
 from folkmoot.cli.exits import Interrupted
 from folkmoot.cli.options import config_option, json_option, print_json, settings_of
+from folkmoot.cli.signals import ending
 from folkmoot.errors import ConfigError, FolkmootError, NodeError
 
 if TYPE_CHECKING:
-    from folkmoot.node.daemon import Daemon, Ready
+    from folkmoot.engine.spec import EngineSpec
+    from folkmoot.node.daemon import Ready
+    from folkmoot.node.service import Moot
     from folkmoot.settings import Settings
 
 READERS = (
     "who reads a prompt asked here: the devices that are asked (3 of them unless you say otherwise), in clear. "
     "Keep one on this device with `folkmoot ask --private`, or the model `local`"
 )
+
+MEET_S = 2.0
+"""A newcomer that has met nobody by then says so."""
 
 
 @click.command()
@@ -35,7 +43,12 @@ READERS = (
 @click.option(
     "--engine", metavar="SPEC", help="embedded[:MODEL], llamacpp:URL, openai:URL#MODEL, ollama:MODEL, …"
 )
-@click.option("--join", metavar="INVITATION", help="Join the moot that this invitation is from.")
+@click.option(
+    "--join",
+    metavar="INVITATION",
+    help="Join the moot that this invitation is from; - reads it from stdin, where no other user of this "
+    "machine sees it.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Where other devices reach this one (UDP).")
 @click.option("--api", metavar="HOST:PORT", help="Where its user reaches it. [default: 127.0.0.1:4150]")
 @click.option("--dashboard/--no-dashboard", default=None, help="The dashboard is not there yet.")
@@ -68,10 +81,28 @@ def up(
         die_with(with_parent)
     flags = {"device.name": name, "device.engine": engine, "node.network.listen": listen, "api.listen": api}
     settings = settings_of(config_file, flags).settings
+    invitation = invitation_of(join) if join is not None else None
     with home_of(settings.home):
-        stopped_by = asyncio.run(_run(settings, join, as_json))
+        stopped_by = exits.wait_for(_run(settings, invitation, as_json))
     if stopped_by == signal.SIGINT:
-        raise Interrupted
+        raise Interrupted("stopped")
+
+
+def invitation_of(argument: str) -> str:
+    """What `--join` gives, `-` being a line on stdin. Raises `click.UsageError` where there is none."""
+    if argument != "-":
+        return argument
+    if sys.stdin.isatty():
+        exits.tell("paste the invitation, then press Enter")
+    try:
+        line = sys.stdin.readline().strip()
+    except UnicodeError:
+        line = ""
+    if not line:
+        raise click.UsageError(
+            "--join -: no invitation came on stdin; `folkmoot invite` on a member prints one"
+        )
+    return line
 
 
 @contextlib.contextmanager
@@ -101,7 +132,8 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
     from folkmoot.node.daemon import Daemon
 
     control = make_control_token(settings.home)
-    engine = build(parse_spec(settings.device.engine), settings.engine)
+    spec = parse_spec(settings.device.engine)
+    engine = build(spec, settings.engine)
     daemon = Daemon(settings.home, settings.device.name, engine, settings.node)
     server = make_server(create_app(daemon, settings.api, control))
     got: list[signal.Signals] = []
@@ -111,7 +143,9 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
     ):
 
         async def ready(ready: Ready) -> None:
-            _announce(daemon, ready, url, as_json)
+            if join is not None and not as_json:
+                await _met_others(daemon)
+            _announce(daemon, ready, url, as_json, settings.home, joined=join is not None)
 
         async def serve() -> None:
             await server.serve(sockets=[listener])
@@ -125,9 +159,14 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
         async def stop_at_signal() -> None:
             with _signals() as signals:
                 got.append(await signals.get())
+            if got[0] == signal.SIGINT:
+                exits.end_line()
+            exits.tell(f"stopping; what is under way has {settings.node.grace_s:.0f} s to end")
             server.should_exit = True
             await daemon.stop()
 
+        if not as_json and (line := beginning(spec, settings.engine.models_folder, join)):
+            exits.tell(line)
         try:
             async with asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(stop_at_signal())
@@ -141,15 +180,15 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
 
 @contextlib.contextmanager
 def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
-    """SIGINT and SIGTERM as a queue; after the first one the next kills as usual."""
+    """The signals that end a device as a queue; after the first one the next kills as usual."""
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[signal.Signals]()
-    both = (signal.SIGINT, signal.SIGTERM)
-    for each in both:
+    all_of_them = (signal.SIGINT, *ending())
+    for each in all_of_them:
         loop.add_signal_handler(each, queue.put_nowait, each)
     try:
         yield queue
     finally:
-        for each in both:
+        for each in all_of_them:
             loop.remove_signal_handler(each)
 
 
@@ -171,7 +210,38 @@ def _told_url(home: Path, url: str) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def _announce(daemon: Daemon, ready: Ready, url: str, as_json: bool) -> None:
+def beginning(spec: EngineSpec, models_folder: Path, join: str | None) -> str:
+    """What takes a while before the device is ready; empty where nothing does."""
+    joins = "joining the moot of the invitation" if join is not None else ""
+    match spec.kind:
+        case "embedded":
+            loads = f"loading {spec.model or _preferred(models_folder)}"
+        case "none" | "timed":
+            loads = ""
+        case _:
+            loads = f"connecting to {spec}"
+    both = ", then ".join(each for each in (joins, loads) if each)
+    return f"{both} …" if both else ""
+
+
+def _preferred(models_folder: Path) -> str:
+    from folkmoot.engine.weights import CATALOGUE, PREFERRED, at_hand
+
+    return next((name for name in PREFERRED if at_hand(CATALOGUE[name], models_folder)), "the model")
+
+
+async def _met_others(daemon: Moot) -> None:
+    """Wait until the member list, which comes over the network, holds more than this device; not for long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(MEET_S), contextlib.aclosing(daemon.watch()) as notices:
+            while len(daemon.status().members) < 2:
+                await anext(notices)
+
+
+def _announce(daemon: Moot, ready: Ready, url: str, as_json: bool, home: Path, *, joined: bool) -> None:
+    from folkmoot.core.gossip import Standing
+    from folkmoot.node.identity import Identity
+
     status = daemon.status()
     if as_json:
         event = {
@@ -183,11 +253,16 @@ def _announce(daemon: Daemon, ready: Ready, url: str, as_json: bool) -> None:
         }
         print_json(event | ({"invitation": ready.invitation} if ready.invitation else {}))
         return
+    if joined:
+        there = sum(1 for member in status.members if member.standing <= Standing.SUSPECT)
+        click.echo(f"joined {status.moot}, {counted(there, 'device')}")
     note = f" ({status.engine_note})" if status.engine_note else ""
     click.echo(f"{status.name} is up, API {url}, model {status.model or 'none'}{note}")
     if ready.invitation:
         click.echo("this founded a moot; one other device joins it within 24 hours with")
         click.echo(f"  folkmoot up --join {ready.invitation}")
+    elif Identity.open(home).may_invite:
+        click.echo("let another device in with: folkmoot invite")
     exits.tell(READERS)
 
 

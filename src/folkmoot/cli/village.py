@@ -17,6 +17,7 @@ from typing import Any
 
 from folkmoot.api.control import read_control_token
 from folkmoot.cli.client import Api
+from folkmoot.cli.console import counted
 from folkmoot.errors import EngineError, NodeError
 
 START_S = 120.0
@@ -59,7 +60,8 @@ class DeviceProcess:
                     self.api = event["api"]
                     return event
         words = self.log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-        raise NodeError(f"device {self.name} did not start: {' '.join(words) or 'it said nothing'}")
+        said = " ".join(words).removeprefix("folkmoot: ")
+        raise NodeError(f"device {self.name} did not start: {said or 'it said nothing'}")
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL to its whole group for what is left after a while."""
@@ -93,7 +95,8 @@ class Village:
             raise NodeError(
                 f"the devices did not find each other within {START_S:.0f} s; their logs say why"
             ) from None
-        self.tell(f"{len(engines)} devices are one moot after {time.monotonic() - began:.1f} s")
+        they_are = f"{counted(len(engines), 'device')} {'is' if len(engines) == 1 else 'are'}"
+        self.tell(f"{they_are} one moot after {time.monotonic() - began:.1f} s")
 
     async def stop(self) -> None:
         """Take every device down."""
@@ -118,11 +121,11 @@ class Village:
         command = [sys.executable, "-m", "folkmoot", "up", "--json", "--name", name, "--engine", engine]
         command += ["--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--with-parent", str(os.getpid())]
         if invitation is not None:
-            command += ["--join", invitation]
+            command += ["--join", "-"]
         with home.with_suffix(".log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.DEVNULL if invitation is None else asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env=self.environ | {"FOLKMOOT_HOME": str(home)},
@@ -130,6 +133,8 @@ class Village:
             )
         device = DeviceProcess(name, home, process)
         self.devices.append(device)
+        if invitation is not None:
+            await _hand_over(invitation, process)
         return device
 
     async def _all_know_all(self, models: int) -> None:
@@ -139,6 +144,16 @@ class Village:
                     if found["engine"] == "down":
                         raise EngineError(f"the engine of {device.name} is down: {found['engine_note']}")
                     await asyncio.sleep(0.1)
+
+
+async def _hand_over(invitation: str, process: asyncio.subprocess.Process) -> None:
+    """By stdin: what stands on a command line can be read by everybody on this machine."""
+    stdin = process.stdin
+    assert stdin is not None  # it was started with a pipe
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its log says why it has ended
+        stdin.write(f"{invitation}\n".encode())
+        await stdin.drain()
+    stdin.close()
 
 
 def _is_whole(found: dict[str, Any], devices: int, models: int) -> bool:
