@@ -74,7 +74,8 @@ class Finite(click.FloatRange):
 
 seed_option = click.option(
     "--seed",
-    type=click.IntRange(-(2**63), 2**63 - 1),
+    type=int,
+    metavar="N",
     help="Repeats each model's draws; who is asked and in which order answers arrive still varies.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
