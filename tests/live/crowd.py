@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-FOLKMOOT = [sys.executable, "-m", "folkmoot"]
+FOLKMOOT = [sys.executable, "-P", "-m", "folkmoot"]
 PATIENCE_S = 40.0
 
 

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.live
 
-DEMO = [sys.executable, "-m", "folkmoot", "demo", "--engine", "timed:det:0"]
+DEMO = [sys.executable, "-P", "-m", "folkmoot", "demo", "--engine", "timed:det:0"]
 
 
 def demo(*arguments, command=DEMO):
@@ -47,6 +47,14 @@ def test_plain_lines_where_there_is_no_terminal(roots):
     assert "asked with M=1 k=1" in done.stdout
     assert "layer 1" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_what_lies_in_the_folder_is_not_run(roots, monkeypatch, tmp_path):
+    for module in ("json", "httpx", "folkmoot"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('a file of the folder was run')")
+    monkeypatch.chdir(tmp_path)
+    done = demo("--devices", "2", "--json")
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_device_answers_alone(roots):

@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.live
 
-FOLKMOOT = [sys.executable, "-m", "folkmoot"]
+FOLKMOOT = [sys.executable, "-P", "-m", "folkmoot"]
 
 
 def run(*arguments, **more):

