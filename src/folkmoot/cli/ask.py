@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from folkmoot.api.schema import MAX_TOKENS
 from folkmoot.cli import exits
 from folkmoot.cli.console import console
 from folkmoot.cli.options import (
@@ -61,7 +62,7 @@ LISTED_BY_THE_API = "GET /v1/models lists them"
     show_default=True,
     help="moot, local, moot-M1-k3 and so on, a preset, or one device by its name.",
 )
-@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer of one job.")
+@click.option("--max-tokens", type=click.IntRange(1, MAX_TOKENS), help="Longest answer of one job.")
 @click.option("--temperature", type=Finite(0, 2), help="How freely each model draws its words.")
 @seed_option
 @click.option("--explain", is_flag=True, help="Print how the answer came to be.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from folkmoot.api.schema import MAX_TOKENS
 from folkmoot.cli import exits
 from folkmoot.cli.console import console
 from folkmoot.cli.options import (
@@ -66,7 +67,11 @@ class Asked:
     help="Engines instead of the packaged models, in turn.",
 )
 @click.option(
-    "--max-tokens", type=click.IntRange(1), default=160, show_default=True, help="Longest answer of one job."
+    "--max-tokens",
+    type=click.IntRange(1, MAX_TOKENS),
+    default=160,
+    show_default=True,
+    help="Longest answer of one job.",
 )
 @seed_option
 @click.option("--yes", is_flag=True, help="Fetch missing weights without a terminal too.")
