@@ -88,7 +88,7 @@ def test_nothing_is_left_behind(roots, interruptible, sent):
 
 
 def test_a_device_that_cannot_start_is_told(roots):
-    done = demo("--engine", "openai:http://127.0.0.1:1#none", command=DEMO[:4])
+    done = demo("--engine", "openai:http://127.0.0.1:1#none", command=DEMO[:5])
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("folkmoot: ")
     assert "Traceback" not in done.stderr
@@ -97,7 +97,7 @@ def test_a_device_that_cannot_start_is_told(roots):
 
 def test_real_models(roots):
     """Four processes with SmolLM2: all of the paper's jobs, each with words of its own count."""
-    done = demo("--small", "--json", "-k", "3", "--max-tokens", "8", "--seed", "1", command=DEMO[:4])
+    done = demo("--small", "--json", "-k", "3", "--max-tokens", "8", "--seed", "1", command=DEMO[:5])
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert [job["outcome"] for job in answer["jobs"]] == ["ok"] * 5
@@ -109,7 +109,7 @@ def test_real_models(roots):
 
 def test_a_killed_demo_takes_its_models_along(roots):
     process = subprocess.Popen(
-        [*DEMO[:4], "--small", "--devices", "2", "--max-tokens", "400"], stdout=subprocess.PIPE, text=True
+        [*DEMO[:5], "--small", "--devices", "2", "--max-tokens", "400"], stdout=subprocess.PIPE, text=True
     )
     for line in process.stdout:
         if "are one moot" in line:
