@@ -83,8 +83,8 @@ def test_the_engines_key_comes_from_the_variable_that_is_named():
         ("[api]\nlisten = '0.0.0.0:1'\n", r"api.keys"),
         ("[api]\nkeep_alive_s = 0\n", r"keep_alive_s"),
         (
-            "[node.peer.membership]\nbeat_s = -1\n",
-            r"node.peer.membership: beat_s = -1.* must lie .*; node.peer.membership.beat_s comes from: .*config.toml$",
+            "[node.peer.membership]\nbeat_s = 99\n",
+            r"node.peer.membership: beat_s = 99.* must lie .*; node.peer.membership.beat_s comes from: .*config.toml$",
         ),
     ],
 )

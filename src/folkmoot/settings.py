@@ -133,12 +133,20 @@ def load(
     }
     origins = tuple(_origin(leaf, given) for leaf in leaves.values())
     try:
+        _refuse_negative(values)
         return Loaded(_checked(_build(Settings, values, "")), origins)
     except ConfigError as error:
         told = [
             f"{key} comes from: {origin}" for key, (_, origin) in given.items() if _names(str(error), key)
         ]
         raise ConfigError("; ".join([str(error), *told])) from None
+
+
+def _refuse_negative(values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(each, int | float) and each < 0 for each in numbers):
+            raise ConfigError(f"{key} is {value}; it must not be below 0")
 
 
 def check_home(home: Path) -> None:

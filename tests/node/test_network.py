@@ -16,11 +16,11 @@ from folkmoot.core.gossip import Heard
 from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.messages import Ask, Cancel, Inference, Piece, Poll, Stage, Turn
 from folkmoot.errors import ConfigError, LocalProtocolError, NodeError
-from folkmoot.node.config import LinkLimits, NetworkConfig
+from folkmoot.node.config import LinkLimits, NetworkConfig, parse_listen
 from folkmoot.node.identity import Identity
 from folkmoot.node.link import PeerUnreachable, Stream, StreamCut
 from folkmoot.node.memory import Memory
-from folkmoot.node.network import Network, parse_listen
+from folkmoot.node.network import Network
 
 PROMPT = PromptId("a0" * 16)
 JOB = JobId(f"{PROMPT}.1.1.0")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
+from typing import Literal
 
 from folkmoot.core.peer import PeerConfig
+from folkmoot.errors import ConfigError
+
+Host = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,9 @@ class NetworkConfig:
     idle_s: float = 120.0
     peer: LinkLimits = field(default_factory=LinkLimits)
 
+    def __post_init__(self) -> None:
+        parse_listen(self.listen)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
@@ -57,4 +65,27 @@ class NodeConfig:
     coalesce_s: float = 0.025
     grace_s: float = 5.0
     engine_check_s: float = 5.0
-    discovery: str = "auto"
+    discovery: Literal["auto", "on", "off"] = "auto"
+
+
+def parse_listen(text: str) -> tuple[Host, int]:
+    """HOST:PORT with an IP address or `localhost`, `[::1]:0` for IPv6. Raises `ConfigError`."""
+    try:
+        return split_address(text.replace("localhost", "127.0.0.1", 1))
+    except ValueError:
+        raise ConfigError(
+            f"node.network.listen is {text!r}: give HOST:PORT with an IP address, such as 127.0.0.1:0 or 0.0.0.0:4151"
+        ) from None
+
+
+def split_address(text: str) -> tuple[Host, int]:
+    """The two parts of an address; a zone (`%eth0`) is dropped. Raises `ValueError`."""
+    host, _, port = text.rpartition(":")
+    if not 0 <= int(port) < 65_536:
+        raise ValueError(text)
+    return ipaddress.ip_address(host.strip("[]").partition("%")[0]), int(port)
+
+
+def join_address(host: Host, port: int) -> str:
+    """The other way round."""
+    return f"{host}:{port}" if host.version == 4 else f"[{host}]:{port}"

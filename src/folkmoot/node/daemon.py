@@ -35,13 +35,13 @@ from folkmoot.core.ids import DeviceId, PromptId, draw_prompt_id
 from folkmoot.core.peer import Peer
 from folkmoot.engine.protocol import Engine, EngineInfo
 from folkmoot.errors import EngineError, FolkmootError, NodeError, PromptTooLong
-from folkmoot.node.config import NodeConfig
+from folkmoot.node.config import NodeConfig, parse_listen
 from folkmoot.node.discovery import Discovery, is_local_only
 from folkmoot.node.driver import Driver
 from folkmoot.node.identity import Identity
 from folkmoot.node.link import Stream, Traffic
 from folkmoot.node.memory import Memory
-from folkmoot.node.network import Network, parse_listen
+from folkmoot.node.network import Network
 from folkmoot.node.service import Status
 from folkmoot.node.work import Work
 from folkmoot.wire import limits

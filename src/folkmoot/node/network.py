@@ -20,10 +20,10 @@ import iroh
 
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Message
-from folkmoot.errors import AdmissionError, ConfigError, LocalProtocolError, NodeError, RemoteProtocolError
+from folkmoot.errors import AdmissionError, LocalProtocolError, NodeError, RemoteProtocolError
 from folkmoot.node import handshake
 from folkmoot.node.admission import Certificate, device_of, read_invitation, verify
-from folkmoot.node.config import NetworkConfig
+from folkmoot.node.config import Host, NetworkConfig, join_address, parse_listen, split_address
 from folkmoot.node.handshake import MEMBER, NEWCOMER, Hello
 from folkmoot.node.identity import Identity
 from folkmoot.node.joining import Door, ask_for_entry, membership_from
@@ -131,7 +131,7 @@ class Network:
         """The UDP port that others dial."""
         assert self._endpoint is not None
         family = self._listen[0].version
-        sockets = [_split(text) for text in self._endpoint.bound_sockets()]
+        sockets = [split_address(text) for text in self._endpoint.bound_sockets()]
         return next(port for host, port in sockets if host.version == family)
 
     def linked(self) -> tuple[DeviceId, ...]:
@@ -186,13 +186,13 @@ class Network:
                 ) from None
             raise NodeError(f"cannot listen on {self._config.listen}: {_last_line(error)}") from None
 
-    async def _bind_to(self, host: _Host, port: int) -> iroh.Endpoint:
+    async def _bind_to(self, host: Host, port: int) -> iroh.Endpoint:
         relays = self._config.relays
         mode = iroh.RelayMode.custom_from_urls(list(relays)) if relays else iroh.RelayMode.disabled()
         return await iroh.Endpoint.bind(
             iroh.EndpointOptions(
                 preset=iroh.preset_minimal(),
-                bind_addr=_join(host, port),
+                bind_addr=join_address(host, port),
                 secret_key=self.identity.key.to_bytes(),
                 alpns=[MEMBER, NEWCOMER],
                 relay_mode=mode,
@@ -203,15 +203,15 @@ class Network:
         """This device's ticket, with those addresses only at which it accepts anybody."""
         assert self._endpoint is not None
         own = self._endpoint.addr()
-        reachable = [text for text in own.direct_addresses() if self._accepts(_split(text)[0])]
+        reachable = [text for text in own.direct_addresses() if self._accepts(split_address(text)[0])]
         if not reachable:
             host = self._listen[0]
             fallback = ipaddress.ip_address("127.0.0.1" if host.version == 4 else "::1")
-            reachable = [_join(fallback if host.is_unspecified else host, self.port)]
+            reachable = [join_address(fallback if host.is_unspecified else host, self.port)]
         ticket = iroh.EndpointTicket.from_addr(iroh.EndpointAddr(own.id(), own.relay_url(), reachable))
         return str(ticket)
 
-    def _accepts(self, host: _Host) -> bool:
+    def _accepts(self, host: Host) -> bool:
         """Whether somebody at `host` is within what `listen` says.
 
         iroh also opens a socket on all IPv6 addresses where only an IPv4 one was asked for.
@@ -371,7 +371,7 @@ class Network:
             raise PeerUnreachable(f"the address of {device[:8]} is malformed") from None
         if device_of(target.id().to_bytes()) != device:
             raise PeerUnreachable(f"the address of {device[:8]} belongs to another device")
-        hosts = [_split(text)[0] for text in target.direct_addresses()]
+        hosts = [split_address(text)[0] for text in target.direct_addresses()]
         if self._listen[0].is_loopback and hosts and not any(host.is_loopback for host in hosts):
             raise PeerUnreachable(
                 f"{device[:8]} is on another machine ({hosts[0]}), but this device listens on"
@@ -401,7 +401,7 @@ class Network:
         try:
             async with asyncio.timeout(self._config.handshake_s):
                 source = await incoming.remote_addr()
-                if isinstance(source, iroh.IncomingAddr.IP) and not self._accepts(_split(source.addr)[0]):
+                if isinstance(source, iroh.IncomingAddr.IP) and not self._accepts(split_address(source.addr)[0]):
                     await incoming.ignore()
                     return
                 accepting = await incoming.accept()
@@ -655,37 +655,13 @@ class Network:
 
 def _only_local(target: iroh.EndpointAddr) -> str:
     """What to say of an inviter that can be reached from its own machine only."""
-    hosts = [_split(text)[0] for text in target.direct_addresses()]
+    hosts = [split_address(text)[0] for text in target.direct_addresses()]
     if not hosts or not all(host.is_loopback for host in hosts):
         return ""
     return (
         f", and the invitation names {hosts[0]} only, which is the inviter's own machine: from another one, "
         "start the inviter with --listen 0.0.0.0:0 and take a fresh invitation"
     )
-
-
-_Host = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def parse_listen(text: str) -> tuple[_Host, int]:
-    """HOST:PORT with an IP address or `localhost`, `[::1]:0` for IPv6. Raises ConfigError."""
-    try:
-        return _split(text.replace("localhost", "127.0.0.1", 1))
-    except ValueError:
-        raise ConfigError(
-            f"listen = {text!r} is not HOST:PORT with an IP address, such as 127.0.0.1:0 or 0.0.0.0:4151"
-        ) from None
-
-
-def _split(text: str) -> tuple[_Host, int]:
-    host, _, port = text.rpartition(":")
-    if not 0 <= int(port) < 65_536:
-        raise ValueError(text)
-    return ipaddress.ip_address(host.strip("[]").partition("%")[0]), int(port)
-
-
-def _join(host: _Host, port: int) -> str:
-    return f"{host}:{port}" if host.version == 4 else f"[{host}]:{port}"
 
 
 def _last_line(error: iroh.IrohError) -> str:
