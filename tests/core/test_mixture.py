@@ -13,6 +13,7 @@ from folkmoot.core.events import (
     Generate,
     Generated,
     JobProgress,
+    Leaving,
     Plan,
     PromptFailed,
     Received,
@@ -22,13 +23,14 @@ from folkmoot.core.events import (
     Warmed,
     Withdrawn,
 )
-from folkmoot.core.ids import DeviceId, PromptId
+from folkmoot.core.ids import DeviceId, PromptId, job_id
 from folkmoot.core.load import jobs_per_prompt
 from folkmoot.core.messages import (
     Answer,
     Ask,
     Began,
     Cancel,
+    Inference,
     Outcome,
     Piece,
     Poll,
@@ -36,6 +38,7 @@ from folkmoot.core.messages import (
     Queued,
     Sampling,
     Stage,
+    Turn,
     Undone,
     Usage,
 )
@@ -124,15 +127,21 @@ def test_a_try_that_failed_counts_beside_the_one_that_did_not() -> None:
     assert job.queued_s == 0.0, "the failed try was no waiting"
 
 
-def test_what_a_device_says_of_a_job_s_cost_never_falls() -> None:
+def test_a_job_s_cost_is_what_its_device_said_last() -> None:
     moot = Moot(FOUR)
     prompt = moot.ask("ann", fixed(1, 3))
-    job = moot.running("bob")
+    job, whole = moot.running("bob"), moot.running("dot")
     moot.tell("ann", Received(DeviceId("bob"), Piece(job, 0, "x", Usage(40, 0, 2, 1.0, 0.5))))
-    moot.tell("ann", Received(DeviceId("bob"), Undone(job, Outcome.FAILED, "weights", "")))
+    moot.tell("ann", Received(DeviceId("bob"), Undone(job, Outcome.FAILED, "unknown_job", "")))
     moot.tell("ann", Received(DeviceId("cid"), Undone(job, Outcome.FAILED, "weights", "", 0.0, Usage(10**6))))
+    estimate, told = Usage(53, 0, 204, 1.0, 0.5), Usage(30, 20, 102, 2.0, 0.5)
+    moot.tell("ann", Received(DeviceId("dot"), Piece(whole, 0, "x", estimate)))
+    moot.tell("ann", Received(DeviceId("dot"), Answer(whole, 1, 0.0, told)))
     moot.tell("ann", Withdrawn(prompt))
-    assert costs(moot, prompt)["bob", Outcome.FAILED] == (40, 2)
+    assert costs(moot, prompt)["bob", Outcome.FAILED] == (40, 2), (
+        "who has forgotten it says nothing of its cost"
+    )
+    assert costs(moot, prompt)["dot", Outcome.OK] == (30, 102), "a server's own count replaces the estimate"
 
 
 def test_answers_reach_the_next_layer_in_order_of_arrival() -> None:
@@ -738,6 +747,94 @@ def test_all_devices_gone_but_a_requester_ends_it() -> None:
     end = failed(moot, prompt)
     assert end.code == "no_device"
     assert "no live device" in end.detail
+
+
+# ---- peers that cheat -----------------------------------------------------------------------------------
+
+
+def test_a_peer_cannot_take_the_place_of_a_job_to_come() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3))
+    job = moot.running("bob")
+    stolen = job_id(prompt, 2, 0)
+    ask = Ask(stolen, prompt, 2, Stage.AGGREGATE, Inference(prompt, (Turn("user", "mine"),)))
+    for taken in ("ann", "cid"):
+        moot.tell(taken, Received(DeviceId("bob"), ask))
+        moot.tell(taken, Received(DeviceId("bob"), Prepare(ask.inference)))
+    moot.deliver()
+    assert job != stolen
+    moot.work()
+    told = answered(moot, prompt)
+    assert told.answer == "ann says so"
+    assert jobs_of(told.provenance) == list(told.provenance.jobs)
+
+
+@pytest.mark.parametrize("state", ["queued", "began", "gap"])
+def test_a_peer_that_only_says_that_it_is_at_work_is_given_up(state: str) -> None:
+    moot = Moot({"ann": "m1", "bob": "m2"}, PeerConfig(mixture=MixtureConfig(patience_s=60.0)))
+    moot.lost = lambda sender, to, message: to == "bob"
+    prompt = moot.ask("ann", fixed(1, 1))
+    moot.write("ann")
+    [ask] = [
+        e.message for e in moot.devices[DeviceId("ann")].effects if isinstance(e, Send) and e.to == "bob"
+    ][:1]
+    assert isinstance(ask, Ask)
+    says = {
+        "queued": Queued(ask.job, 3),
+        "began": Began(ask.job, 0.0),
+        "gap": Answer(ask.job, 10, 0.0, Usage()),
+    }[state]
+    for _ in range(40):
+        moot.tell("ann", Received(DeviceId("bob"), says))
+        moot.deliver()
+        moot.pass_time(2.0)
+    moot.work()
+    [job] = [job for job in answered(moot, prompt).provenance.jobs if job.device == "bob"]
+    assert job.outcome is Outcome.FAILED
+    assert job.error is not None
+    assert job.error.startswith("stuck")
+    polls = [
+        e
+        for e in moot.devices[DeviceId("ann")].effects
+        if isinstance(e, Send) and isinstance(e.message, Poll)
+    ]
+    assert len(polls) <= 5 or state != "gap", "an end without its text is no reason to ask at once, again and again"
+
+
+def test_a_long_queue_that_moves_is_waited_for() -> None:
+    moot = Moot({"ann": "m1", "bob": "m2"}, PeerConfig(mixture=MixtureConfig(patience_s=60.0)))
+    moot.lost = lambda sender, to, message: to == "bob"
+    prompt = moot.ask("ann", fixed(1, 1))
+    moot.write("ann")
+    [ask] = [
+        e.message for e in moot.devices[DeviceId("ann")].effects if isinstance(e, Send) and e.to == "bob"
+    ][:1]
+    assert isinstance(ask, Ask)
+    for ahead in range(10, 0, -1):
+        for _ in range(20):
+            moot.tell("ann", Received(DeviceId("bob"), Queued(ask.job, ahead)))
+            moot.pass_time(2.0)
+    assert moot.end_of(prompt) is None
+
+
+def test_answers_too_long_for_one_message_are_cut_alike() -> None:
+    moot = Moot(FOUR, PeerConfig(mixture=MixtureConfig(answers_bytes=90)))
+    prompt = moot.ask("ann", fixed(1, 2, select=("bob", "cid")))
+    for name, text in (("ann", "short"), ("bob", "\N{GRINNING FACE}" * 20), ("cid", "x" * 100)):
+        moot.write(name, text)
+    running = moot.devices[DeviceId("ann")].running
+    assert running is not None
+    assert running[1].answers == ("short", "\N{GRINNING FACE}" * 7, "x" * 30)
+    moot.work()
+    assert answered(moot, prompt)
+
+
+def test_a_device_that_leaves_finishes_its_own_prompts_layers() -> None:
+    moot = Moot({"ann": "m"})
+    prompt = moot.ask("ann", fixed(2, 0))
+    moot.tell("ann", Leaving())
+    moot.work()
+    assert jobs_of(answered(moot, prompt).provenance) == list(answered(moot, prompt).provenance.jobs)
 
 
 # ---- options -------------------------------------------------------------------------------------------

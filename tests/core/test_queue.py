@@ -117,9 +117,13 @@ def test_one_device_s_jobs_take_half_of_another_s_queue_at_most() -> None:
     [refused] = refusals(moot, ZED, *(ask_of(number) for number in range(4)))
     assert "bound is 2" in refused
     assert "from the device that asks" in refused
-    assert refusals(moot, YON, ask_of(10), ask_of(11)) == []
+    assert refusals(moot, YON, ask_of(10)) == []
     [full] = refusals(moot, YON, ask_of(12))
-    assert "bound is 4" in full
+    assert "bound is 3" in full
+    assert "from other devices" in full
+    assert moot.end_of(moot.ask("ann", Plan(mode="local"))) is None, (
+        "a place is left for this device's own users"
+    )
 
 
 def test_waiting_texts_are_bounded_together_and_one_by_itself_is_not() -> None:
@@ -140,6 +144,20 @@ def test_a_device_s_own_users_may_fill_its_queue() -> None:
     moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(max_waiting=4)))
     ends = [moot.end_of(moot.ask("ann", Plan(mode="local"))) for _ in range(5)]
     assert ends == [None] * 5
+
+
+def test_a_finished_job_s_question_is_not_kept_and_nobody_drives_out_another_s_answers() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(keep_jobs=3)))
+    asks = [(YON, ask_of(0, ("y" * 1_000,)))] + [(ZED, ask_of(number)) for number in range(1, 6)]
+    for who, ask in asks:
+        moot.tell("ann", Received(who, ask))
+        moot.write("ann")
+    queue = moot.devices[DeviceId("ann")].peer.queue
+    assert [job.ask.inference.answers for job in queue._jobs.values()] == [()] * 3
+    assert isinstance(replies(moot, YON, Poll(asks[0][1].job, 0))[-1], Answer)
+    assert [type(replies(moot, ZED, Poll(ask.job, 0))[-1]) for _, ask in asks[1:]] == [Undone] * 3 + [
+        Answer
+    ] * 2
 
 
 def test_a_second_copy_of_a_refused_question_is_refused_too() -> None:
@@ -195,7 +213,7 @@ def test_cancel_may_overtake_its_question() -> None:
 
 
 def test_remembered_cancellations_are_bounded() -> None:
-    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(settled_kept=2)))
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(declined_kept=2)))
     zed = DeviceId("zed")
     for number in range(3):
         moot.tell("ann", Received(zed, Cancel(ask_of(number).job)))

@@ -255,6 +255,21 @@ async def test_an_asker_that_does_not_read_holds_the_writer(lan: Any, pair: tupl
     assert written == 300
 
 
+@pytest.mark.parametrize("again", [ASK, Poll(JOB, 0)])
+async def test_asking_again_without_reading_piles_nothing_up(
+    lan: Any, pair: tuple[Talker, Talker], again: Message
+) -> None:
+    asker, peer = pair
+    peer.answers = lambda sender, message: peer.talk.send(sender, Piece(JOB, 0, BIG))
+    stream = await asker.device.network.open(peer.id)
+    for _ in range(300):
+        await stream.send(again if peer.heard() else ASK)
+    await stream.send(Cancel(JOB))
+    await lan.until(lambda: peer.heard(Cancel))
+    assert len(peer.talk._replying[asker.id, JOB]._messages) <= talk.BACKLOG_CHARACTERS // len(BIG) + 2
+    await stream.cancel()
+
+
 async def test_cancel_wakes_a_writer_that_is_held(lan: Any, pair: tuple[Talker, Talker]) -> None:
     asker, peer = pair
     stream = await asker.device.network.open(peer.id)

@@ -35,30 +35,40 @@ ORIGINS = (DeviceId("yon"), DeviceId("zed"))
 BOUND = 5
 
 
+Key = tuple[DeviceId, int]
+
+
 @dataclass
 class Line:
-    """The model: who stands in the line. `texts` holds what each job that was let in has written."""
+    """The model: who stands in the line. `texts` holds what each job that was let in has written.
 
-    waiting: list[int] = field(default_factory=list)
-    current: int | None = None
+    A job is known by who asked and its number: two who give one name to their jobs do not meet.
+    """
+
+    waiting: list[Key] = field(default_factory=list)
+    current: Key | None = None
     tries: int = 0
-    owner: dict[int, DeviceId] = field(default_factory=dict)
-    texts: dict[int, str] = field(default_factory=dict)
-    over: dict[int, type[Answer | Undone]] = field(default_factory=dict)
-    settled: dict[tuple[DeviceId, int], Outcome] = field(default_factory=dict)
+    texts: dict[Key, str] = field(default_factory=dict)
+    over: dict[Key, type[Answer | Undone]] = field(default_factory=dict)
+    declined: dict[Key, Outcome] = field(default_factory=dict)
 
     def next(self) -> None:
         if self.current is None and self.waiting:
             self.current, self.tries = self.waiting.pop(0), 0
 
-    def leave(self, number: int) -> None:
-        for each in (self.owner, self.texts):
-            del each[number]
-        if number == self.current:
+    def leave(self, key: Key) -> None:
+        del self.texts[key]
+        if key == self.current:
             self.current = None
         else:
-            self.waiting.remove(number)
+            self.waiting.remove(key)
         self.next()
+
+    @property
+    def full(self) -> dict[DeviceId, bool]:
+        """For whom there is no room: others than ANN may take three quarters, each of them half."""
+        here = {who: sum(1 for owner, _ in self.waiting if owner == who) for who in ORIGINS}
+        return {who: len(self.waiting) >= BOUND * 3 // 4 or here[who] >= BOUND // 2 for who in ORIGINS}
 
 
 def prompt_id(number: int) -> PromptId:
@@ -93,61 +103,57 @@ class FirstComeFirstServed(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, who=WHO)
     def ask(self, number: int, who: DeviceId) -> None:
-        line, ask = self.line, ask_of(number)
-        known = number in line.owner
+        line, ask, key = self.line, ask_of(number), (who, number)
         told = self.replies(who, ask)
-        if (who, number) in line.settled:
+        if key in line.declined:
             [again] = told
             assert isinstance(again, Undone)
-            assert again.outcome is line.settled[who, number]
-        elif known:
+            assert again.outcome is line.declined[key]
+        elif key in line.texts:
             self.check_standing(number, who, 0, told)
-        elif len(line.waiting) >= BOUND or sum(line.owner[n] == who for n in line.waiting) >= BOUND // 2:
+        elif line.full[who]:
             [refused] = told
             assert isinstance(refused, Undone)
             assert (refused.outcome, refused.code) == (Outcome.REFUSED, "overloaded")
-            line.settled[who, number] = Outcome.REFUSED
+            line.declined[key] = Outcome.REFUSED
         else:
             assert told[0] == Queued(ask.job, len(line.waiting) + (line.current is not None))
-            line.owner[number], line.texts[number] = who, ""
-            line.waiting.append(number)
+            line.texts[key] = ""
+            line.waiting.append(key)
             line.next()
 
     @rule(number=NUMBERS, who=WHO)
     def cancel(self, number: int, who: DeviceId) -> None:
-        line = self.line
+        line, key = self.line, (who, number)
+        waits = key in line.waiting
         told = self.replies(who, Cancel(ask_of(number).job))
-        if line.owner.get(number) in (who, None):
-            line.settled[who, number] = Outcome.CANCELLED
-        if line.owner.get(number) == who and number in line.waiting:
-            assert [type(m) for m in told] == [Undone]
-        else:
-            assert told == []
-        if line.owner.get(number) == who and number not in line.over:
-            line.leave(number)
+        line.declined[key] = Outcome.CANCELLED
+        assert [type(m) for m in told] == ([Undone] if waits else [])
+        if key in line.texts and key not in line.over:
+            line.leave(key)
 
     @rule(number=NUMBERS, who=WHO, have=st.integers(0, 30))
     def poll(self, number: int, who: DeviceId, have: int) -> None:
-        have = min(have, len(self.line.texts.get(number, "")))
+        have = min(have, len(self.line.texts.get((who, number), "")))
         self.check_standing(number, who, have, self.replies(who, Poll(ask_of(number).job, have)))
 
     def check_standing(self, number: int, who: DeviceId, have: int, told: list[Message]) -> None:
-        line, job = self.line, ask_of(number).job
-        if line.owner.get(number) != who:
+        line, job, key = self.line, ask_of(number).job, (who, number)
+        if key not in line.texts:
             assert [(type(m), m.code) for m in told if isinstance(m, Undone)] == [(Undone, "unknown_job")]
             assert len(told) == 1
-        elif number in line.waiting:
-            place = line.waiting.index(number) + (line.current is not None)
+        elif key in line.waiting:
+            place = line.waiting.index(key) + (line.current is not None)
             assert told == [Queued(job, place)]
         else:
-            rest = line.texts[number][have:]
+            rest = line.texts[key][have:]
             assert isinstance(told[0], Began)
             pieces = [(m.offset, m.text) for m in told if isinstance(m, Piece)]
             assert pieces == ([(have, rest)] if rest else [])
             ends = [m for m in told if isinstance(m, Answer | Undone)]
-            assert [type(m) for m in ends] == ([line.over[number]] if number in line.over else [])
+            assert [type(m) for m in ends] == ([line.over[key]] if key in line.over else [])
             for end in ends:
-                assert not isinstance(end, Answer) or end.length == len(line.texts[number])
+                assert not isinstance(end, Answer) or end.length == len(line.texts[key])
 
     @precondition(lambda self: self.line.current is not None)
     @rule(text=st.text(max_size=5), whole=st.booleans())
@@ -188,7 +194,7 @@ class FirstComeFirstServed(RuleBasedStateMachine):
     @invariant()
     def stands_as_the_model_says(self) -> None:
         running = self.device.running and self.device.running[0]
-        assert running == (None if self.line.current is None else ask_of(self.line.current).job)
+        assert running == (None if self.line.current is None else ask_of(self.line.current[1]).job)
         assert self.device.peer.queue.waiting == len(self.line.waiting)
         assert self.device.peer.queue.busy == (self.line.current is not None)
         assert self.device.warming is None or running is None

@@ -210,6 +210,7 @@ class ForgetTimer:
     """A finished job's text has been kept long enough for its origin to ask again."""
 
     job: JobId
+    origin: DeviceId
 
 
 Timer = GossipTimer | PollTimer | DeadlineTimer | ForgetTimer

@@ -55,26 +55,34 @@ from folkmoot.core.messages import (
 
 @dataclass(frozen=True, slots=True)
 class MixtureConfig:
-    """How patiently an origin waits for its jobs.
+    """How patiently an origin waits for its jobs, and how much it takes.
 
     `poll_s`: ask after a job that has been silent this long (guess); `polls`: give it up after so many
-    unanswered (guess: 3 × 2 s is a little more than membership needs to know of a death);
-    `stand_ins`: how many other devices may be tried for one place (guess); `max_characters` of one
-    answer (guess: eight times the largest context's text); `prepare_characters`: of a layer's last open
-    answer this device evaluates so much at a time while it is still being written (about 32 tokens: fewer
-    make small batches, which cost an engine nearly as much as large ones).
+    unanswered (guess: 3 × 2 s is a little more than membership needs to know of a death); `patience_s`: give
+    it up after so long without a step forward, whatever its device says (guess: the longest inference on the
+    slowest device before it in the queue); `stand_ins`: how many other devices may be tried for one place
+    (guess); `max_characters` of one answer (guess: eight times the largest context's text); `answers_bytes`
+    of all answers that one job gets (they must fit into one message with the conversation: wire's 4 MiB);
+    `prepare_characters`: of a layer's last open answer this device evaluates so much at a time while it is
+    still being written (about 32 tokens: fewer make small batches, which cost nearly as much as large ones).
     """
 
     poll_s: float = 2.0
     polls: int = 3
+    patience_s: float = 900.0
     stand_ins: int = 2
     max_characters: int = 1_000_000
+    answers_bytes: int = 3 << 20
     prepare_characters: int = 160
 
 
 @dataclass(slots=True)
 class _Work:
-    """A job as its origin sees it; `slot` 0 is the origin's own place in the layer."""
+    """A job as its origin sees it; `slot` 0 is the origin's own place in the layer.
+
+    `heard` is when its device last said anything, `moved` when the job last went forward. `end` has come
+    before all of the text that it counts, `gaps` times since the last piece.
+    """
 
     id: JobId
     device: DeviceId
@@ -83,13 +91,17 @@ class _Work:
     layer: int
     ask: Ask
     heard: float
+    moved: float
     stands_in_for: DeviceId | None
     text: list[str] = field(default_factory=list)
     length: int = 0
     prepared: int = 0
     state: str = "asked"
+    ahead: int | None = None
     queued_s: float = 0.0
     unanswered: int = 0
+    gaps: int = 0
+    end: Answer | None = None
     outcome: Outcome | None = None
     usage: Usage = Usage()
     truncated: bool = False
@@ -100,9 +112,8 @@ class _Work:
         return "".join(self.text)
 
     def spend(self, usage: Usage) -> None:
-        """Take what its device says that it has cost; it never falls."""
-        known = self.usage
-        if usage.tokens_in + usage.tokens_out >= known.tokens_in + known.tokens_out:
+        """Take what its device says that it has cost. Nothing is said where it does not know the job any more."""
+        if usage != Usage():
             self.usage = usage
 
     @property
@@ -187,7 +198,7 @@ class Mixture:
             self.plan = replace(plan, own=others[0], aggregator=aggregator)
             self._decide(
                 f"{self._name(others[0])} runs the origin's own jobs in place of {self._name(plan.own)}",
-                "it is not alive",
+                "it is not alive, or has no model now",
             )
 
     def _draw(self) -> tuple[DeviceId, ...]:
@@ -220,7 +231,8 @@ class Mixture:
                     return self.fail("no_device", "no live device is left to aggregate", now)
                 device = others[0]
             self._decide(
-                f"{self._name(device)} aggregates in place of {self._name(stand_in)}", "it is not alive"
+                f"{self._name(device)} aggregates in place of {self._name(stand_in)}",
+                "it is not alive, or has no model now",
             )
         elif device == self.plan.own:
             stand_in = self._away(0, device)
@@ -232,7 +244,7 @@ class Mixture:
         attempt = sum(1 for w in self._works.values() if w.layer == self._layer and w.slot == slot)
         job = job_id(self.prompt.id, self._layer, slot, attempt)
         ask = Ask(job, self.prompt.id, self._layer, stage, self._inference(stage, slot, attempt))
-        work = _Work(job, device, slot, stage, self._layer, ask, now, stand_in)
+        work = _Work(job, device, slot, stage, self._layer, ask, now, now, stand_in)
         self._works[job] = self._open[job] = work
         self._served[device] = None
         effects: list[Effect] = [Send(device, ask), self._progress(work)]
@@ -295,11 +307,19 @@ class Mixture:
         return Inference(
             self.prompt.id,
             self.prompt.conversation,
-            answers,
+            self._fitted(answers),
             self.plan.proposers + 1,
             self.prompt.sampling,
             self.plan.layout,
         )
+
+    def _fitted(self, answers: tuple[str, ...]) -> tuple[str, ...]:
+        """The answers, each cut to its share where all of them would not fit into one message."""
+        room = self._config.answers_bytes
+        if 4 * sum(map(len, answers)) <= room:  # a character is at most four bytes
+            return answers
+        most = room // (self.plan.proposers + 1)
+        return tuple(answer.encode()[:most].decode(errors="ignore") for answer in answers)
 
     # ---- what devices say --------------------------------------------------------------------------
 
@@ -314,21 +334,24 @@ class Mixture:
             work.spend(message.usage)
         if work.id not in self._open:
             return []  # cut off or given up: it counts for nothing but its cost
-        if isinstance(message, Undone) and message.code == "unknown_job" and work.state == "asked":
+        unknown = isinstance(message, Undone) and message.code == "unknown_job"
+        if unknown and work.state == "asked" and sender != self._choice.me:
             return []  # our question has not arrived yet; the poll timer asks it again, not for ever
         work.heard, work.unanswered = now, 0
         match message:
             case Queued(ahead=ahead):
-                if work.state in ("asked", "queued"):
-                    work.state = "queued"
-                    return [self._progress(work, ahead)]
-                return []
+                if work.state not in ("asked", "queued"):
+                    return []
+                if work.ahead is None or ahead < work.ahead:
+                    work.moved, work.ahead = now, ahead
+                work.state = "queued"
+                return [self._progress(work, ahead)]
             case Began(queued_s=queued_s):
                 work.queued_s = queued_s
-                if work.state in ("asked", "queued"):
-                    work.state = "began"
-                    return [self._progress(work)]
-                return []
+                if work.state not in ("asked", "queued"):
+                    return []
+                work.state, work.moved = "began", now
+                return [self._progress(work)]
             case Piece():
                 return self._on_piece(work, message, now)
             case Answer():
@@ -347,19 +370,22 @@ class Mixture:
             return [Send(work.device, Cancel(work.id)), *self._fail(work, "remote_protocol", bound, now)]
         work.text.append(fresh)
         work.length += len(fresh)
-        work.state = "writing"
+        work.state, work.moved, work.gaps = "writing", now, 0
         effects: list[Effect] = [self._progress(work)]
         if work.stage is Stage.AGGREGATE:
             if self._first_text is None:
                 self._first_text = now
             if self.prompt.stream:
                 effects.append(Announce(AnswerText(self.prompt.id, fresh)))
-            return effects
-        return effects + self._prepare_written(work)
+        if work.end is not None and work.end.length <= work.length:
+            return effects + self._on_answer(work, work.end, now)
+        return effects if work.stage is Stage.AGGREGATE else effects + self._prepare_written(work)
 
     def _on_answer(self, work: _Work, answer: Answer, now: float) -> list[Effect]:
         if answer.length > work.length:
-            return [Send(work.device, Poll(work.id, work.length))]
+            work.end = answer
+            work.gaps += 1
+            return [Send(work.device, Poll(work.id, work.length))] if work.gaps <= self._config.polls else []
         if answer.length < work.length:
             return self._fail(work, "remote_protocol", "the answer's length is less than its text", now)
         work.queued_s, work.truncated = answer.queued_s, answer.truncated
@@ -442,7 +468,7 @@ class Mixture:
             self._close(work, Outcome.LATE, None)
             effects += [Send(work.device, Cancel(work.id)), self._progress(work)]
         if self._arrived:
-            self._answers = tuple(w.answer for w in self._arrived)
+            self._answers = self._fitted(tuple(w.answer for w in self._arrived))
         else:
             self._decide(f"layer {self._layer} is left out", "none of its jobs gave an answer")
         return effects + self._advance(now)
@@ -455,6 +481,9 @@ class Mixture:
         if work is None or self.ended:
             return []
         due = work.heard + self._config.poll_s * (1 + work.unanswered)
+        if now - work.moved > self._config.patience_s:
+            stuck = f"it has not gone forward for {now - work.moved:.0f} s"
+            return [Send(work.device, Cancel(work.id)), *self._fail(work, "stuck", stuck, now)]
         if now < due:
             return [SetTimer(due, timer)]
         if work.unanswered >= self._config.polls:

@@ -217,7 +217,7 @@ class Peer:
     def _settle(self, mixture: Mixture, effects: list[Effect]) -> list[Effect]:
         """Forget a prompt that has ended, and what was evaluated ahead for it."""
         if mixture.ended and self._mixtures.pop(mixture.prompt.id, None) is not None:
-            return self.queue.cool(mixture.prompt.id) + effects
+            return self.queue.cool(self.me, mixture.prompt.id) + effects
         return effects
 
     def _end(self, prompt: PromptId, code: str, detail: str, now: float) -> list[Effect]:

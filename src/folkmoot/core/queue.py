@@ -7,8 +7,8 @@ that missed something can ask again.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
 
 from folkmoot.core.events import (
     Abort,
@@ -45,12 +45,12 @@ class QueueConfig:
     """Bounds of a device's queue.
 
     `max_waiting` jobs and `max_characters` of all their texts together (guesses; a single question may
-    have four million); another device's jobs may take up half of either. `tries` of one job on this engine
-    while nothing was written (guess), `keep_s` seconds and `keep_jobs` finished texts for origins that ask
-    again (guess), `warm_prompts` prompts prefilled ahead (one: each holds an engine slot, ENGINES.md
-    trap 4), each given up for another one after `keep_s` seconds without news of it, since its asker may
-    have withdrawn it; `settled_kept` remembered cancellations and refusals (a cancel may overtake its ask,
-    and an ask may come twice).
+    have four million); another device's jobs may take up half of either, all others' three quarters.
+    `tries` of one job on this engine while nothing was written (guess), `keep_s` seconds and `keep_jobs`
+    finished texts for origins that ask again (guess), `warm_prompts` prompts prefilled ahead (one: each holds
+    an engine slot, ENGINES.md trap 4), each given up for another one after `keep_s` seconds without news of
+    it, since its asker may have withdrawn it; `declined_kept` remembered cancellations and refusals (a cancel
+    may overtake its ask, and an ask may come twice).
     """
 
     max_waiting: int = 256
@@ -59,7 +59,13 @@ class QueueConfig:
     keep_s: float = 30.0
     keep_jobs: int = 64
     warm_prompts: int = 1
-    settled_kept: int = 1024
+    declined_kept: int = 1024
+
+
+_LEAVING = "this device is shutting down"
+
+_Key = tuple[DeviceId, JobId]
+"""Who asked, and its name for the job: ids are no secret, and nobody may take another's."""
 
 
 @dataclass(slots=True)
@@ -91,7 +97,6 @@ class _Job:
 @dataclass(slots=True)
 class _Warming:
     inference: Inference
-    asker: DeviceId
     heard: float
     dirty: bool = True
 
@@ -108,12 +113,12 @@ class Queue:
         self.has_engine = has_engine
         self.closing = False
         self.service_s = 0.0
-        self._jobs: dict[JobId, _Job] = {}
-        self._waiting: deque[JobId] = deque()
-        self._current: JobId | None = None
-        self._kept: deque[JobId] = deque()
-        self._settled: dict[tuple[DeviceId, JobId], Undone] = {}
-        self._warming: dict[PromptId, _Warming] = {}
+        self._jobs: dict[_Key, _Job] = {}
+        self._waiting: deque[_Key] = deque()
+        self._current: _Key | None = None
+        self._kept: dict[_Key, None] = {}
+        self._declined: dict[_Key, Undone] = {}
+        self._warming: dict[tuple[DeviceId, PromptId], _Warming] = {}
         self._step: Inference | None = None
 
     @property
@@ -127,84 +132,92 @@ class Queue:
         return 0 if self._current is None else 1
 
     def origin_of(self, job: JobId) -> DeviceId:
-        """Who asked for a job that is known here."""
-        return self._jobs[job].origin
+        """Who asked for the job in service."""
+        if self._current is None or self._current[1] != job:
+            raise KeyError(job)
+        return self._current[0]
 
     # ---- what origins say --------------------------------------------------------------------------
 
     def on_ask(self, origin: DeviceId, ask: Ask, now: float) -> list[Effect]:
         """Put a job into the queue; a job that is already known only says again where it stands."""
-        if (origin, ask.job) in self._settled:
-            return [Send(origin, self._settled[origin, ask.job])]
-        if ask.job in self._jobs:
+        key = (origin, ask.job)
+        if key in self._declined:
+            return [Send(origin, self._declined[key])]
+        if key in self._jobs:
             return self.on_poll(origin, Poll(ask.job, 0))
         characters = _characters(ask.inference)
         refusal = self._refusal(origin, ask, characters)
         if refusal is not None:
-            return [self._settle(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
+            return [self._decline(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
         ahead = self.waiting + self.busy
-        self._jobs[ask.job] = _Job(ask, origin, now, characters)
-        self._waiting.append(ask.job)
+        self._jobs[key] = _Job(ask, origin, now, characters)
+        self._waiting.append(key)
         return [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
 
-    def _settle(self, origin: DeviceId, end: Undone) -> Effect:
+    def _decline(self, origin: DeviceId, end: Undone) -> Effect:
         """Say that a job is not run, and say the same should it be asked again."""
-        self._settled[origin, end.job] = end
-        if len(self._settled) > self.config.settled_kept:
-            del self._settled[next(iter(self._settled))]
+        self._declined[origin, end.job] = end
+        if len(self._declined) > self.config.declined_kept:
+            del self._declined[next(iter(self._declined))]
         return Send(origin, end)
 
     def _refusal(self, origin: DeviceId, ask: Ask, characters: int) -> tuple[str, str] | None:
         if not self.has_engine:
             return "no_engine", "this device has no model"
-        if self.closing:
-            return "leaving", "this device is shutting down"
+        if self.closing and origin != self._me:
+            return "leaving", _LEAVING
         if ask.hops:
             return "recursion", f"the job has crossed {ask.hops} moot(s) already: no recursion"
         jobs, texts = self.config.max_waiting, self.config.max_characters
-        waiting = [self._jobs[job] for job in self._waiting]
+        waiting = [self._jobs[key] for key in self._waiting]
         if full := _over(waiting, characters, jobs, texts):
             return "overloaded", f"{full} here"
-        if origin != self._me:
-            same = [job for job in waiting if job.origin == origin]
-            if full := _over(same, characters, max(1, jobs // 2), texts // 2):
-                return "overloaded", f"{full} from the device that asks"
+        if origin == self._me:
+            return None
+        same = [job for job in waiting if job.origin == origin]
+        if full := _over(same, characters, max(1, jobs // 2), texts // 2):
+            return "overloaded", f"{full} from the device that asks"
+        others = [job for job in waiting if job.origin != self._me]
+        if full := _over(others, characters, max(1, jobs * 3 // 4), texts * 3 // 4):
+            return "overloaded", f"{full} from other devices"
         return None
 
     def on_cancel(self, origin: DeviceId, cancel: Cancel, now: float) -> list[Effect]:
         """Drop a job of this origin, also one that has not arrived yet or arrives once more."""
-        job = self._jobs.get(cancel.job)
-        if job is not None and (job.origin != origin or job.dropped):
+        key = (origin, cancel.job)
+        job = self._jobs.get(key)
+        if job is not None and job.dropped:
             return []
-        told = self._settle(origin, _cancelled(cancel.job, job))
+        told = self._decline(origin, _cancelled(cancel.job, job))
         if job is None:
             return []
-        ahead = self._warming.get(job.ask.prompt)
         effects: list[Effect] = []
-        if ahead is not None and ahead.asker == origin and job.ask.inference.answers:
-            effects += self.cool(job.ask.prompt)  # of a layer that goes on without this job
+        if job.ask.inference.answers:
+            effects += self.cool(origin, job.ask.prompt)  # of a layer that goes on without this job
         if job.began is None:
             effects.append(told)
-        return effects + self._drop(cancel.job, now)
+        return effects + self._drop(key, now)
 
-    def _drop(self, job_id: JobId, now: float) -> list[Effect]:
-        job = self._jobs[job_id]
-        if job_id == self._current:
+    def _drop(self, key: _Key, now: float) -> list[Effect]:
+        job = self._jobs[key]
+        if key == self._current:
             job.dropped = True
-            return [Abort(job_id)]
+            return [Abort(key[1])]
         if job.end is None:
-            self._waiting.remove(job_id)
-            del self._jobs[job_id]
+            self._waiting.remove(key)
+            del self._jobs[key]
             return self._next(now)
         return []
 
     def on_poll(self, origin: DeviceId, poll: Poll) -> list[Effect]:
         """Say again where a job of this origin stands, from character `have` on."""
-        job = self._jobs.get(poll.job)
-        if job is None or job.origin != origin or job.dropped:
+        key = (origin, poll.job)
+        job = self._jobs.get(key)
+        if job is None or job.dropped:
             return [Send(origin, Undone(poll.job, Outcome.FAILED, "unknown_job", "no such job here"))]
         if job.began is None:
-            return [Send(origin, Queued(poll.job, self._waiting.index(poll.job) + self.busy))]
+            return [Send(origin, Queued(poll.job, self._waiting.index(key) + self.busy))]
         effects: list[Effect] = [Send(origin, Began(poll.job, job.queued_s))]
         missing = job.after(poll.have)
         if missing:
@@ -216,19 +229,19 @@ class Queue:
     def on_origin_gone(self, origin: DeviceId, now: float) -> list[Effect]:
         """An origin is dead: nobody waits for its jobs."""
         effects: list[Effect] = []
-        for job_id in [j for j, job in self._jobs.items() if job.origin == origin and not job.dropped]:
-            effects += self._drop(job_id, now)
-        for prompt in [p for p, warming in self._warming.items() if warming.asker == origin]:
-            effects += self.cool(prompt)
+        for key in [key for key, job in self._jobs.items() if key[0] == origin and not job.dropped]:
+            effects += self._drop(key, now)
+        for prompt in [prompt for asker, prompt in self._warming if asker == origin]:
+            effects += self.cool(origin, prompt)
         return effects
 
     # ---- what the engine says ----------------------------------------------------------------------
 
     def on_generated(self, event: Generated) -> list[Effect]:
         """Pass the next words on."""
-        job = self._jobs.get(event.job)
-        if job is None or event.job != self._current:
+        if self._current is None or self._current[1] != event.job:
             return []
+        job = self._jobs[self._current]
         job.usage = event.usage
         if job.dropped or not event.text:
             return []
@@ -239,68 +252,77 @@ class Queue:
 
     def on_finished(self, event: Finished, now: float) -> list[Effect]:
         """The engine is free; the answer is whole."""
-        job = self._take_current(event.job)
-        if job is None:
+        key = self._take_current(event.job)
+        if key is None:
             return []
+        job = self._jobs[key]
         spent = event.usage.inference_s
         self.service_s = spent if not self.service_s else 0.8 * self.service_s + 0.2 * spent
         job.usage = event.usage
         if job.dropped:
-            return self._end_dropped(event.job, job, now)
+            return self._end_dropped(key, now)
         end = Answer(event.job, job.length, job.queued_s, job.cost, event.truncated)
-        return [*self._end(event.job, job, end, now), *self._next(now)]
+        return [*self._end(key, end, now), *self._next(now)]
 
     def on_engine_failed(self, event: EngineFailed, now: float) -> list[Effect]:
         """The engine gave the job up: repeat it while nothing was written, else say so to its origin."""
-        job = self._take_current(event.job)
-        if job is None:
+        key = self._take_current(event.job)
+        if key is None:
             return []
+        job = self._jobs[key]
         job.usage = event.usage
         if job.dropped:
-            return self._end_dropped(event.job, job, now)
+            return self._end_dropped(key, now)
         again = event.code in ("engine_failed", "engine_unreachable") and not job.length
         if again and job.tries + 1 < self.config.tries:
             job.spent, job.usage = job.cost, Usage()
             job.tries += 1
             job.began, job.waits_since = None, now
-            self._waiting.appendleft(event.job)
+            self._waiting.appendleft(key)
             return self._next(now)
         outcome = Outcome.REFUSED if event.code == "too_long" else Outcome.FAILED
         end = Undone(event.job, outcome, event.code, event.detail, job.queued_s, job.cost)
-        return [*self._end(event.job, job, end, now), *self._next(now)]
+        return [*self._end(key, end, now), *self._next(now)]
 
-    def _take_current(self, job_id: JobId) -> _Job | None:
-        if job_id != self._current:
+    def _take_current(self, job: JobId) -> _Key | None:
+        key = self._current
+        if key is None or key[1] != job:
             return None
         self._current = None
-        return self._jobs[job_id]
+        return key
 
-    def _end_dropped(self, job_id: JobId, job: _Job, now: float) -> list[Effect]:
+    def _end_dropped(self, key: _Key, now: float) -> list[Effect]:
         """The engine has let go of a job that nobody wants any more: say what it cost."""
-        del self._jobs[job_id]
-        return [Send(job.origin, _cancelled(job_id, job)), *self._next(now)]
+        job = self._jobs.pop(key)
+        return [Send(job.origin, _cancelled(key[1], job)), *self._next(now)]
 
-    def _end(self, job_id: JobId, job: _Job, end: Answer | Undone, now: float) -> list[Effect]:
+    def _end(self, key: _Key, end: Answer | Undone, now: float) -> list[Effect]:
+        job = self._jobs[key]
         job.end = end
-        self._kept.append(job_id)
-        while len(self._kept) > self.config.keep_jobs:
-            self._jobs.pop(self._kept.popleft(), None)
-        return [Send(job.origin, end), SetTimer(now + self.config.keep_s, ForgetTimer(job_id))]
+        # Its text may be asked for again, its question no more.
+        job.ask = replace(job.ask, inference=Inference(job.ask.prompt, ()))
+        self._kept[key] = None
+        if len(self._kept) > self.config.keep_jobs:
+            # Whoever has most kept here loses its oldest: nobody drives out the others' answers.
+            most, _ = Counter(origin for origin, _ in self._kept).most_common(1)[0]
+            oldest = next(kept for kept in self._kept if kept[0] == most)
+            del self._kept[oldest], self._jobs[oldest]
+        return [Send(job.origin, end), SetTimer(now + self.config.keep_s, ForgetTimer(key[1], key[0]))]
 
     def on_forget(self, timer: ForgetTimer) -> None:
         """A finished job's text has been kept long enough."""
-        job = self._jobs.get(timer.job)
-        if job is not None and job.end is not None:
-            del self._jobs[timer.job]
-            self._kept.remove(timer.job)
+        key = (timer.origin, timer.job)
+        if key in self._kept:
+            del self._kept[key], self._jobs[key]
 
     # ---- prefill -----------------------------------------------------------------------------------
 
     def warm(self, asker: DeviceId, inference: Inference, now: float) -> list[Effect]:
         """Evaluate this inference's open prefix whenever the engine has nothing else to do."""
-        known = self._warming.get(inference.prompt)
+        key = (asker, inference.prompt)
+        known = self._warming.get(key)
         if known is not None:
-            if known.asker != asker or len(inference.answers) < len(known.inference.answers):
+            if len(inference.answers) < len(known.inference.answers):
                 return []
             known.inference, known.heard, known.dirty = inference, now, True
             return self._warm_step()
@@ -308,24 +330,25 @@ class Queue:
             return []
         effects: list[Effect] = []
         if len(self._warming) >= self.config.warm_prompts:
-            for prompt in [p for p, w in self._warming.items() if now - w.heard > self.config.keep_s][:1]:
-                effects += self.cool(prompt)
+            for old in [k for k, w in self._warming.items() if now - w.heard > self.config.keep_s][:1]:
+                effects += self.cool(*old)
         if len(self._warming) < self.config.warm_prompts:
-            self._warming[inference.prompt] = _Warming(inference, asker, now)
+            self._warming[key] = _Warming(inference, now)
         return effects + self._warm_step()
 
-    def cool(self, prompt: PromptId) -> list[Effect]:
-        """Prefill nothing more of this prompt."""
-        self._warming.pop(prompt, None)
-        return [Chill(prompt)] if self._step is not None and self._step.prompt == prompt else []
+    def cool(self, asker: DeviceId, prompt: PromptId) -> list[Effect]:
+        """Prefill nothing more of this device's prompt."""
+        warming = self._warming.pop((asker, prompt), None)
+        under_way = warming is not None and self._step is not None and self._step.prompt == prompt
+        return [Chill(prompt)] if under_way else []
 
     def on_warmed(self, event: Warmed, now: float) -> list[Effect]:
         """A prefill step is over."""
         if self._step is None or event.prompt != self._step.prompt:
             return []
-        warming = self._warming.get(event.prompt)
-        if warming is not None and warming.inference is self._step and event.evaluated >= event.total:
-            warming.dirty = False
+        for warming in self._warming.values():
+            if warming.inference is self._step and event.evaluated >= event.total:
+                warming.dirty = False
         self._step = None
         return self._next(now)
 
@@ -348,47 +371,37 @@ class Queue:
         effects: list[Effect] = []
         if self._step is not None:
             effects.append(Chill(self._step.prompt))
-        job_id = self._waiting.popleft()
-        job = self._jobs[job_id]
-        self._current = job_id
+        key = self._waiting.popleft()
+        job = self._jobs[key]
+        self._current = key
         job.began = now
         job.queued_s += now - job.waits_since
-        warming = self._warming.get(job.ask.prompt)
-        if warming is not None and job.ask.inference.answers:
-            del self._warming[job.ask.prompt]
-        return [*effects, Generate(job_id, job.ask.inference), Send(job.origin, Began(job_id, job.queued_s))]
+        if job.ask.inference.answers:
+            self._warming.pop((job.origin, job.ask.prompt), None)
+        return [*effects, Generate(key[1], job.ask.inference), Send(job.origin, Began(key[1], job.queued_s))]
 
     def hand_back(self) -> list[Effect]:
         """Shutting down: give every waiting job of another origin back; take none any more."""
         self.closing = True
         effects: list[Effect] = []
-        for job_id in [j for j in self._waiting if self._jobs[j].origin != self._me]:
-            self._waiting.remove(job_id)
-            origin = self._jobs.pop(job_id).origin
-            effects.append(
-                Send(origin, Undone(job_id, Outcome.REFUSED, "leaving", "this device is shutting down"))
-            )
-        for prompt in list(self._warming):
-            effects += self.cool(prompt)
+        for key in [key for key in self._waiting if key[0] != self._me]:
+            self._waiting.remove(key)
+            del self._jobs[key]
+            effects.append(Send(key[0], Undone(key[1], Outcome.REFUSED, "leaving", _LEAVING)))
+        for asker, prompt in list(self._warming):
+            effects += self.cool(asker, prompt)
         return effects
 
     def stop(self) -> list[Effect]:
         """Stop at once: the job in service is given up too."""
         self.closing = True
-        effects: list[Effect] = []
-        if self._current is not None and not self._jobs[self._current].dropped:
-            job = self._jobs[self._current]
-            job.dropped = True
-            gone = Undone(
-                self._current,
-                Outcome.FAILED,
-                "leaving",
-                "this device is shutting down",
-                job.queued_s,
-                job.cost,
-            )
-            effects += [Abort(self._current), Send(job.origin, gone)]
-        return effects
+        if self._current is None or self._jobs[self._current].dropped:
+            return []
+        origin, job_id = self._current
+        job = self._jobs[self._current]
+        job.dropped = True
+        gone = Undone(job_id, Outcome.FAILED, "leaving", _LEAVING, job.queued_s, job.cost)
+        return [Abort(job_id), Send(origin, gone)]
 
 
 def _characters(inference: Inference) -> int:

@@ -277,7 +277,7 @@ class Talk:
         """What else the asker says on the job's stream; who does not read need not ask for more."""
         try:
             async for message in stream:
-                if not (isinstance(message, Poll) and outbox.full):
+                if not (isinstance(message, Ask | Poll) and outbox.full):
                     self._handle(Received(sender, message))
         except (StreamCut, RemoteProtocolError):
             return
