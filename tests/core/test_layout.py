@@ -135,6 +135,10 @@ def test_system_first_makes_or_extends_the_system_turn() -> None:
     assert made[1].content == "q"
     extended = as_chat(job(("yes",), Layout.SYSTEM_FIRST), 1000, len)
     assert extended[0].content.startswith("Be brief.\n\nYou have been provided")
+    first = job((), Layout.SYSTEM_FIRST, Turn("user", "q"))
+    assert arrange(first).turns == first.conversation == as_chat(first, 1000, len), (
+        "nothing to instruct about yet"
+    )
 
 
 def test_plain_chat_extends_the_last_user_turn() -> None:

@@ -160,6 +160,16 @@ def test_a_finished_job_s_question_is_not_kept_and_nobody_drives_out_another_s_a
     ] * 2
 
 
+def test_an_engine_s_own_words_are_for_its_owner_only() -> None:
+    moot = Moot({"ann": "m", "bob": "m"})
+    prompt = moot.ask("ann", fixed(1, 1))
+    for name in ("ann", "bob"):
+        moot.break_engine(name, "weights")
+    moot.work()
+    errors = {job.device: job.error for job in answered(moot, prompt).provenance.jobs if job.layer == 1}
+    assert errors == {"ann": "weights: it broke", "bob": "weights: its engine failed"}
+
+
 def test_a_second_copy_of_a_refused_question_is_refused_too() -> None:
     moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(max_waiting=2)))
     asks = [ask_of(number) for number in range(3)]

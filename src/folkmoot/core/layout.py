@@ -44,10 +44,11 @@ def arrange(inference: Inference) -> Conversation:
     """The turns as the template gets them, and where the answers go.
 
     `SHARED_PREFIX`: the turns are the user's own and the last user turn stays open. `SYSTEM_FIRST`: the
-    first turn is the system's, made if there is none.
+    first turn is the system's, made if there is none; a job without answers is the user's conversation as it is.
     """
     turns = inference.conversation
-    match inference.layout:
+    layout = inference.layout if inference.answers else Layout.SHARED_PREFIX
+    match layout:
         case Layout.SHARED_PREFIX:
             users = [index for index, turn in enumerate(turns) if turn.role == "user"]
             return Conversation(turns, users[-1] if users else len(turns) - 1)

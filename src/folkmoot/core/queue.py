@@ -64,6 +64,9 @@ class QueueConfig:
 
 _LEAVING = "this device is shutting down"
 
+_TO_OTHERS = {"too_long": "the prompt is longer than its context", "no_engine": "it has no model"}
+"""What other devices are told of an engine's failure: its own words may hold paths, addresses or keys."""
+
 _Key = tuple[DeviceId, JobId]
 """Who asked, and its name for the job: ids are no secret, and nobody may take another's."""
 
@@ -281,7 +284,8 @@ class Queue:
             self._waiting.appendleft(key)
             return self._next(now)
         outcome = Outcome.REFUSED if event.code == "too_long" else Outcome.FAILED
-        end = Undone(event.job, outcome, event.code, event.detail, job.queued_s, job.cost)
+        detail = event.detail if job.origin == self._me else _TO_OTHERS.get(event.code, "its engine failed")
+        end = Undone(event.job, outcome, event.code, detail, job.queued_s, job.cost)
         return [*self._end(key, end, now), *self._next(now)]
 
     def _take_current(self, job: JobId) -> _Key | None:

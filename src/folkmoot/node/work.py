@@ -70,6 +70,7 @@ class Work:
         if task.cancelled():
             self.handle(EngineFailed(job, "cancelled", "the job was cancelled", spent))
         elif isinstance(fault := task.exception(), FolkmootError):
+            log.info("a job failed: %s", fault)
             self.handle(EngineFailed(job, fault.code, str(fault)[:DETAIL], spent))
         elif fault is not None:
             log.error("the engine failed at a job by a fault of ours", exc_info=fault)
