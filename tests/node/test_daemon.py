@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from folkmoot.core.events import Notice, Plan, Prompt, PromptAnswered, PromptFailed
-from folkmoot.core.gossip import Standing
+from folkmoot.core.events import MemberChanged, Notice, Plan, Prompt, PromptAnswered, PromptFailed
+from folkmoot.core.gossip import Card, Member, Standing
+from folkmoot.core.ids import DeviceId
 from folkmoot.core.law import parse_law
 from folkmoot.core.messages import Turn
 from folkmoot.engine.protocol import Engine, EngineInfo
@@ -19,6 +21,7 @@ from folkmoot.engine.timed import TimedEngine
 from folkmoot.errors import EngineError, EngineUnreachable, NodeError
 from folkmoot.node.config import NodeConfig
 from folkmoot.node.daemon import WATCH_BACKLOG, Daemon, Ready
+from folkmoot.node.memory import Memory
 
 
 class Odd(TimedEngine):
@@ -178,6 +181,26 @@ async def test_an_engine_that_stops_serving_is_shown_and_asked_no_more_until_it_
     await until(lambda: sick.status().engine == "ready")
     await until(lambda: [m.card.model for m in well.status().members].count("timed") == 2)
     assert "no model" in sick.status().engine_note
+
+
+class OnTheLoop(dict[Any, Any]):
+    """A dictionary that changes at any time, so that only the thread that changes it may walk through it."""
+
+    def items(self) -> Any:
+        assert threading.current_thread() is threading.main_thread()
+        return super().items()
+
+
+async def test_addresses_are_written_down_while_more_are_learnt(home: Home) -> None:
+    daemon = await home.up(home.make("ash", Odd()))
+    daemon._memory._peers = OnTheLoop()
+    memory = home.folder / "ash" / "memory.json"
+    for number in range(3):
+        device = DeviceId(f"{number:064x}")
+        daemon._announce(MemberChanged(Member(device, 1, Standing.ALIVE, Card("elm", address="somewhere"))))
+        await until(lambda device=device: device in memory.read_text())
+    await home.down(daemon)
+    assert len(Memory.load(home.folder / "ash").contacts()) == 3
 
 
 async def test_stopping_while_the_engine_loads(home: Home) -> None:

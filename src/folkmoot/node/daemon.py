@@ -102,6 +102,7 @@ class Daemon:
         self._readers: dict[PromptId, _Mailbox] = {}
         self._watchers: dict[_Mailbox, None] = {}
         self._unsaved = asyncio.Event()
+        self._saving = asyncio.Lock()
         self._discovery: Discovery | None = None
 
     # ---- life --------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ class Daemon:
             if driver is not None:
                 driver.close()
             await network.close()
-        await asyncio.to_thread(self._memory.save)
+        await self._save()
 
     async def _part(self, driver: Driver, peer: Peer) -> None:
         driver.handle(Leaving())
@@ -331,10 +332,15 @@ class Daemon:
             await self._unsaved.wait()
             self._unsaved.clear()
             try:
-                await asyncio.to_thread(self._memory.save)
+                await self._save()
             except NodeError as error:
                 log.warning("%s; this device goes on without remembering", error)
             await asyncio.sleep(1.0)
+
+    async def _save(self) -> None:
+        """Write the memory as it is now; one after the other, so that the last one is the newest."""
+        async with self._saving:
+            await asyncio.to_thread(self._memory.write, self._memory.snapshot())
 
     def _wants_discovery(self) -> bool:
         if self._config.discovery == "auto":

@@ -23,7 +23,9 @@ class _Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Snapshot:
+    """What stands in the file."""
+
     version: int
     incarnation: int
     port: int
@@ -31,9 +33,12 @@ class _Stored:
 
 
 class Memory:
-    """Kept in `memory.json`. Changes reach the disk with `save`; the incarnation's at once."""
+    """Kept in `memory.json`. Changes reach the disk with `save`; the incarnation's at once.
 
-    def __init__(self, path: Path, stored: _Stored) -> None:
+    Not thread-safe: where an event loop changes it, `snapshot` belongs on the loop and `write` in a thread.
+    """
+
+    def __init__(self, path: Path, stored: Snapshot) -> None:
         self._path = path
         self._peers = {peer.device: peer.address for peer in stored.peers[-MAX_PEERS:]}
         self.incarnation = stored.incarnation
@@ -46,9 +51,9 @@ class Memory:
         Raises NodeError where the file cannot be read or is open to other users.
         """
         path = home / "memory.json"
-        empty = _Stored(1, 0, 0, ())
+        empty = Snapshot(1, 0, 0, ())
         try:
-            stored = storage.load(path, _Stored, "it is set aside")
+            stored = storage.load(path, Snapshot, "it is set aside")
         except storage.StateDamaged as error:
             log.warning("%s as memory.json.damaged; remembered addresses are lost", error)
             path.replace(path.with_suffix(".json.damaged"))
@@ -59,6 +64,8 @@ class Memory:
 
     def next_incarnation(self, now: float) -> int:
         """A number higher than at any earlier start, on disk when it returns. Raises NodeError.
+
+        For the start, when nobody has been met yet: nothing else may change the memory meanwhile.
 
         It follows the clock (`now`, seconds since 1970) where it can: so it is higher than before even if
         the file was lost, or if the number was raised many times while the device ran.
@@ -89,13 +96,21 @@ class Memory:
         """Drop a device (banned, or gone for good)."""
         self._peers.pop(device, None)
 
-    def save(self) -> None:
-        """Write it down. Raises NodeError; what was on disk before is kept then."""
+    def snapshot(self) -> Snapshot:
+        """What is remembered now; changes that come later are not in it."""
         peers = tuple(_Peer(device, address) for device, address in self._peers.items())
-        storage.save(self._path, _Stored(1, self.incarnation, self.port, peers))
+        return Snapshot(1, self.incarnation, self.port, peers)
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write it down; may run in a thread. Raises NodeError; what was on disk before is kept then."""
+        storage.save(self._path, snapshot)
+
+    def save(self) -> None:
+        """Write down what is remembered now, where nothing else changes it meanwhile. Raises NodeError."""
+        self.write(self.snapshot())
 
 
-def _plausible(stored: _Stored) -> bool:
+def _plausible(stored: Snapshot) -> bool:
     return (
         0 <= stored.incarnation < MAX_INCARNATION
         and 0 <= stored.port < 65_536

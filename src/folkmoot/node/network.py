@@ -121,7 +121,7 @@ class Network:
         self.address = self._current_address()
         if self._memory is not None and self._memory.port != self.port:
             self._memory.port = self.port
-            await asyncio.to_thread(self._memory.save)
+            await asyncio.to_thread(self._memory.write, self._memory.snapshot())
         self._spawn(self._accept(self._endpoint))
         self._spawn(self._tidy())
         return self.address
@@ -401,7 +401,9 @@ class Network:
         try:
             async with asyncio.timeout(self._config.handshake_s):
                 source = await incoming.remote_addr()
-                if isinstance(source, iroh.IncomingAddr.IP) and not self._accepts(split_address(source.addr)[0]):
+                if isinstance(source, iroh.IncomingAddr.IP) and not self._accepts(
+                    split_address(source.addr)[0]
+                ):
                     await incoming.ignore()
                     return
                 accepting = await incoming.accept()
