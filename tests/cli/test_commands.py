@@ -51,7 +51,7 @@ async def test_ask_explains(run):
     code, out, _ = await run("ask", "--explain", "Why?")
     assert code == 0
     assert "The sky is blue." in out
-    for word in ("layer 1", "birch", "cedar", "elm", "aggregate", "tokens/s"):
+    for word in ("layer 1", "birch", "cedar", "elm", "aggregate", "tokens/s", "elm says that it is blue."):
         assert word in out
 
 

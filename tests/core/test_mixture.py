@@ -732,6 +732,7 @@ def test_an_aggregation_that_nobody_can_do_ends_with_the_last_reason() -> None:
     end = failed(moot, prompt)
     assert end.code == "no_device"
     assert "its engine failed" in end.detail
+    assert end.detail.startswith("no device could aggregate (ann: weights: it broke; "), "all that were tried"
     assert end.provenance is not None
     tried = [job.device for job in end.provenance.jobs if job.layer == 2]
     assert tried[0] == "ann"

@@ -65,7 +65,9 @@ LISTED_BY_THE_API = "GET /v1/models lists them"
 @click.option("--max-tokens", type=click.IntRange(1, MAX_TOKENS), help="Longest answer of one job.")
 @click.option("--temperature", type=Finite(0, 2), help="How freely each model draws its words.")
 @seed_option
-@click.option("--explain", is_flag=True, help="Print how the answer came to be.")
+@click.option(
+    "--explain", is_flag=True, help="Print how the answer came to be, with what each device proposed."
+)
 @json_option
 @config_option
 def ask(
@@ -86,7 +88,10 @@ def ask(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "seed": seed,
-        "folkmoot": {name: value for name, value in own.items() if value is not None and value is not False},
+        "folkmoot": {
+            "proposals": explain and not as_json,
+            **{name: value for name, value in own.items() if value is not None and value is not False},
+        },
     }
     try:
         json.dumps(body, ensure_ascii=False).encode()

@@ -166,7 +166,11 @@ async def _ask(moot: Village, asked: Asked, screen: Console) -> dict[str, Any]:
         "messages": [{"role": "user", "content": asked.prompt}],
         "max_tokens": asked.max_tokens,
         "seed": asked.seed,
-        "folkmoot": {"layers": asked.layers, "proposers": asked.proposers},
+        "folkmoot": {
+            "layers": asked.layers,
+            "proposers": asked.proposers,
+            "proposals": not asked.as_json,
+        },
     }
     question = f"asking {moot.devices[0].name}: {asked.prompt}"
     screen.print(question, markup=False, highlight=False, soft_wrap=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from rich.markup import escape
+from rich.text import Text
 from rich.tree import Tree
 
 Json = dict[str, Any]
+
+SHOWN = 280
+"""Characters of a proposal in the tree: enough to see what it says."""
 
 
 def tree_of(answer: Json) -> Tree:
@@ -24,7 +29,9 @@ def tree_of(answer: Json) -> Tree:
         here = [job for job in jobs if job["layer"] == layer]
         branch = tree.add(_title(layer, here, rounds.get(layer)))
         for job in here:
-            branch.add(_line(job))
+            node = branch.add(_line(job))
+            if text := " ".join(job.get("text", "").split()):
+                node.add(Text(textwrap.shorten(text, SHOWN, placeholder=" …"), style="dim"))
     for decision in answer["decisions"]:
         tree.add(f"[italic]{escape(decision['what'])}[/]: {escape(decision['why'])}")
     return tree
@@ -51,4 +58,6 @@ def _line(job: Json) -> str:
         )
         if writing_s := job["inference_s"] - job["first_token_s"]:
             line += f", {job['tokens_out'] / writing_s:.0f} tokens/s" if writing_s > 0.01 else ""
+    elif job["tokens_in"] or job["tokens_out"]:
+        line += f", {job['tokens_in']} tokens in and {job['tokens_out']} out all the same"
     return line + (f": {escape(job['error'])}" if "error" in job else "")

@@ -432,7 +432,9 @@ class Mixture:
             return effects + self._ask(work.stage, work.slot, stand_in, now, asked)
         if work.stage is Stage.AGGREGATE:
             known = code if code in ("overloaded", "deadline") else "no_device"
-            return effects + self.fail(known, f"no device could aggregate; the last said: {detail}", now)
+            tried = [w for w in self._works.values() if w.stage is Stage.AGGREGATE]
+            reasons = "; ".join(f"{self._name(w.device)}: {w.error}" for w in tried)
+            return effects + self.fail(known, f"no device could aggregate ({reasons})", now)
         if code == "overloaded" and not self._may_shrink():
             return effects + self.fail(code, f"{self._name(work.device)} refused it: {detail}", now)
         return effects + self._step(now)
