@@ -14,7 +14,7 @@ from folkmoot.core.messages import Inference, Turn
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.llamacpp import LlamaServer
 from folkmoot.engine.protocol import Done, Text
-from folkmoot.errors import EngineError, EngineUnreachable
+from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
 
 from .conftest import Replies, Reply, as_json, scripted
 
@@ -138,6 +138,36 @@ async def test_a_template_without_system_turns_gets_the_plain_form() -> None:
     assert "".join(map(chr, sent["prompt"])) == "<user>S\n\nU"
     assert sent["id_slot"] == 0
     assert sent["n_predict"] == 512
+
+
+async def test_what_is_kept_of_texts_is_bounded() -> None:
+    texts = [f"{number:06} " + "x" * 14_000 for number in range(30)] + ["y" * 30_000, "short"]
+    async with scripted(replies()) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        for text in texts:
+            await engine._tokens(text)
+        kept = [text for text, _, _ in engine._pieces]
+        assert kept[-2:] == [texts[29], "short"]
+        assert 200_000 < sum(map(len, kept)) <= 250_000
+        for text, times in (("short", 0), (texts[0], 1), (texts[30], 1)):
+            asked = len(server.requests)
+            assert await engine._tokens(text) == list(map(ord, text))
+            assert len(server.requests) == asked + times
+        await engine.close()
+
+
+async def test_tokenising_ends_where_the_context_does() -> None:
+    turns = tuple(Turn("user", f"{number:06} " + "x" * 400) for number in range(50))
+    async with scripted(replies()) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        await engine.start()
+        with pytest.raises(
+            PromptTooLong, match=r"the prompt has at least 1\d\d\d tokens, .* holds 1024 with"
+        ):
+            await engine.count(turns)
+        await engine.close()
+    texts = [request.body["content"] for request in server.requests if request.path == "/tokenize"]
+    assert sum("x" in text for text in texts) == 3
 
 
 @pytest.mark.parametrize("prompt", ["", "no text at all"])

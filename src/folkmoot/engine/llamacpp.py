@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
@@ -26,9 +26,12 @@ from folkmoot.engine.remote import is_loopback, whole
 from folkmoot.engine.slots import Slot, SlotTable, common_length
 from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
 
-_K = TypeVar("_K")
-_V = TypeVar("_V")
+_REMEMBERED_FRAMES = 64
 _REMEMBERED_PIECES = 256
+_REMEMBERED_CHARACTERS = 250_000
+"""Of all remembered pieces together (guess): their tokens are 36 MB at most where each character is one."""
+_LONGEST_REMEMBERED = 20_000
+"""Characters of a piece (guess): longer ones fill most contexts, and are tokenised anew each time."""
 _SEEDS = 2**32 - 1  # llama.cpp takes the largest 32-bit number for "no seed"
 
 
@@ -58,6 +61,7 @@ class LlamaServer:
         self._slots = SlotTable(1)
         self._frames: OrderedDict[tuple[str, ...], tuple[str, ...] | None] = OrderedDict()
         self._pieces: OrderedDict[tuple[str, bool, bool], list[int]] = OrderedDict()
+        self._held = 0
 
     async def start(self) -> EngineInfo:
         """Wait until the server has its model; learn its name, size and context."""
@@ -174,17 +178,21 @@ class LlamaServer:
             side += await self._tokens(turn.content)
             if opened and index == conversation.open_turn:
                 side += await self._tokens(opening(bool(turn.content)))
+            self._check_room(len(before) + len(after), "at least ")
         after += await self._tokens(frame[-1], special=True)
         fixed = len(before) + len(after)
-        if fixed >= self._context:
-            raise PromptTooLong(
-                f"the prompt has {fixed} tokens, the context of this engine holds {self._context} with the answer; "
-                "shorten it or raise engine.context_tokens"
-            )
+        self._check_room(fixed)
         if opened:
             reserve = min(inference.sampling.max_tokens, self._context // 4)
             before += await self._answers(inference, self._context - fixed - reserve, fixed)
         return _Laid(before + after, len(before))
+
+    def _check_room(self, tokens: int, about: str = "") -> None:
+        if tokens >= self._context:
+            raise PromptTooLong(
+                f"the prompt has {about}{tokens} tokens, the context of this engine holds {self._context} "
+                "with the answer; shorten it or raise engine.context_tokens"
+            )
 
     async def _answers(self, inference: Inference, room: int, fixed: int) -> list[int]:
         """The fenced answers in tokens, each within its share of `room`."""
@@ -241,18 +249,28 @@ class LlamaServer:
                 frame = template.split(str(rendered), [marker for _, marker in pairs])
             elif response.status_code in {401, 403, 404}:
                 raise self._refusal(response)
-            _remember(self._frames, roles, frame)
+            self._frames[roles] = frame
+            if len(self._frames) > _REMEMBERED_FRAMES:
+                self._frames.popitem(last=False)
+            return frame
         return self._frames[roles]
 
     async def _tokens(self, text: str, special: bool = False, first: bool = False) -> list[int]:
         """A piece's tokens. `special`: control tokens are such (templates only); `first`: with the model's BOS."""
         key = (text, special, first)
-        if key not in self._pieces:
-            body = {"content": text, "add_special": first, "parse_special": special}
-            reply = await self._ask("POST", "/tokenize", body)
-            _remember(self._pieces, key, [int(token) for token in reply.get("tokens", ())])
-        self._pieces.move_to_end(key)
-        return self._pieces[key]
+        if key in self._pieces:
+            self._pieces.move_to_end(key)
+            return self._pieces[key]
+        body = {"content": text, "add_special": first, "parse_special": special}
+        reply = await self._ask("POST", "/tokenize", body)
+        tokens = [int(token) for token in reply.get("tokens", ())]
+        if len(text) <= _LONGEST_REMEMBERED and key not in self._pieces:
+            self._pieces[key] = tokens
+            self._held += len(text)
+            while self._held > _REMEMBERED_CHARACTERS or len(self._pieces) > _REMEMBERED_PIECES:
+                (oldest, _, _), _ = self._pieces.popitem(last=False)
+                self._held -= len(oldest)
+        return tokens
 
     # ---- HTTP ---------------------------------------------------------------------------------------
 
@@ -305,9 +323,3 @@ class LlamaServer:
         if response.status_code in {401, 403}:
             return EngineError(f"{self._url} wants another key; put it into ${self._config.api_key_env}")
         return EngineError(f"{response.url} answered {response.status_code}: {message}")
-
-
-def _remember(memory: OrderedDict[_K, _V], key: _K, value: _V) -> None:
-    memory[key] = value
-    if len(memory) > _REMEMBERED_PIECES:
-        memory.popitem(last=False)
