@@ -17,16 +17,18 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
+from filelock import Timeout
 
 from folkmoot.core.ids import PromptId
 from folkmoot.core.layout import SYSTEM_PROMPT, fenced
 from folkmoot.core.messages import Inference, Layout, Sampling, Turn, Usage
+from folkmoot.engine import embedded
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.embedded import EmbeddedEngine
 from folkmoot.engine.llamacpp import LlamaServer
 from folkmoot.engine.protocol import Done, Text
 from folkmoot.engine.spec import build, parse_spec
-from folkmoot.engine.threads import cores
+from folkmoot.engine.threads import Seat, cores
 from folkmoot.errors import EngineError, PromptTooLong, WeightsError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -464,6 +466,58 @@ async def test_engines_that_come_later_get_their_share(config: EngineConfig) -> 
     finally:
         for engine in (one, *others):
             await engine.close()
+
+
+async def test_a_planned_replacement_is_no_outage(
+    config: EngineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "cores", lambda: 4)
+    engine = EmbeddedEngine("smollm2", replace(config, threads=0, runtime_folder=tmp_path))
+    await engine.start()
+    other = Seat(tmp_path)
+    try:
+        first = engine._child
+        assert first is not None
+        assert engine._threads == 4
+        await asyncio.to_thread(other.claim)
+        while not (engine.restarts and engine._serving.is_set()):
+            assert (await engine.check()).model == "SmolLM2-135M-Instruct"
+            await asyncio.sleep(0)
+        assert not first.alive
+        assert engine._threads == 2
+        assert engine._child is not None
+        os.kill(engine._child.pid, signal.SIGKILL)
+        await engine._child.died()
+        with pytest.raises(EngineError, match="signal 9"):
+            await engine.check()
+    finally:
+        await asyncio.to_thread(other.leave)
+        await engine.close()
+
+
+async def test_a_look_that_fails_leaves_the_child_supervised(
+    config: EngineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "cores", lambda: 2)
+    engine = EmbeddedEngine("smollm2", replace(config, threads=0, start_s=30.0, runtime_folder=tmp_path))
+    await engine.start()
+    loop, looked, count = asyncio.get_running_loop(), asyncio.Event(), engine._seat.engines
+
+    def locked() -> int:
+        loop.call_soon_threadsafe(looked.set)
+        raise Timeout("door")
+
+    try:
+        monkeypatch.setattr(engine._seat, "engines", locked)
+        await looked.wait()
+        monkeypatch.setattr(engine._seat, "engines", count)
+        assert engine._child is not None
+        os.kill(engine._child.pid, signal.SIGKILL)
+        await engine._child.died()
+        assert await engine.count(ASKED) > 0
+        assert engine.restarts == 1
+    finally:
+        await engine.close()
 
 
 PARENT = """

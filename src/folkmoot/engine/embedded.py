@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
@@ -21,6 +22,8 @@ from folkmoot.errors import EngineError
 _LOOK_S = 2.0  # guess: how often an idle engine looks whether other engines have come
 _STEADY_S = 60.0  # guess: a child that lived so long starts its back-off anew
 _LAST_WORDS_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddedEngine:
@@ -45,6 +48,7 @@ class EmbeddedEngine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._trouble = "not started"
+        self._replacing = False
         self.restarts = 0
 
     @property
@@ -65,7 +69,12 @@ class EmbeddedEngine:
         return self._info
 
     async def check(self) -> EngineInfo:
-        """Whether the child lives. Raises `EngineError` with its last words while it is being started again."""
+        """Whether the child lives. Raises `EngineError` with its last words while it is being started again.
+
+        One that is replaced for the sake of other engines is no outage: the jobs wait for the new one.
+        """
+        if self._replacing:
+            return self._info
         if self._child is not None and self._child.alive and self._serving.is_set():
             return self._info
         trouble = self._trouble if self._child is None else self._child.epitaph()
@@ -177,6 +186,7 @@ class EmbeddedEngine:
         while True:
             born = clock()
             died = await self._until_replaced()
+            self._replacing = not died
             if died and self._child is not None:
                 self._trouble = self._child.epitaph()
             await self._stop()
@@ -189,7 +199,8 @@ class EmbeddedEngine:
                 try:
                     await self._spawn()
                 except (EngineError, OSError) as error:
-                    self._trouble, died = str(error), True
+                    self._trouble, died, self._replacing = str(error), True, False
+            self._replacing = False
             self.restarts += 1
 
     async def _until_replaced(self) -> bool:
@@ -203,6 +214,10 @@ class EmbeddedEngine:
             except TimeoutError:
                 if self._config.threads or self._threads == 1 or self._jobs:
                     continue
-                engines = await asyncio.to_thread(self._seat.engines)
+                try:
+                    engines = await asyncio.to_thread(self._seat.engines)
+                except OSError as error:  # a full disk, or somebody holds the door: the next look may tell
+                    log.debug("the engines of this host cannot be counted: %s", error)
+                    continue
                 if share(cores(), engines) < self._threads and not self._jobs:
                     return False
