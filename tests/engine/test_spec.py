@@ -44,6 +44,30 @@ def test_bad_text_is_a_config_error(text: str) -> None:
         parse_spec(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("openai:http://me:s3cret@host/v1#m", "a user or a password.*api_key_env"),
+        ("openai:https://s3cret@host", "a user or a password"),
+        ("llamacpp:http://me:s3cret@", "a user or a password"),
+        ("ollama:m@http://me:s3cret@host:1", "a user or a password"),
+        ("openai:http://me:s3/cret@host", "no address"),
+        ("openai:http://me:s3#cret@host", "no address"),
+        ("opnai:http://me:s3cret@host", "none that exists"),
+        ("ollama:@http://me:s3cret@host", "names no model"),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as told:
+        parse_spec(text)
+    assert "s3" not in str(told.value)
+    assert "cret" not in str(told.value)
+
+
+def test_an_at_sign_may_stand_in_a_model_s_name() -> None:
+    assert parse_spec("openai:https://h/v1#@cf/meta/llama").model == "@cf/meta/llama"
+
+
 async def test_every_kind_builds() -> None:
     config = EngineConfig()
     kinds = {

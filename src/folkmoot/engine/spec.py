@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, assert_never
 from urllib.parse import urlsplit
@@ -64,7 +65,7 @@ def parse_spec(text: str) -> EngineSpec:
         case "ollama" if rest:
             model, at, url = rest.partition("@http")
             if not model:
-                raise ConfigError(f"engine {text!r} names no model; write ollama:MODEL[@URL]")
+                raise ConfigError(f"engine {_shown(text)} names no model; write ollama:MODEL[@URL]")
             return EngineSpec("ollama", model=model, url=_url(text, f"http{url}") if at else OLLAMA_URL)
         case "timed" if rest:
             if not rest.startswith("trace:"):
@@ -73,7 +74,7 @@ def parse_spec(text: str) -> EngineSpec:
         case "none" if not colon:
             return EngineSpec("none")
         case _:
-            raise ConfigError(f"engine {text!r} is none that exists; write {_FORMS}")
+            raise ConfigError(f"engine {_shown(text)} is none that exists; write {_FORMS}")
 
 
 def build(spec: EngineSpec, config: EngineConfig) -> Engine | None:
@@ -95,7 +96,18 @@ def build(spec: EngineSpec, config: EngineConfig) -> Engine | None:
             assert_never(spec.kind)
 
 
+def _shown(text: str) -> str:
+    """The SPEC for an error; what may hold a password is left out."""
+    kind, colon, rest = text.strip().partition(":")
+    return repr(f"{kind}{colon}…" if "@" in rest else text)
+
+
 def _url(text: str, url: str) -> str:
+    if "@" in re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0]:
+        raise ConfigError(
+            f"engine {_shown(text)}: its address holds a user or a password, which error messages would show; "
+            "leave it out, and put the server's key into the variable that engine.api_key_env names"
+        )
     try:
         parts = urlsplit(url)
         sound = (
@@ -106,5 +118,7 @@ def _url(text: str, url: str) -> str:
     except ValueError:
         sound = False
     if not sound:
-        raise ConfigError(f"engine {text!r}: {url!r} is no address; write it like http://127.0.0.1:8080")
+        raise ConfigError(
+            f"engine {_shown(text)}: its URL is no address; write it like http://127.0.0.1:8080"
+        )
     return url.rstrip("/")
