@@ -217,6 +217,23 @@ async def test_a_check_asks_the_server(
     await engine.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "alive"), [(429, True), (404, True), (405, True), (401, False), (500, False)]
+)
+async def test_a_busy_server_is_alive(status: int, alive: bool) -> None:
+    async with scripted(
+        {"/v1/models": [MODELS, as_json({"error": {"message": "slow down"}}, status)]}
+    ) as server:
+        engine = OpenAIEngine(server.url, "", CONFIG)
+        info = await engine.start()
+        if alive:
+            assert await engine.check() == info
+        else:
+            with pytest.raises(EngineError):
+                await engine.check()
+        await engine.close()
+
+
 @KINDS
 async def test_a_server_that_comes_up_late_is_tried_again(
     make: Callable[[str], Engine], path: str, unused_tcp_port: int

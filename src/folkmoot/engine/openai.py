@@ -17,6 +17,8 @@ from folkmoot.errors import EngineError
 
 _NO_LIST = {404, 405}
 """What servers say that keep no list of models."""
+_BUSY = 429
+"""Too many requests: whoever says so is alive."""
 
 
 class OpenAIEngine:
@@ -55,9 +57,9 @@ class OpenAIEngine:
         return self._info
 
     async def check(self) -> EngineInfo:
-        """Ask for the models once more; whatever a server without such a list says will do."""
+        """Ask for the models once more; what a busy server or one without such a list says will do."""
         response = await self._remote.ask("GET", "/models")
-        if response.status_code != 200 and response.status_code not in _NO_LIST:
+        if response.status_code not in {200, _BUSY, *_NO_LIST}:
             raise self._remote.refusal(response)
         return self._info
 
