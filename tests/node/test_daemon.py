@@ -11,11 +11,20 @@ from typing import Any
 
 import pytest
 
-from folkmoot.core.events import MemberChanged, Notice, Plan, Prompt, PromptAnswered, PromptFailed
+from folkmoot.core.events import (
+    MemberChanged,
+    Notice,
+    Plan,
+    Prompt,
+    PromptAccepted,
+    PromptAnswered,
+    PromptFailed,
+)
 from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.law import parse_law
 from folkmoot.core.messages import Turn
+from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.protocol import Engine, EngineInfo
 from folkmoot.engine.timed import TimedEngine
 from folkmoot.errors import EngineError, EngineUnreachable, NodeError
@@ -23,12 +32,16 @@ from folkmoot.node.config import NodeConfig
 from folkmoot.node.daemon import WATCH_BACKLOG, Daemon, Ready
 from folkmoot.node.memory import Memory
 
+SILENCE = "silence"
+
 
 class Odd(TimedEngine):
     """The timed engine, with what can go wrong at its edges."""
 
-    def __init__(self, law: str = "det:0", *, start: object = None, count: object = None) -> None:
-        super().__init__(parse_law(law))
+    def __init__(
+        self, law: str = "det:0", *, start: object = None, count: object = None, context_tokens: int = 4096
+    ) -> None:
+        super().__init__(parse_law(law), EngineConfig(context_tokens=context_tokens))
         self.starting = start
         self.counting = count
         self.trouble = ""
@@ -43,13 +56,18 @@ class Odd(TimedEngine):
         return await super().start()
 
     async def check(self) -> EngineInfo:
+        if self.trouble == SILENCE:
+            await asyncio.Event().wait()
         if self.trouble:
             raise EngineUnreachable(self.trouble)
         return await super().check()
 
     async def count(self, conversation: Sequence[Turn]) -> int:
-        if isinstance(self.counting, Exception):
-            raise self.counting
+        match self.counting:
+            case Exception() as error:
+                raise error
+            case asyncio.Event() as event:
+                await event.wait()
         return await super().count(conversation)
 
     async def close(self) -> None:
@@ -183,6 +201,17 @@ async def test_an_engine_that_stops_serving_is_shown_and_asked_no_more_until_it_
     assert "no model" in sick.status().engine_note
 
 
+async def test_an_engine_that_does_not_answer_is_down(home: Home) -> None:
+    engine = Odd()
+    daemon = await home.up(home.make("ash", engine, engine_check_s=0.01))
+    engine.trouble = SILENCE
+    await until(lambda: daemon.status().engine == "down")
+    assert daemon.status().engine_note == "the engine did not answer within 0.02 s"
+    await until(lambda: not daemon.status().model)
+    engine.trouble = ""
+    await until(lambda: daemon.status().engine == "ready" and daemon.status().model)
+
+
 class OnTheLoop(dict[Any, Any]):
     """A dictionary that changes at any time, so that only the thread that changes it may walk through it."""
 
@@ -258,6 +287,34 @@ async def test_a_prompt_that_cannot_be_counted_is_tried(home: Home) -> None:
     *_, end = await told(daemon, ask(daemon, "word " * 500))
     assert isinstance(end, PromptFailed)
     assert end.code != "too_long"
+
+
+async def test_a_prompt_that_is_not_counted_in_time_is_tried(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("folkmoot.node.daemon.COUNT_S", 0.01)
+    daemon = await home.up(home.make("ash", Odd(count=asyncio.Event())))
+    async with contextlib.aclosing(daemon.ask(ask(daemon, "word " * 500))) as notices:
+        assert isinstance(await anext(notices), PromptAccepted)
+
+
+async def test_a_prompt_for_another_device_is_not_measured_by_this_one_s_context(home: Home) -> None:
+    daemon, _ = await home.moot(Odd(), Odd(context_tokens=10_000))
+    long = "word " * 5_000
+    end = (await told(daemon, ask(daemon, long, mode="fixed", layers=0, proposers=0, aggregator="fixed:d1")))[
+        -1
+    ]
+    assert isinstance(end, PromptAnswered)
+    assert {job.device for job in end.provenance.jobs} == {"d1"}
+    for plan in (
+        {"mode": "fixed", "layers": 0, "proposers": 0},
+        {"mode": "fixed", "layers": 1, "proposers": 1, "aggregator": "fixed:d1"},
+        {"mode": "local", "layers": 0, "proposers": 0},
+        {},
+    ):
+        (refused,) = await told(daemon, ask(daemon, long, **plan))
+        assert isinstance(refused, PromptFailed)
+        assert refused.code == "too_long"
 
 
 async def test_a_watcher_that_does_not_read_loses_the_oldest(home: Home) -> None:

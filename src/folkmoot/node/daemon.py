@@ -49,6 +49,9 @@ from folkmoot.wire import limits
 WATCH_BACKLOG = 1_000
 """Notices kept for a watcher that does not read (guess)."""
 
+COUNT_S = 3.0
+"""How long a prompt waits for its tokens to be counted (guess); without that its jobs tell if it is too long."""
+
 log = logging.getLogger(__name__)
 
 
@@ -213,16 +216,18 @@ class Daemon:
 
     async def _watch_engine(self, engine: Engine) -> None:
         """Notice when the engine stops serving, and when it serves again."""
-        missed = 0
+        missed, patience_s = 0, 2 * self._config.engine_check_s
         while True:
             await asyncio.sleep(self._config.engine_check_s)
             try:
-                info = await engine.check()
-            except EngineError as error:
+                async with asyncio.timeout(patience_s):
+                    info = await engine.check()
+            except (EngineError, TimeoutError) as error:
+                trouble = str(error) or f"the engine did not answer within {patience_s:g} s"
                 missed += 1
                 if missed == 1:
-                    log.warning("the engine cannot serve: %s", error)
-                self._engine_state, self._engine_note = "down", str(error)
+                    log.warning("the engine cannot serve: %s", trouble)
+                self._engine_state, self._engine_note = "down", trouble
                 if missed == 2:  # a child that has died is back within seconds, and its jobs wait for it
                     self._show("")
             else:
@@ -429,16 +434,20 @@ class Daemon:
         """Why a prompt cannot fit into this device's context, before anybody works on it."""
         if self._engine is None or self._info is None or self._engine_state != "ready":
             return None  # an engine that is down would count no sooner than it is up again
+        plan = prompt.plan
+        if plan.mode == "fixed" and not plan.layers and plan.aggregator != "origin":
+            return None  # this device serves no job of it
         room = self._info.context_tokens
         # A token is a byte at least; most prompts are far too short for a closer look.
         if sum(len(t.content.encode()) + 16 for t in prompt.conversation) < room // 2:
             return None
         try:
-            tokens = await self._engine.count(prompt.conversation)
+            async with asyncio.timeout(COUNT_S):
+                tokens = await self._engine.count(prompt.conversation)
         except PromptTooLong as error:
             return str(error)
-        except EngineError:
-            # The engine is down just now: the jobs will tell, here and elsewhere.
+        except (EngineError, TimeoutError):
+            # The engine is down or busy just now: the jobs will tell, here and elsewhere.
             return None
         if tokens < room:
             return None
