@@ -62,6 +62,20 @@ def test_the_engines_key_comes_from_the_variable_that_is_named():
     assert load(environ=environ).settings.engine.api_key == "hush"
 
 
+def test_the_engines_key_may_be_called_like_a_setting_of_ours(tmp_path):
+    (tmp_path / "config.toml").write_text('[engine]\napi_key_env = "FOLKMOOT_CLOUD_KEY"\n')
+    environ = {"FOLKMOOT_HOME": str(tmp_path), "FOLKMOOT_CLOUD_KEY": "hush"}
+    assert load(environ=environ).settings.engine.api_key == "hush"
+    environ |= {"FOLKMOOT_ENGINE__API_KEY_ENV": "FOLKMOOT_OTHER_KEY", "FOLKMOOT_OTHER_KEY": "hist"}
+    with pytest.raises(ConfigError, match="unknown variable FOLKMOOT_CLOUD_KEY"):
+        load(environ=environ)
+    del environ["FOLKMOOT_CLOUD_KEY"]
+    assert load(environ=environ).settings.engine.api_key == "hist"
+    flags = {"engine.api_key_env": "FOLKMOOT_FLAG_KEY"}
+    environ = {"FOLKMOOT_HOME": str(tmp_path), "FOLKMOOT_FLAG_KEY": "psst"}
+    assert load(flags=flags, environ=environ).settings.engine.api_key == "psst"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -82,6 +96,15 @@ def test_the_engines_key_comes_from_the_variable_that_is_named():
         ("[device]\nengine = 'magic'\n", r"magic"),
         ("[api]\nlisten = '0.0.0.0:1'\n", r"api.keys"),
         ("[api]\nkeep_alive_s = 0\n", r"keep_alive_s"),
+        (
+            "[node.peer.queue]\nmax_waiting = -1\n",
+            r"node.peer.queue.max_waiting is -1; it must not be below 0; .* comes from: .*config.toml$",
+        ),
+        ("[node]\ndiscovery = 'maybe'\n", r"config.toml: node.discovery is 'maybe': Invalid enum value"),
+        (
+            "[node.network]\nlisten = 'nowhere'\n",
+            r"node.network.listen is 'nowhere': give HOST:PORT .*; node.network.listen comes from: .*config.toml$",
+        ),
         (
             "[node.peer.membership]\nbeat_s = 99\n",
             r"node.peer.membership: beat_s = 99.* must lie .*; node.peer.membership.beat_s comes from: .*config.toml$",

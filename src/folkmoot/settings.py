@@ -123,7 +123,7 @@ def load(
     if config is None:
         check_home(home[0])
     given |= _from_file(config, home[0] / "config.toml", leaves)
-    given |= _from_environment(environ, leaves)
+    given |= _from_environment(environ, leaves, _engine_key_variable(given, flags or {}, environ, leaves))
     for key, text in (flags or {}).items():
         if text is not None:
             given[key] = (_convert(text, leaves[key], key, strict=False), "flag")
@@ -217,7 +217,9 @@ def _from_file(config: Path | None, usual: Path, leaves: Mapping[str, _Leaf]) ->
     return given
 
 
-def _from_environment(environ: Mapping[str, str], leaves: Mapping[str, _Leaf]) -> dict[str, tuple[Any, str]]:
+def _from_environment(
+    environ: Mapping[str, str], leaves: Mapping[str, _Leaf], engine_key: str
+) -> dict[str, tuple[Any, str]]:
     variables = {variable_of(key): key for key in leaves} | ALIASES
     given = {}
     for name, text in environ.items():
@@ -226,9 +228,22 @@ def _from_environment(environ: Mapping[str, str], leaves: Mapping[str, _Leaf]) -
         if name in variables:
             key = variables[name]
             given[key] = (_convert(text, leaves[key], name, strict=False), f"{ENVIRONMENT} {name}")
-        elif name != environ.get("FOLKMOOT_ENGINE__API_KEY_ENV", leaves["engine.api_key_env"].default):
+        elif name != engine_key:
             raise ConfigError(f"unknown variable {name}; {_nearest(name, variables)}")
     return given
+
+
+def _engine_key_variable(
+    from_file: Mapping[str, tuple[Any, str]],
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    leaves: Mapping[str, _Leaf],
+) -> str:
+    """The variable that holds the engine's key, whoever names it: a variable of that prefix may be it."""
+    key = "engine.api_key_env"
+    named, _ = from_file.get(key, (leaves[key].default, ""))
+    flag = flags.get(key)
+    return environ.get(variable_of(key), str(named)) if flag is None else flag
 
 
 def _with_engine_key(
