@@ -257,6 +257,30 @@ async def test_malformed_bodies_are_400(client, content):
     assert response.json()["error"]["code"] == "invalid"
 
 
+@pytest.mark.parametrize(
+    "text", [r"\ud800", r"so \uD83D it goes", r"\udc00", r"\ud83d\u0041", r"\ud83d\ud83d\ude00"]
+)
+async def test_half_a_character_is_told_as_such(client, text):
+    content = f'{{"model": "moot", "messages": [{{"role": "user", "content": "{text}"}}]}}'
+    response = await client.post(CHAT, content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert "half of a surrogate pair" in response.json()["error"]["message"]
+
+
+async def test_a_whole_pair_is_a_character(client, village):
+    content = r'{"model": "moot", "messages": [{"role": "user", "content": "\ud83d\ude00"}]}'
+    response = await client.post(CHAT, content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 200
+    assert village.prompts[0].conversation[0].content == "😀"
+
+
+async def test_a_body_that_ends_too_early_is_told_as_such(client):
+    response = await client.post(
+        CHAT, content=b'{"model": "\\ud83d\\ude00', headers={"content-type": "application/json"}
+    )
+    assert "not JSON" in response.json()["error"]["message"]
+
+
 async def test_null_means_the_default(client, village):
     nothing = dict.fromkeys(("max_tokens", "temperature", "top_p", "seed", "stop", "stream", "n", "folkmoot"))
     assert (await client.post(CHAT, json=body(**nothing))).status_code == 200

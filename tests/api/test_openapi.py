@@ -8,6 +8,7 @@ import re
 import pytest
 
 from folkmoot.api.faults import STATUS
+from folkmoot.errors import NodeError
 from folkmoot.api.routes import ROUTES
 
 CHAT = "/v1/chat/completions"
@@ -127,6 +128,19 @@ async def test_failed_prompts_are_as_the_document_says(client, village, code):
     village.fail = code
     document = (await client.get("/openapi.json")).json()
     check(document, "POST", CHAT, await client.post(CHAT, json=ASK))
+
+
+async def test_a_device_that_cannot_go_on_is_as_the_document_says(client, village, control, monkeypatch):
+    async def full(*_):
+        raise NodeError("cannot write invitations.json: No space left on device")
+
+    monkeypatch.setattr(village, "invite", full)
+    path = "/v1/moot/invitations"
+    document = (await client.get("/openapi.json")).json()
+    told = await client.post(path, json={}, headers={"authorization": f"Bearer {control}"})
+    check(document, "POST", path, told)
+    assert told.json()["error"]["code"] == NodeError.code
+    assert told.status_code == STATUS[NodeError.code]
 
 
 async def test_keys_and_a_loading_engine_are_as_the_document_says(connect, village):

@@ -25,6 +25,7 @@ STATUS: dict[str, int] = {
     errors.EngineUnreachable.code: 500,
     errors.WeightsError.code: 500,
     errors.AnswerCut.code: 500,
+    errors.NodeError.code: 500,
     "no_key": 401,
     "wrong_key": 403,
     "foreign": 403,

@@ -28,6 +28,11 @@ from folkmoot.node.service import Status
 
 T = TypeVar("T")
 
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
+"""Half of a surrogate pair, as JSON escapes it."""
+
 
 def decode(body: bytes, kind: type[T]) -> T:
     """A request's body as `kind`. Raises `FieldInvalid`, which names the field."""
@@ -36,6 +41,10 @@ def decode(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _field_error(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _HALF.search(body):
+            raise FieldInvalid(
+                "a text of the body holds half of a surrogate pair (\\ud800 to \\udfff); send its character whole"
+            ) from None
         raise FieldInvalid(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise FieldInvalid("the body is nested too deeply") from None
