@@ -8,8 +8,8 @@ import re
 import pytest
 
 from folkmoot.api.faults import STATUS
-from folkmoot.errors import NodeError
 from folkmoot.api.routes import ROUTES
+from folkmoot.errors import NodeError
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "moot", "messages": [{"role": "user", "content": "hi"}]}
