@@ -162,6 +162,40 @@ def test_after_an_own_stall_nobody_is_declared_at_once() -> None:
     assert (B, Standing.DEAD) in standings(run(it, 64.0, 66.0))
 
 
+def test_two_of_three_watchers_are_enough() -> None:
+    it = machine(B, C, D)
+    assert set(it._rings.neighbours(B)) == {A, C, D}
+    effects = run(it, 0.0, 2.0, heard=(C, D))
+    for beat in range(6):
+        now = 2.0 + beat / 2
+        it.on_message(C, Silence(B, int(now * 1_000)), now)
+        effects += run(it, now, now + 0.5, heard=(C, D))
+    assert (B, Standing.DEAD) in standings(effects)
+
+
+@pytest.mark.parametrize("contradicted", [False, True])
+def test_after_stalls_it_asks_before_it_declares(contradicted: bool) -> None:
+    """A chain of stalls, none of them longer than S, with a report of C's: D may still hear B."""
+    it = machine(B, C, D)
+    run(it, 0.0, 1.0, heard=(B, C, D))
+    tick = GossipTimer("tick")
+    effects: list[tuple[float, Effect]] = []
+    now = 1.0
+    for _ in range(6):
+        now += 0.9
+        it.on_message(C, Silence(B, int((now - 0.8) * 1_000)), now)
+        effects += [(now, effect) for effect in it.on_timer(tick, now)]
+    while not any(isinstance(m, Silence) for m in sent([e for _, e in effects], D)):
+        now += 0.01
+        effects += [(now, effect) for effect in it.on_timer(tick, now)]
+    assert now > 6.5
+    assert (B, Standing.DEAD) not in standings(effects)
+    if contradicted:
+        it.on_message(D, Heard(B, 100), now + 0.02)
+    effects = run(it, now + 0.03, now + 0.5, heard=(C, D))
+    assert ((B, Standing.DEAD) in standings(effects)) is not contradicted
+
+
 @pytest.mark.parametrize("standing", [Standing.SUSPECT, Standing.DEAD, Standing.LEFT])
 def test_it_refutes_what_is_said_against_it(standing: Standing) -> None:
     it = machine(B, C)

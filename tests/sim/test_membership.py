@@ -96,6 +96,22 @@ def test_a_death_is_known_to_all_within_5_s() -> None:
     assert moot.equal_views()
 
 
+def test_two_watchers_that_handle_nothing_delay_no_death() -> None:
+    """Where rings meet there are four watchers only (seed 4 of the study at 16 devices: 5.04 s)."""
+    moot = Moot(16)
+    moot.world.run(10.0)
+    dead = next(d for d in D if len(moot.of(d)._rings.neighbours(d)) == 4)
+    crashed = moot.world.now
+    watchers = moot.of(dead)._neighbours
+    moot.world.crash(dead)
+    moot.world.run(crashed + 1.9)
+    for watcher in watchers[:2]:
+        moot.world.freeze(watcher, 4.0)
+    moot.world.run(crashed + 5.0)
+    others = [d for d in D if d != dead and d not in watchers[:2]]
+    assert sorted(moot.deaths()) == sorted((d, dead) for d in others)
+
+
 @pytest.mark.parametrize("n", [2, 3])
 def test_the_smallest_moots_notice_a_death_too(n: int) -> None:
     moot = Moot(n)
