@@ -37,7 +37,6 @@ class Device:
         self.serve: Serve = echo
         self.heard: asyncio.Queue[tuple[DeviceId, Message]] = asyncio.Queue()
         self.lost: asyncio.Queue[DeviceId] = asyncio.Queue()
-        self.newcomers: list[DeviceId] = []
         self.network = Network(
             identity,
             config,
@@ -45,7 +44,6 @@ class Device:
             on_datagram=lambda device, message: self.heard.put_nowait((device, message)),
             on_stream=lambda device, stream: self.serve(device, stream),
             on_link_lost=self.lost.put_nowait,
-            on_newcomer=self.newcomers.append,
             **extra,
         )
 
@@ -67,7 +65,7 @@ class Neighbourhood:
         return Identity.open(self.folder / f"home{next(self._numbers)}")
 
     async def device(self, identity: Identity | None = None, **config: Any) -> Device:
-        extra = {key: config.pop(key) for key in ("memory", "now", "contacts", "banned") if key in config}
+        extra = {key: config.pop(key) for key in ("memory", "now", "contacts") if key in config}
         device = Device(identity or self.identity(), self.book, NetworkConfig(**config), **extra)
         self.devices.append(device)
         await device.start()

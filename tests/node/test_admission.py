@@ -27,7 +27,7 @@ from folkmoot.node.admission import (
 )
 from folkmoot.node.handshake import NEWCOMER
 from folkmoot.node.identity import Identity
-from folkmoot.node.invitations import MAX_USES, Invitations, expiry
+from folkmoot.node.invitations import MAX_USES, Invitations, Open, expiry
 from folkmoot.node.link import PeerUnreachable
 
 ROOT, HELPER, GUEST, OTHER = (iroh.SecretKey.from_bytes(bytes([n]) * 32) for n in (1, 2, 3, 4))
@@ -147,20 +147,27 @@ def test_an_invitation_that_its_inviter_did_not_sign_is_forged() -> None:
 # ---- the inviter's book ----------------------------------------------------------------------------
 
 
+def redeem(book: Invitations, secret: bytes, newcomer: DeviceId, now: float) -> Open:
+    (found,) = book.redeem_all([(secret, newcomer)], now)
+    if isinstance(found, AdmissionError):
+        raise found
+    return found
+
+
 def test_an_invitation_admits_as_often_as_it_says(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     book = Invitations.load(tmp_path)
     book.add(b"a" * 16, uses=2, expires_at=100, delegate=True, now=0.0)
-    assert book.redeem(b"a" * 16, name(GUEST), 1.0).delegate
+    assert redeem(book, b"a" * 16, name(GUEST), 1.0).delegate
     # The answer may have been lost, and the inviter restarted: the same device may ask again.
     book = Invitations.load(tmp_path)
-    book.redeem(b"a" * 16, name(GUEST), 1.0)
-    book.redeem(b"a" * 16, name(OTHER), 1.0)
+    redeem(book, b"a" * 16, name(GUEST), 1.0)
+    redeem(book, b"a" * 16, name(OTHER), 1.0)
     with pytest.raises(AdmissionError, match="used up"):
-        book.redeem(b"a" * 16, name(HELPER), 1.0)
-    book.redeem(b"a" * 16, name(GUEST), 101.0)
+        redeem(book, b"a" * 16, name(HELPER), 1.0)
+    redeem(book, b"a" * 16, name(GUEST), 101.0)
     with pytest.raises(AdmissionError, match="unknown"):
-        book.redeem(b"b" * 16, name(GUEST), 1.0)
+        redeem(book, b"b" * 16, name(GUEST), 1.0)
     assert (b"a" * 16).hex() not in (tmp_path / "invitations.json").read_text()
 
 
@@ -169,10 +176,10 @@ def test_expired_invitations_say_so_for_a_while_and_are_then_forgotten(tmp_path:
     book = Invitations.load(tmp_path)
     book.add(b"a" * 16, uses=1, expires_at=100, delegate=False, now=0.0)
     with pytest.raises(AdmissionError, match="expired"):
-        book.redeem(b"a" * 16, name(GUEST), 100.0)
+        redeem(book, b"a" * 16, name(GUEST), 100.0)
     book.add(b"b" * 16, uses=1, expires_at=2_000_000, delegate=False, now=1_000_000.0)
     with pytest.raises(AdmissionError, match="unknown"):
-        book.redeem(b"a" * 16, name(GUEST), 1_000_000.0)
+        redeem(book, b"a" * 16, name(GUEST), 1_000_000.0)
     for uses in (0, MAX_USES + 1):
         with pytest.raises(AdmissionError, match="uses"):
             book.add(b"c" * 16, uses=uses, expires_at=100, delegate=False, now=0.0)
@@ -190,7 +197,8 @@ async def test_a_newcomer_becomes_a_member(lan: Any, caplog: pytest.LogCaptureFi
     one, two = await lan.found(contacts=lambda: [far]), await lan.device()
     invitation = await one.network.invite()
     assert await two.network.join(invitation) == [(one.id, lan.book[one.id]), far]
-    assert one.newcomers == [two.id]
+    (entry,) = one.identity.invitations._open.values()
+    assert entry.redeemed == (two.id,)
     again = Identity.open(two.identity.home)
     assert again.membership == two.identity.membership
     assert again.membership is not None
@@ -230,7 +238,7 @@ async def test_several_uses_at_once(lan: Any) -> None:
     invitation = await one.network.invite(uses=3)
     results = await asyncio.gather(*(n.network.join(invitation) for n in newcomers), return_exceptions=True)
     assert sum(isinstance(result, AdmissionError) for result in results) == 1
-    assert len(one.newcomers) == 3
+    assert sum(newcomer.identity.membership is not None for newcomer in newcomers) == 3
 
 
 async def test_a_lost_answer_can_be_asked_for_again(lan: Any) -> None:
@@ -346,6 +354,19 @@ async def test_a_moot_that_nobody_has_joined_is_left_for_another(lan: Any) -> No
         await late.network.join(own_invitation)
 
 
+@pytest.mark.parametrize("given", [0, 2])
+async def test_invitations_that_become_void_are_told(
+    lan: Any, caplog: pytest.LogCaptureFixture, given: int
+) -> None:
+    one, two = await lan.found(), await lan.found()
+    invitations = [await two.network.invite(uses=3) for _ in range(given)]
+    two.network._door._identity.invitations.add(b"a" * 16, uses=1, expires_at=5, delegate=False, now=0.0)
+    await two.network.join(await one.network.invite())
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line[:40] for line in said] == ["2 invitation(s) to 'the moot' that this "][:given]
+    assert not any(read_invitation(each).secret.hex() in caplog.text for each in invitations)
+
+
 async def test_an_invitation_for_one_machine_says_so_where_it_fails(lan: Any) -> None:
     one = await lan.found()
     two = await lan.device(dial_s=0.1, join_tries=1)
@@ -399,4 +420,4 @@ async def test_strangers_learn_nothing(lan: Any, sent: bytes) -> None:
     assert verdict is None or isinstance(verdict, handshake.Refusal)
     connection.close(0, b"")
     await endpoint.close()
-    assert one.newcomers == []
+    assert not one.identity.invitations.admitted

@@ -144,17 +144,6 @@ async def test_many_silent_strangers_do_not_keep_members_out(lan: Any) -> None:
         assert len(connections) == 6
 
 
-async def test_a_banned_member_stays_out(lan: Any) -> None:
-    bad: set[str] = set()
-    one = await lan.found(banned=lambda device: device in bad)
-    two = await lan.member()
-    bad.add(two.id)
-    with pytest.raises(PeerUnreachable, match="does not accept"):
-        await two.network.open(one.id)
-    with pytest.raises(PeerUnreachable):
-        await one.network.open(two.id)
-
-
 async def test_an_unknown_protocol_is_refused(lan: Any) -> None:
     one = await lan.found()
     with pytest.raises(iroh.IrohError):

@@ -14,7 +14,7 @@ from folkmoot.core.ids import DeviceId
 from folkmoot.errors import AdmissionError, NodeError
 from folkmoot.node import storage
 from folkmoot.node.identity import Identity
-from folkmoot.node.invitations import Invitations
+from folkmoot.node.invitations import Invitations, Open
 from folkmoot.node.memory import MAX_PEERS, Memory
 
 SECRET = bytes(range(16))
@@ -132,13 +132,15 @@ def test_a_full_disk_loses_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(NodeError, match="No space left"):
         identity.invitations.add(b"x" * 16, uses=1, expires_at=9, delegate=False, now=0.0)
     with pytest.raises(NodeError, match="No space left"):
-        identity.invitations.redeem(SECRET, identity.device, 1.0)
+        identity.invitations.redeem_all([(SECRET, identity.device)], 1.0)
     with pytest.raises(NodeError, match="kept"):
         memory.next_incarnation(5e9)
     assert {file.name: file.read_bytes() for file in home.iterdir()} == before
     monkeypatch.undo()
     # What could not be recorded has not happened.
-    assert identity.invitations.redeem(SECRET, DeviceId("ab" * 32), 1.0).redeemed == ("ab" * 32,)
+    (entry,) = identity.invitations.redeem_all([(SECRET, DeviceId("ab" * 32))], 1.0)
+    assert isinstance(entry, Open)
+    assert entry.redeemed == ("ab" * 32,)
 
 
 def test_a_home_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from folkmoot.node.identity import Identity
 from folkmoot.node.link import PeerUnreachable, Stream, StreamCut
 from folkmoot.node.memory import Memory
 from folkmoot.node.network import Network
+from folkmoot.wire import limits
 
 PROMPT = PromptId("a0" * 16)
 JOB = JobId(f"{PROMPT}.1.1.0")
@@ -485,6 +486,25 @@ async def test_a_device_on_the_lan_names_no_address_of_another_family(lan: Any) 
         host, port = parse_listen(text)
         assert host.version == 4
         assert port == one.network.port
+
+
+async def test_a_device_with_very_many_addresses_names_as_many_as_a_card_holds(lan: Any) -> None:
+    one = await lan.found(listen="0.0.0.0:0")
+    mine = iroh.EndpointTicket.from_string(lan.book[one.id]).endpoint_addr().id()
+    many = [f"192.0.2.{number}:45678" for number in range(1, 100)]
+
+    class Busy:
+        def addr(self) -> iroh.EndpointAddr:
+            return iroh.EndpointAddr(mine, None, many)
+
+    endpoint, one.network._endpoint = one.network._endpoint, Busy()
+    address = one.network._current_address()
+    one.network._endpoint = endpoint
+    assert len(address) <= limits.TEXTS["Card.address"] < len(address) + 20
+    told = iroh.EndpointTicket.from_string(address).endpoint_addr()
+    assert set(told.direct_addresses()) == set(
+        Busy().addr().direct_addresses()[: len(told.direct_addresses())]
+    )
 
 
 @pytest.mark.parametrize("text", ["", "4151", "host:4151", "127.0.0.1:70000", "127.0.0.1:", "::1:x"])

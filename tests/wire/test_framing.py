@@ -22,15 +22,13 @@ def test_any_cut_of_the_bytes_gives_the_same_messages(step: int) -> None:
     items = [item for at in range(0, len(STREAM), step) for item in framer.feed(STREAM[at : at + step])]
     assert items == [*SENT, END]
     assert framer.ended
-    framer.finish()
 
 
 def test_a_stream_cut_anywhere_is_not_whole() -> None:
     for size in range(len(STREAM)):
         framer = Framer()
         assert END not in framer.feed(STREAM[:size])
-        with pytest.raises(RemoteProtocolError, match="cut"):
-            framer.finish()
+        assert not framer.ended
 
 
 def test_oversize_is_refused_at_the_head() -> None:

@@ -76,18 +76,12 @@ class Invitations:
         entry = Open(_hash(secret), uses, delegate, expires_at)
         self._store({**kept, entry.hash: entry})
 
-    def redeem(self, secret: bytes, newcomer: DeviceId, now: float) -> Open:
-        """The invitation, marked as used by `newcomer`. Using it twice for one device is using it once.
-
-        Raises AdmissionError (unknown, expired, spent), NodeError where it cannot be recorded.
-        """
-        (found,) = self.redeem_all([(secret, newcomer)], now)
-        if isinstance(found, AdmissionError):
-            raise found
-        return found
-
     def redeem_all(self, shown: Iterable[tuple[bytes, DeviceId]], now: float) -> list[Open | AdmissionError]:
-        """`redeem` for many, in order, written to disk once. Raises NodeError where it cannot be recorded."""
+        """For each secret and who shows it, in order: its invitation, marked as used, or why it is refused.
+
+        Refused are unknown, expired and spent ones; using one twice for one device is using it once. All are
+        written to disk at once. Raises NodeError where that fails.
+        """
         entries = dict(self._open)
         found: list[Open | AdmissionError] = []
         for secret, newcomer in shown:
@@ -101,6 +95,10 @@ class Invitations:
         if entries != self._open:
             self._store(entries)
         return found
+
+    def usable(self, now: float) -> int:
+        """How many of them still admit somebody."""
+        return sum(now < each.expires_at and len(each.redeemed) < each.uses for each in self._open.values())
 
     @property
     def admitted(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import iroh
 
@@ -61,10 +61,9 @@ class Door:
         self,
         connection: iroh.Connection,
         contacts: Iterable[tuple[DeviceId, str]],
-        on_newcomer: Callable[[DeviceId], None],
         now: float,
     ) -> None:
-        """Answer a newcomer who shows a secret; `on_newcomer` is called once it is a member.
+        """Answer a newcomer who shows a secret; one that becomes a member is told of `contacts`.
 
         Raises iroh's error where the connection is lost; may wait for ever, so set a time limit.
         """
@@ -80,7 +79,6 @@ class Door:
             verdict = handshake.Refusal(reason[:200])
         else:
             log.info("%s has joined by an invitation of this device", newcomer[:8])
-            on_newcomer(newcomer)
             membership = self._identity.membership
             name = membership.name if membership else ""
             known = tuple(contacts)[: handshake.MAX_CONTACTS]

@@ -54,7 +54,6 @@ class Close(IntEnum):
     STRANGER = 7
     RUBBISH = 8
     CANCELLED = 9
-    BUSY = 10
 
 
 def close_code(connection: iroh.Connection) -> int | None:

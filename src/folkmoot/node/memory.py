@@ -93,7 +93,7 @@ class Memory:
         return news
 
     def forget(self, device: DeviceId) -> None:
-        """Drop a device (banned, or gone for good)."""
+        """Drop a device that is gone for good."""
         self._peers.pop(device, None)
 
     def snapshot(self) -> Snapshot:

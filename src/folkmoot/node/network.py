@@ -65,8 +65,8 @@ def _nobody() -> Iterable[tuple[DeviceId, str]]:
 class Network:
     """This device's side of all connections. The callbacks run on the event loop and must not block.
 
-    `address_of` gives a member's newest address; `contacts` what a newcomer is told; `banned` is asked at
-    every handshake. `on_link_lost` is called when the last connection to a device broke by itself.
+    `address_of` gives a member's newest address; `contacts` what a newcomer is told. `on_link_lost` is called
+    when the last connection to a device broke by itself.
     """
 
     def __init__(
@@ -78,10 +78,8 @@ class Network:
         on_datagram: Callable[[DeviceId, Message], None],
         on_stream: Callable[[DeviceId, Stream], Awaitable[None]],
         on_link_lost: Callable[[DeviceId], None] = lambda device: None,
-        on_newcomer: Callable[[DeviceId], None] = lambda device: None,
         on_address: Callable[[str], None] = lambda address: None,
         contacts: Callable[[], Iterable[tuple[DeviceId, str]]] = _nobody,
-        banned: Callable[[DeviceId], bool] = lambda device: False,
         memory: Memory | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -93,10 +91,8 @@ class Network:
         self._on_datagram = on_datagram
         self._on_stream = on_stream
         self._on_link_lost = on_link_lost
-        self._on_newcomer = on_newcomer
         self._on_address = on_address
         self._contacts = contacts
-        self._banned = banned
         self._memory = memory
         self._now = now
         self._door = Door(identity)
@@ -200,7 +196,7 @@ class Network:
         )
 
     def _current_address(self) -> str:
-        """This device's ticket, with those addresses only at which it accepts anybody."""
+        """This device's ticket: addresses at which it accepts anybody, as many of them as a card holds."""
         assert self._endpoint is not None
         own = self._endpoint.addr()
         reachable = [text for text in own.direct_addresses() if self._accepts(split_address(text)[0])]
@@ -208,8 +204,12 @@ class Network:
             host = self._listen[0]
             fallback = ipaddress.ip_address("127.0.0.1" if host.version == 4 else "::1")
             reachable = [join_address(fallback if host.is_unspecified else host, self.port)]
-        ticket = iroh.EndpointTicket.from_addr(iroh.EndpointAddr(own.id(), own.relay_url(), reachable))
-        return str(ticket)
+        for count in range(len(reachable), 0, -1):
+            addr = iroh.EndpointAddr(own.id(), own.relay_url(), reachable[:count])
+            ticket = str(iroh.EndpointTicket.from_addr(addr))
+            if len(ticket) <= limits.TEXTS["Card.address"]:
+                break
+        return ticket
 
     def _accepts(self, host: Host) -> bool:
         """Whether somebody at `host` is within what `listen` says.
@@ -352,8 +352,8 @@ class Network:
 
     async def _greet(self, connection: iroh.Connection, device: DeviceId) -> Link:
         membership = self.identity.membership
-        if membership is None or self._banned(device):
-            raise AdmissionError("banned" if membership else "this device belongs to no moot")
+        if membership is None:
+            raise AdmissionError("this device belongs to no moot")
         stream = await connection.open_bi()
         # Nothing may be awaited between this look and the hello, which means: I have no connection with you.
         existing = self._links.get(device)
@@ -429,10 +429,8 @@ class Network:
         """Swap certificates with a dialler. Raises AdmissionError, RemoteProtocolError, iroh's error."""
         device = device_of(connection.remote_id().to_bytes())
         membership = self.identity.membership
-        if membership is None or self._banned(device):
-            raise AdmissionError(
-                f"{device[:8]} is banned" if membership else "this device belongs to no moot"
-            )
+        if membership is None:
+            raise AdmissionError("this device belongs to no moot")
         if self._penalties.get(device, 0.0) > asyncio.get_running_loop().time():
             raise RemoteProtocolError(f"{device[:8]} broke the protocol a moment ago")
         stream = await connection.accept_bi()
@@ -448,7 +446,7 @@ class Network:
     async def _admit(self, connection: iroh.Connection) -> None:
         others = (pair for pair in self._contacts() if pair[1] and pair[0] != self.identity.device)
         known = [(self.identity.device, self.address), *others]
-        await self._door.admit(connection, known, self._on_newcomer, self._now())
+        await self._door.admit(connection, known, self._now())
 
     # ---- connections -------------------------------------------------------------------------------
 
@@ -628,7 +626,14 @@ class Network:
             )
         granted = membership_from(welcome, asked, self.identity.device)
         if membership is not None:
+            void = self.identity.invitations.usable(self._now())
             await asyncio.to_thread(self.identity.leave)
+            if void:
+                log.warning(
+                    "%d invitation(s) to %r that this device gave out are void, since it has left for another moot",
+                    void,
+                    membership.name,
+                )
         await asyncio.to_thread(self.identity.adopt, granted)
         return [(asked.inviter, asked.address), *(c for c in welcome.contacts if c[0] != asked.inviter)]
 

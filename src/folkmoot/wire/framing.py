@@ -76,8 +76,3 @@ class Framer:
         if self._ended and self._buffer:
             raise RemoteProtocolError("bytes after the end marker")
         return items
-
-    def finish(self) -> None:
-        """The stream delivers no more. Raises RemoteProtocolError where the end marker is missing."""
-        if not self._ended:
-            raise RemoteProtocolError("the stream was cut before its end marker")
