@@ -56,8 +56,9 @@ class NodeConfig:
 
     `coalesce_s`: pieces of an answer are sent at most this often, but the first and the last at once
     (ENGINES.md, How). `grace_s`: a clean shutdown waits this long for what is under way (guess).
-    `engine_check_s`: how often the engine is asked whether it can serve; the second time that it cannot, the
-    others are told that this device has no model (guess). `discovery`: `auto` searches the local network unless the device listens on loopback only.
+    `engine_check_s`: how often the engine is asked whether it can serve, and it has twice as long to answer;
+    the second time that it cannot, the others are told that this device has no model (guess). `discovery`:
+    `auto` searches the local network unless the device listens on loopback only.
     """
 
     peer: PeerConfig = field(default_factory=PeerConfig)
@@ -74,7 +75,8 @@ def parse_listen(text: str) -> tuple[Host, int]:
         return split_address(text.replace("localhost", "127.0.0.1", 1))
     except ValueError:
         raise ConfigError(
-            f"node.network.listen is {text!r}: give HOST:PORT with an IP address, such as 127.0.0.1:0 or 0.0.0.0:4151"
+            f"node.network.listen is {text!r}: give HOST:PORT with an IP address, "
+            "such as 127.0.0.1:0 or 0.0.0.0:4151"
         ) from None
 
 
