@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 
 FOLKMOOT = [sys.executable, "-P", "-m", "folkmoot"]
+STRACE = "strace -D -f -qq -yy -s 0 -e signal=none -e trace=connect,sendto,sendmsg,sendmmsg".split()
+"""With -D the device stays our own child; with -yy the other end of a connected socket is shown."""
 PATIENCE_S = 40.0
 
 
@@ -25,6 +27,16 @@ class Device:
     home: Path
     process: subprocess.Popen[str]
     ready: dict[str, str]
+
+    @property
+    def log(self) -> Path:
+        """Its stderr, where it runs with --debug."""
+        return self.home.with_suffix(".log")
+
+    @property
+    def trace(self) -> Path:
+        """What it sends, where its crowd is traced."""
+        return self.home.with_suffix(".trace")
 
     @property
     def api(self) -> str:
@@ -52,33 +64,43 @@ class Device:
 
 @dataclass
 class Crowd:
+    """Devices below `root`. Where they are `traced`, strace writes down each call that may send something."""
+
     root: Path
+    traced: bool = False
     devices: list[Device] = field(default_factory=list)
     _processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, name: str, engine: str, join: str | None = None, home: str = "") -> Device:
-        return self._ready(name, *self._launch(name, engine, join, home))
+    def start(
+        self, name: str, engine: str, join: str | None = None, home: str = "", *, debug: bool = False
+    ) -> Device:
+        return self._ready(name, *self._launch(name, engine, join, home, debug=debug))
 
     def _launch(
-        self, name: str, engine: str, join: str | None, home: str = ""
+        self, name: str, engine: str, join: str | None, home: str = "", *, debug: bool = False
     ) -> tuple[Path, subprocess.Popen[str]]:
         at = self.root / (home or f"{name}{len(self._processes)}")
-        command = [*FOLKMOOT, "up", "--json", "--name", name, "--engine", engine, "--api", "127.0.0.1:0"]
-        process = subprocess.Popen(
-            [*command, *(["--join", join] if join else [])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "FOLKMOOT_HOME": str(at)},
-        )
+        strace = [*STRACE, "-o", str(at.with_suffix(".trace"))] if self.traced else []
+        command = [*strace, *FOLKMOOT, *(["--debug"] if debug else []), "up", "--json", "--name", name]
+        command += ["--engine", engine, "--api", "127.0.0.1:0", *(["--join", join] if join else [])]
+        with contextlib.ExitStack() as files:
+            log = files.enter_context(at.with_suffix(".log").open("w")) if debug else subprocess.PIPE
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "FOLKMOOT_HOME": str(at)},
+            )
         self._processes.append(process)
         return at, process
 
     def _ready(self, name: str, at: Path, process: subprocess.Popen[str]) -> Device:
         assert process.stdout is not None
-        assert process.stderr is not None
         line = process.stdout.readline()
-        assert line, process.stderr.read()
+        assert line, (
+            process.stderr.read() if process.stderr is not None else at.with_suffix(".log").read_text()
+        )
         self.devices.append(Device(name, at, process, json.loads(line)))
         return self.devices[-1]
 

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tests.live.crowd import FOLKMOOT, Crowd, Device, say, until
+from tests.live.crowd import FOLKMOOT, STRACE, Crowd, Device, say, until
 
 from folkmoot.engine.weights import CATALOGUE, installed
 
@@ -120,7 +121,7 @@ def test_damaged_weights_are_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_stranger_does_not_get_in(crowd: Crowd, tmp_path: Path) -> None:
-    ash = crowd.start("ash", "timed:det:0")
+    ash = crowd.start("ash", "timed:det:0", debug=True)
     elm = crowd.start("elm", "timed:det:0")
     invitation = ash.ready["invitation"]
     crowd.start("birch", "timed:det:0", invitation)
@@ -135,7 +136,9 @@ def test_a_stranger_does_not_get_in(crowd: Crowd, tmp_path: Path) -> None:
     memory = elm.home / "memory.json"
     peers = [{"device": ash.ready["device"], "address": ash.ready["address"]}]
     memory.write_text(json.dumps({**json.loads(memory.read_text()), "peers": peers}))
+    assert "a connection was refused" not in ash.log.read_text()
     again = crowd.start("elm", "timed:det:0", home=elm.home.name)
+    until(lambda: "a connection was refused" in ash.log.read_text())
     until(lambda: "birch" in ash.standing())
     told = again.post(say("anybody?", folkmoot={"layers": 1, "select": f"fixed:{ash.ready['device']}"}))
     assert told.status_code == 404
@@ -327,8 +330,77 @@ def test_a_killed_device_takes_its_model_along(crowd: Crowd) -> None:
 # ---- sockets ------------------------------------------------------------------------------------------
 
 
-def test_nobody_but_the_peers_is_contacted(crowd: Crowd) -> None:
-    """Before, while and after a prompt: connections and name look-ups to anywhere else would show here.
+TO = re.compile(
+    r"""sin_addr=inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6,\ "([^"]+)",\ &sin6_addr|->\[?([^\]\s]+?)\]?:\d+\]>|sun_path="([^"]+)\"""",
+    re.VERBOSE,
+)
+QUESTION = "10.254.254.254"
+"""A UDP socket connected there, on which nothing is sent, tells by which interface packets would leave."""
+ROUTER = "239.255.255.250"
+"""The search for a router, of which the README tells."""
+
+
+def contacted(trace: str) -> set[tuple[str, str]]:
+    """Of a trace by strace: the calls and to whom. A look-up shows by its port, also where it stays on this machine."""
+    found = set()
+    for line in trace.splitlines():
+        call = re.match(r"(?:\d+ +)?(\w+)\(", line)
+        if call is None:  # the end of a call that was told of before
+            continue
+        for groups in TO.findall(line):
+            found.add((call[1], "".join(groups).removeprefix("::ffff:")))
+        if "htons(53)" in line or ":53]>" in line:
+            found.add((call[1], "a look-up"))
+    return found
+
+
+def test_a_trace_shows_each_way_to_send() -> None:
+    said = """
+11 connect(15<UDP:[0.0.0.0:5]>, {sa_family=AF_INET, sin_port=htons(1), sin_addr=inet_addr("192.0.2.1")}, 16) = 0
+12 sendto(15<UDP:[0.0.0.0:5->192.0.2.2:9]>, ""..., 133, 0, NULL, 0 <unfinished ...>
+12 <... sendto resumed>) = 133
+13 sendmsg(9<UDPv6:[[::]:7]>, {msg_name={sa_family=AF_INET6, sin6_port=htons(9), sin6_flowinfo=htonl(0), \
+inet_pton(AF_INET6, "2001:db8::3", &sin6_addr), sin6_scope_id=0}, msg_namelen=28, msg_iov=[], msg_iovlen=1, msg_control=[{cmsg_data={ipi_addr=inet_addr("0.0.0.0")}}]}, 0) = 9
+13 sendmmsg(9<UDPv6:[[::1]:7->[2001:db8::4]:5]>, [{msg_hdr={msg_name=NULL, msg_namelen=0}, msg_len=9}], 1, 0) = 1
+14 connect(3<UNIX-STREAM:[5]>, {sa_family=AF_UNIX, sun_path="/var/run/nscd/socket"}, 110) = -1 ENOENT
+15 connect(3<UDP:[0.0.0.0:5]>, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("127.0.0.53")}, 16) = 0
+16 sendto(14<NETLINK:[ROUTE:13]>, [{nlmsg_len=32}], 32, 0, {sa_family=AF_NETLINK, nl_pid=0, nl_groups=00000000}, 12) = 32
+""".replace("\\\n", "")
+    assert contacted(said) == {
+        ("connect", "192.0.2.1"),
+        ("sendto", "192.0.2.2"),
+        ("sendmsg", "2001:db8::3"),
+        ("sendmmsg", "2001:db8::4"),
+        ("connect", "/var/run/nscd/socket"),
+        ("connect", "127.0.0.53"),
+        ("connect", "a look-up"),
+    }
+
+
+def test_nothing_is_sent_to_anybody_but_the_peers(tmp_path: Path) -> None:
+    """From the first to the last call of two devices that join, answer a prompt and stop."""
+    try:
+        subprocess.run([*STRACE, "-o", os.devnull, "true"], check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"to see what a process sends needs strace, and the right to trace: {error}")
+    crowd = Crowd(tmp_path, traced=True)
+    try:
+        devices = crowd.form({"ash": "timed:det:0", "birch": "timed:det:0"})
+        assert devices[0].post(say("well?", folkmoot={"layers": 1, "proposers": 1})).status_code == 200
+        for device in devices:
+            device.process.terminate()
+            device.process.communicate(timeout=30)
+    finally:
+        crowd.stop()
+    for device in devices:
+        found = contacted(device.trace.read_text())
+        own = {(call, to) for call, to in found if to in ("127.0.0.1", "::1")}
+        assert ("sendmsg", "127.0.0.1") in own, "the peers' packets are seen"
+        assert found - own <= {("connect", QUESTION), ("sendto", ROUTER)}
+
+
+def test_nobody_but_the_peers_is_connected(crowd: Crowd) -> None:
+    """Before, while and after a prompt, and on machines that allow no closer look.
 
     iroh opens UDP sockets of its own that are connected to nobody: one on all IPv6 addresses, which is
     answered on loopback only, and at the start one that looks for a router and is closed again.
