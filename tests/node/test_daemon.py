@@ -201,6 +201,14 @@ async def test_an_engine_that_stops_serving_is_shown_and_asked_no_more_until_it_
     assert "no model" in sick.status().engine_note
 
 
+async def test_a_model_s_name_is_shown_without_what_steers_a_terminal(home: Home) -> None:
+    engine = Odd()
+    engine._name = "tiny\x1b[31m\n\x9b" + "x" * 200
+    daemon, other = await home.moot(engine, Odd())
+    assert daemon.status().model == "tiny [31m  " + "x" * 117
+    assert daemon.status().model in [member.card.model for member in other.status().members]
+
+
 async def test_an_engine_that_does_not_answer_is_down(home: Home) -> None:
     engine = Odd()
     daemon = await home.up(home.make("ash", engine, engine_check_s=0.01))

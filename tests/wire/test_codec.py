@@ -15,7 +15,20 @@ from hypothesis import strategies as st
 
 from folkmoot.core.gossip import Card, Heartbeat, Hot, Member, Rumour, Standing, Sync, SyncReply
 from folkmoot.core.ids import DeviceId, JobId, PromptId
-from folkmoot.core.messages import Answer, Ask, Inference, Message, Piece, Poll, Sampling, Stage, Turn, Usage
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Inference,
+    Message,
+    Outcome,
+    Piece,
+    Poll,
+    Sampling,
+    Stage,
+    Turn,
+    Undone,
+    Usage,
+)
 from folkmoot.errors import LocalProtocolError, RemoteProtocolError
 from folkmoot.wire import TAGS, decode, encode, limits
 
@@ -25,6 +38,7 @@ JOB = JobId(f"{PROMPT}.1.2.0")
 ASK = Ask(JOB, PROMPT, 1, Stage.PROPOSE, Inference(PROMPT, (Turn("user", "Why is the sky blue?"),)))
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
 def values(hint: Any, key: str) -> st.SearchStrategy[Any]:
@@ -45,7 +59,7 @@ def values(hint: Any, key: str) -> st.SearchStrategy[Any]:
     if hint is bool:
         return st.booleans()
     if hint is str:
-        return texts
+        return names if key in limits.PRINTABLE else texts
     low, high = limits.NUMBERS.get(key, limits.WHOLE if hint is int else limits.REAL)
     if hint is int:
         return st.one_of(st.integers(int(low), int(high)), st.sampled_from([int(low), int(high)]))
@@ -78,7 +92,9 @@ def test_every_limit_names_a_field_of_the_right_kind() -> None:
             walk(inner)
 
     walk(Message)
-    assert (limits.TEXTS.keys() | limits.LENGTHS.keys() | limits.NUMBERS.keys()) <= seen.keys()
+    assert (
+        limits.TEXTS.keys() | limits.LENGTHS.keys() | limits.NUMBERS.keys() | limits.PRINTABLE
+    ) <= seen.keys()
     assert all(get_origin(seen[key]) is tuple for key in limits.LENGTHS)
 
 
@@ -158,6 +174,29 @@ OUT_OF_BOUNDS = [
 def test_out_of_bounds_neither_leaves_nor_comes_in(message: Message) -> None:
     with pytest.raises(LocalProtocolError):
         encode(message)
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\t", "\n", "\x1b", "\x1f", "\x7f", "\x80", "\x9b", "\x9f"])
+def test_names_hold_nothing_that_steers_a_terminal(sign: str) -> None:
+    raw = msgspec.msgpack.encode
+    for text in (sign, f"a{sign}b", f"ab{sign}"):
+        for name, model in ((text, "m"), ("n", text)):
+            sent = SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card(name, model)),))
+            with pytest.raises(LocalProtocolError):
+                encode(sent)
+            fair = encode(SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("N" * 3, "M" * 3)),)))
+            for old, new in (("N" * 3, name), ("M" * 3, model)):
+                fair = fair.replace(raw(old), raw(new))
+            with pytest.raises(RemoteProtocolError):
+                decode(fair)
+        with pytest.raises(LocalProtocolError):
+            encode(Undone(JOB, Outcome.FAILED, text, "why"))
+    for text in ("Größe 3 — ß\u2028", "\xa0", ""):
+        sent = SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card(text, text)),))
+        assert decode(encode(sent)) == sent
+    assert decode(encode(Undone(JOB, Outcome.FAILED, "no", f"why{sign}"))) == Undone(
+        JOB, Outcome.FAILED, "no", f"why{sign}"
+    )
 
 
 def test_a_peer_that_does_not_check_is_refused_as_well() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import httpx
 from folkmoot import errors
 from folkmoot.api.config import split_address
 from folkmoot.api.control import read_control_token
+from folkmoot.engine.lines import body_lines
 from folkmoot.errors import FolkmootError, NodeError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _SILENCE_S = 60.0
 """The API sends a comment every few seconds; a minute without any means that it hangs."""
 
 Json = dict[str, Any]
+
+_CONTROLS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class Api:
         if response.status_code >= 300:
             raise _error_of(response.content, response.status_code)
         try:
-            found = response.json()
+            found = _plain(response.json())
         except ValueError:
             found = None
         if not isinstance(found, dict):
@@ -159,20 +162,35 @@ def read_url(home: Path) -> str:
 
 async def _events(response: httpx.Response) -> AsyncGenerator[tuple[str, str], None]:
     name = ""
-    lines: AsyncIterator[str] = response.aiter_lines()
-    async for line in lines:
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield name, line.removeprefix("data: ")
+    async for line in body_lines(response):
+        if line.startswith(b"event: "):
+            name = line.removeprefix(b"event: ").decode()
+        elif line.startswith(b"data: "):
+            yield name, line.removeprefix(b"data: ").decode()
         elif not line:
             name = ""
+
+
+def _plain(value: Any) -> Any:
+    """What the API told, without control characters but newlines and tabs.
+
+    Names, errors and answers come from peers, and what they write must not steer the terminal.
+    """
+    match value:
+        case str():
+            return value.translate(_CONTROLS)
+        case dict():
+            return {_plain(key): _plain(each) for key, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case _:
+            return value
 
 
 def _told(name: str, data: str) -> Told | None:
     if data == "[DONE]":
         return None
-    event = json.loads(data)
+    event = _plain(json.loads(data))
     if "error" in event:
         raise _error(event["error"])
     if name:
@@ -191,7 +209,7 @@ def _gone(url: str, error: httpx.TransportError) -> NodeError:
 
 def _error_of(body: bytes, status: int) -> FolkmootError:
     try:
-        return _error(json.loads(body)["error"])
+        return _error(_plain(json.loads(body))["error"])
     except (ValueError, KeyError, TypeError):
         return _stranger(status)
 

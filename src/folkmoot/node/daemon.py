@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import time
 from collections import deque
@@ -208,7 +209,7 @@ class Daemon:
 
     def _show(self, model: str, context_tokens: int = 0, skill: float = 0.0) -> None:
         """Tell the others what answers here; an empty `model`: nothing does."""
-        model = model[: limits.TEXTS["Card.model"]]
+        model = re.sub(f"[{limits.CONTROLS}]", " ", model)[: limits.TEXTS["Card.model"]]
         card = replace(self._card, model=model, context_tokens=context_tokens, skill=skill)
         if card != self._card:
             self._card = card

@@ -128,7 +128,8 @@ def _shape(hint: Any, key: str) -> _Shape:
     if hint is bool or (isinstance(hint, type) and issubclass(hint, Enum)):
         return _Shape(hint)
     if hint is str:
-        return _Shape(Annotated[str, Meta(max_length=limits.TEXTS.get(key, limits.TEXT))])
+        printable = rf"\A[^{limits.CONTROLS}]*\Z" if key in limits.PRINTABLE else None
+        return _Shape(Annotated[str, Meta(max_length=limits.TEXTS.get(key, limits.TEXT), pattern=printable)])
     if hint is int or hint is float:
         low, high = limits.NUMBERS.get(key, limits.WHOLE if hint is int else limits.REAL)
         # Meta holds 64 signed bits; above that msgpack's own 64 unsigned bits are the bound.

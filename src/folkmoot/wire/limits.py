@@ -33,6 +33,12 @@ TEXTS = {
 }
 """Characters, of each text where the field is a tuple of texts."""
 
+CONTROLS = r"\x00-\x1f\x7f-\x9f"
+"""C0, DEL and C1, as they stand in a regular expression: they steer terminals."""
+
+PRINTABLE = {"Card.model", "Card.name", "Undone.code"}
+"""Texts without them: names that are shown as they are."""
+
 LENGTHS = {
     "Heartbeat.hot": 64,
     "Heartbeat.rumours": 64,
