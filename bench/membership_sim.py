@@ -60,6 +60,7 @@ def tasks_of(devices: int, protocol: str, args: argparse.Namespace) -> list[Task
         devices,
         seconds,
         seed=args.seed,
+        slow_share=args.slow,
         crash_every_s=every,
         whole=args.quick and devices > 100,
         pulse_every_s=args.pulses,
@@ -68,7 +69,13 @@ def tasks_of(devices: int, protocol: str, args: argparse.Namespace) -> list[Task
     tasks = [Task(protocol, scenario, settings)]
     if args.freezes:
         frozen = Scenario(
-            devices, seconds, seed=args.seed, freezes_per_hour=args.freezes, pulse_every_s=0.0, whole=True
+            devices,
+            seconds,
+            seed=args.seed,
+            slow_share=args.slow,
+            freezes_per_hour=args.freezes,
+            pulse_every_s=0.0,
+            whole=True,
         )
         tasks.append(Task(protocol, frozen, settings))
     return tasks
@@ -116,6 +123,7 @@ def main() -> None:
     parser.add_argument(
         "--pulses", type=float, default=5.0, help="seconds between changes of a device's state; 0: none"
     )
+    parser.add_argument("--slow", type=float, default=0.1, help="share of slow devices")
     parser.add_argument("--protocol", choices=["rings", "swim", "both"], default="rings")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the protocol"
