@@ -133,7 +133,10 @@ async def test_timers_come_back_in_order_and_never_early(lan: Any, nodes: Any) -
         return handle(event, at)
 
     node.peer.handle = watch
-    due = {ForgetTimer(JobId(f"{n}"), DeviceId("zed")): now + s for n, s in enumerate((0.05, 0.01, 0.03, 0.03, 0.0))}
+    due = {
+        ForgetTimer(JobId(f"{n}"), DeviceId("zed")): now + s
+        for n, s in enumerate((0.05, 0.01, 0.03, 0.03, 0.0))
+    }
     for timer, at in due.items():
         node.driver._do(SetTimer(at, timer))
     node.driver._arm()
