@@ -98,8 +98,10 @@ def test_the_engines_key_may_be_called_like_a_setting_of_ours(tmp_path):
         ("[api]\nkeep_alive_s = 0\n", r"keep_alive_s"),
         (
             "[node.peer.queue]\nmax_waiting = -1\n",
-            r"node.peer.queue.max_waiting is -1; it must not be below 0; .* comes from: .*config.toml$",
+            r"node.peer.queue.max_waiting is -1; it must be .* not be below 0; .* comes from: .*config.toml$",
         ),
+        ("[node]\nengine_check_s = 0\n", r"node.engine_check_s is 0.0; it must be more than 0 seconds"),
+        ("[node]\ngrace_s = nan\n", r"node.grace_s is nan; it must be a finite number"),
         ("[node]\ndiscovery = 'maybe'\n", r"config.toml: node.discovery is 'maybe': Invalid enum value"),
         (
             "[node.network]\nlisten = 'nowhere'\n",

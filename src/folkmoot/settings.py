@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import platform
 import re
@@ -35,6 +36,8 @@ PREFIX = "FOLKMOOT_"
 ALIASES = {"FOLKMOOT_HOME": "home", "FOLKMOOT_MODELS": "engine.models_folder"}
 """Variables with a name of their own."""
 ALIASED = {key: name for name, key in ALIASES.items()}
+MAY_BE_NO_TIME = ("node.coalesce_s", "node.grace_s")
+"""The times that may be 0."""
 FOREIGN = ("FOLKMOOT_SEED",)
 """Variables of that prefix that are no settings: the test suite's."""
 
@@ -133,7 +136,7 @@ def load(
     }
     origins = tuple(_origin(leaf, given) for leaf in leaves.values())
     try:
-        _refuse_negative(values)
+        _refuse_nonsense(values)
         return Loaded(_checked(_build(Settings, values, "")), origins)
     except ConfigError as error:
         told = [
@@ -142,11 +145,14 @@ def load(
         raise ConfigError("; ".join([str(error), *told])) from None
 
 
-def _refuse_negative(values: Mapping[str, Any]) -> None:
+def _refuse_nonsense(values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(each, int | float) and each < 0 for each in numbers):
-            raise ConfigError(f"{key} is {value}; it must not be below 0")
+        for each in numbers:
+            if isinstance(each, int | float) and not (math.isfinite(each) and each >= 0):
+                raise ConfigError(f"{key} is {value}; it must be a finite number and not be below 0")
+            if each == 0 and key.endswith("_s") and key not in MAY_BE_NO_TIME and not isinstance(each, bool):
+                raise ConfigError(f"{key} is {value}; it must be more than 0 seconds")
 
 
 def check_home(home: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from folkmoot.cli import client
 from folkmoot.cli.client import Api, Ended, Moved, Words
 from folkmoot.core.events import AnswerText, PromptAnswered, PromptFailed
 from folkmoot.errors import AdmissionError, FolkmootError
@@ -64,9 +65,13 @@ async def test_peers_do_not_steer_the_terminal_by_their_names_and_answers(api, v
     assert {each.text for each in told if isinstance(each, Words)} == {"one\n\ttwo ]0;owned31m\u2028three"}
     assert all(plain(each.what) for each in told if isinstance(each, Moved))
     assert isinstance(told[-1], Ended)
-    assert plain(told[-1].answer)
-    assert told[-1].answer["answer"] == "one\n\ttwo ]0;owned31m\u2028three"
-    assert "bir]0;owned31mch" in [job["device"] for job in told[-1].answer["jobs"]]
+    assert told[-1].answer["answer"] == said, (
+        "for a program it stays as it is: JSON escapes what is dangerous"
+    )
+    shown = client.plain(told[-1].answer)
+    assert plain(shown)
+    assert shown["answer"] == "one\n\ttwo ]0;owned31m\u2028three"
+    assert "bir]0;owned31mch" in [job["device"] for job in shown["jobs"]]
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -42,6 +42,18 @@ def start():
         process.communicate()
 
 
+def test_a_device_whose_output_nobody_reads_goes_on(start, home):
+    process = start("up", *TIMED, "--api", "127.0.0.1:0")
+    process.stdout.close()
+    process.stdout = None
+    while not (home / "moot.json").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("sent", "code", "last"),
     [(signal.SIGHUP, 0, "folkmoot: stopping; "), (signal.SIGINT, 130, "folkmoot: stopped\n")],

@@ -55,6 +55,12 @@ def test_a_running_device_does_not_leave(founded, home, capsys):
     assert Identity.open(home).membership is not None
 
 
+def test_leaving_makes_no_device_where_none_is(home, capsys):
+    assert run("leave", "--yes") == 1
+    assert "in no moot" in capsys.readouterr().err
+    assert not home.exists()
+
+
 def test_who_is_in_no_moot_cannot_leave_one(home, capsys):
     Identity.open(home)
     assert run("leave", "--yes") == 1

@@ -804,6 +804,23 @@ def test_a_peer_that_only_says_that_it_is_at_work_is_given_up(state: str) -> Non
     )
 
 
+def test_a_queue_that_no_device_can_have_is_not_waited_for() -> None:
+    moot = Moot({"ann": "m1", "bob": "m2"}, PeerConfig(mixture=MixtureConfig(patience_s=60.0)))
+    moot.lost = lambda sender, to, message: to == "bob"
+    prompt = moot.ask("ann", fixed(1, 1))
+    moot.write("ann")
+    [ask] = [
+        e.message for e in moot.devices[DeviceId("ann")].effects if isinstance(e, Send) and e.to == "bob"
+    ][:1]
+    assert isinstance(ask, Ask)
+    for step in range(60):
+        moot.tell("ann", Received(DeviceId("bob"), Queued(ask.job, 10**9 - step)))
+        moot.pass_time(2.0)
+    moot.work()
+    [job] = [job for job in answered(moot, prompt).provenance.jobs if job.device == "bob"]
+    assert (job.error or "").startswith("stuck")
+
+
 def test_a_long_queue_that_moves_is_waited_for() -> None:
     moot = Moot({"ann": "m1", "bob": "m2"}, PeerConfig(mixture=MixtureConfig(patience_s=60.0)))
     moot.lost = lambda sender, to, message: to == "bob"

@@ -160,6 +160,17 @@ def test_a_finished_job_s_question_is_not_kept_and_nobody_drives_out_another_s_a
     ] * 2
 
 
+def test_a_device_s_own_prompts_are_prefilled_before_others() -> None:
+    moot = Moot({"ann": "m"})
+    ann, theirs, mine = DeviceId("ann"), ask_of(1, ("one",)).inference, ask_of(2, ("one",)).inference
+    moot.tell("ann", Received(ZED, Prepare(theirs)))
+    assert moot.devices[ann].warming == theirs
+    moot.tell("ann", Received(ann, Prepare(mine)))
+    assert moot.devices[ann].warming == mine
+    moot.tell("ann", Received(YON, Prepare(theirs)))
+    assert moot.devices[ann].warming == mine
+
+
 def test_an_engine_s_own_words_are_for_its_owner_only() -> None:
     moot = Moot({"ann": "m", "bob": "m"})
     prompt = moot.ask("ann", fixed(1, 1))

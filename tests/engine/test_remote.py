@@ -308,3 +308,24 @@ async def test_a_server_without_a_list_needs_a_name() -> None:
 )
 def test_sizes_in_names(name: str, size: float) -> None:
     assert billions(name) == size
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda url: OpenAIEngine(url, "m", CONFIG), CHAT),
+        (lambda url: OllamaEngine(url, "m", CONFIG), "/api/chat"),
+    ],
+)
+async def test_what_is_cut_before_its_first_word_has_cost_its_question(
+    make: Callable[[str], Engine], path: str
+) -> None:
+    async with scripted({path: [Reply(cut=True)]}) as server:
+        engine = make(server.url)
+        pieces = engine.generate(JOB)
+        first = await anext(pieces)
+        await pieces.aclose()
+        await engine.close()
+    assert isinstance(first, Text)
+    assert first.text == ""
+    assert first.usage.tokens_in == estimate("Hi")

@@ -276,6 +276,29 @@ def test_a_device_that_stops_finishes_what_it_has_begun(crowd: Crowd) -> None:
     until(lambda: {ash.standing()["birch"], elm.standing()["birch"]} == {"left"})
 
 
+def test_a_device_that_stops_finishes_what_its_own_user_asked(crowd: Crowd) -> None:
+    ash, birch = crowd.form({"ash": "timed:det:0", "birch": "timed:det:2"})
+    with writing(ash, birch) as lines:
+        ash.process.terminate()
+        told = answer(lines)
+    assert {job["outcome"] for job in told["jobs"]} == {"ok"}
+    _, said = ash.process.communicate(timeout=30)
+    assert ash.process.returncode == 0
+    assert "Traceback" not in said
+
+
+def test_a_device_that_stops_says_so_to_its_own_user(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLKMOOT_NODE__GRACE_S", "0.5")
+    ash, birch = crowd.form({"ash": "timed:det:0", "birch": "timed:det:600"})
+    with writing(ash, birch) as lines:
+        ash.process.terminate()
+        [error] = [line for line in lines if line.startswith("data: {") and '"error"' in line]
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "no_device"
+    _, said = ash.process.communicate(timeout=30)
+    assert ash.process.returncode == 0
+    assert "Traceback" not in said
+
+
 def test_a_device_that_stops_hands_back_what_it_cannot_finish(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ class Odd(TimedEngine):
         self.starting = start
         self.counting = count
         self.trouble = ""
+        self.checks = 0
         self.closed = 0
 
     async def start(self) -> EngineInfo:
@@ -56,6 +57,7 @@ class Odd(TimedEngine):
         return await super().start()
 
     async def check(self) -> EngineInfo:
+        self.checks += 1
         if self.trouble == SILENCE:
             await asyncio.Event().wait()
         if self.trouble:
@@ -218,6 +220,34 @@ async def test_an_engine_that_does_not_answer_is_down(home: Home) -> None:
     await until(lambda: not daemon.status().model)
     engine.trouble = ""
     await until(lambda: daemon.status().engine == "ready" and daemon.status().model)
+
+
+async def test_an_engine_that_answers_no_check_while_it_writes_is_not_down(home: Home) -> None:
+    engine = Odd("det:600")
+    daemon = await home.up(home.make("ash", engine, engine_check_s=0.01, grace_s=0.0))
+    engine.trouble = SILENCE
+    asking = asyncio.create_task(told(daemon, ask(daemon)))
+    await until(lambda: daemon.status().busy)
+    seen = engine.checks
+    await until(lambda: engine.checks > seen + 3)
+    assert daemon.status().engine == "ready"
+    assert daemon.status().model
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
+async def test_a_prompt_that_comes_as_the_device_ends_has_an_end_too(home: Home) -> None:
+    counting = asyncio.Event()
+    daemon = await home.up(home.make("ash", Odd("det:600", count=counting), grace_s=0.0))
+    late = asyncio.create_task(told(daemon, ask(daemon, "word " * 3_000)))
+    watching = asyncio.create_task(anext(daemon.watch(), None))
+    await asyncio.sleep(0)
+    await home.down(daemon)
+    counting.set()
+    for end in ((await late)[-1], (await told(daemon, ask(daemon)))[-1]):
+        assert isinstance(end, PromptFailed)
+        assert end.code == "no_device"
+    await asyncio.wait([watching])
 
 
 class OnTheLoop(dict[Any, Any]):

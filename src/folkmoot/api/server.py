@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 from collections.abc import Iterator
 
@@ -54,15 +55,18 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(app: ASGIApp) -> Server:
-    """A server for `Server.serve(sockets=[bind(...)])`; set `should_exit` to end it."""
+def make_server(app: ASGIApp, grace_s: float = 0.0) -> Server:
+    """A server for `Server.serve(sockets=[bind(...)])`; set `should_exit` to end it.
+
+    What is being answered then has `grace_s` to end, and two seconds more to be sent.
+    """
     config = uvicorn.Config(
         app,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=math.ceil(grace_s) + 2,
         ws="none",
     )
     return Server(config)

@@ -101,7 +101,7 @@ def ask(
 
 
 async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: Path | None) -> None:
-    from folkmoot.cli.client import Ended, Moved, local_api
+    from folkmoot.cli.client import Ended, Moved, local_api, plain
     from folkmoot.cli.tree import tree_of
     from folkmoot.cli.view import Progress
 
@@ -126,9 +126,10 @@ async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: 
         raise AnswerCut("the device's answer broke off; ask again, and see the device's log")
     if as_json:
         if explain:
-            screen.print(tree_of(answer))
+            screen.print(tree_of(plain(answer)))
         print_json(answer)
         return
+    answer = plain(answer)
     click.echo()
     if explain:
         click.echo()

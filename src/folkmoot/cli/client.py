@@ -48,7 +48,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The answer is whole: its provenance (INTERFACE.md, JSON of an answer)."""
+    """The answer is whole: its provenance (INTERFACE.md, JSON of an answer), to the letter; show it as `plain` only."""
 
     answer: Json
 
@@ -122,7 +122,7 @@ class Api:
         if response.status_code >= 300:
             raise _error_of(response.content, response.status_code)
         try:
-            found = _plain(response.json())
+            found = plain(response.json())
         except ValueError:
             found = None
         if not isinstance(found, dict):
@@ -171,7 +171,7 @@ async def _events(response: httpx.Response) -> AsyncGenerator[tuple[str, str], N
             name = ""
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What the API told, without control characters but newlines and tabs.
 
     Names, errors and answers come from peers, and what they write must not steer the terminal.
@@ -180,9 +180,9 @@ def _plain(value: Any) -> Any:
         case str():
             return value.translate(_CONTROLS)
         case dict():
-            return {_plain(key): _plain(each) for key, each in value.items()}
+            return {plain(key): plain(each) for key, each in value.items()}
         case list():
-            return [_plain(each) for each in value]
+            return [plain(each) for each in value]
         case _:
             return value
 
@@ -190,13 +190,14 @@ def _plain(value: Any) -> Any:
 def _told(name: str, data: str) -> Told | None:
     if data == "[DONE]":
         return None
-    event = _plain(json.loads(data))
+    whole = json.loads(data)
+    event = plain(whole)
     if "error" in event:
         raise _error(event["error"])
     if name:
         return Moved(event)
     if "folkmoot" in event:
-        return Ended(event["folkmoot"])
+        return Ended(whole["folkmoot"])
     text = "".join(choice["delta"].get("content", "") for choice in event["choices"])
     return Words(text) if text else None
 
@@ -209,7 +210,7 @@ def _gone(url: str, error: httpx.TransportError) -> NodeError:
 
 def _error_of(body: bytes, status: int) -> FolkmootError:
     try:
-        return _error(_plain(json.loads(body))["error"])
+        return _error(plain(json.loads(body))["error"])
     except (ValueError, KeyError, TypeError):
         return _stranger(status)
 

@@ -123,6 +123,7 @@ def _check(engines: tuple[str, ...]) -> None:
 
 
 async def _demo(asked: Asked, models_folder: Path) -> None:
+    from folkmoot.cli.client import plain
     from folkmoot.cli.tree import tree_of
     from folkmoot.cli.village import village
     from folkmoot.settings import child_environ
@@ -143,6 +144,7 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
     if asked.as_json:
         print_json(answer)
         return
+    answer = plain(answer)
     _show(answer, screen)
     screen.print(tree_of(answer))
 

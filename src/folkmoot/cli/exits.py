@@ -69,8 +69,7 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         tell(error.format_message())
         return FAILED
     except BrokenPipeError:
-        # Whoever read our output has enough; a second error at the interpreter's end would help nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of_stdout()
         return FAILED
     except Interrupted as end:
         tell(str(end))
@@ -79,6 +78,11 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         tell("cancelled")
         return INTERRUPTED
     return DONE
+
+
+def let_go_of_stdout() -> None:
+    """Whoever read it has enough; a second error at the interpreter's end would help nobody."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(message: str) -> None:

@@ -30,7 +30,7 @@ from folkmoot.errors import NodeError
 @config_option
 def invite(uses: int, ttl_s: float, delegate: bool, as_json: bool, config_file: Path | None) -> None:
     """Print an invitation. It is a secret: whoever holds it gets in."""
-    invitation = asyncio.run(_invite(uses, ttl_s, delegate, config_file))
+    invitation, local_only = asyncio.run(_invite(uses, ttl_s, delegate, config_file))
     if as_json:
         print_json({"invitation": invitation, "uses": uses, "ttl_s": ttl_s, "delegate": delegate})
         return
@@ -40,9 +40,14 @@ def invite(uses: int, ttl_s: float, delegate: bool, as_json: bool, config_file: 
 
         segno.make(invitation, error="l").terminal(compact=True)
     click.echo(f"on the other device: folkmoot up --join {invitation[:12]}…  (all of it)", err=True)
+    if local_only:
+        click.echo(
+            "only devices on this machine can join: to let others in, start it with --listen 0.0.0.0:0",
+            err=True,
+        )
 
 
-async def _invite(uses: int, ttl_s: float, delegate: bool, config_file: Path | None) -> str:
+async def _invite(uses: int, ttl_s: float, delegate: bool, config_file: Path | None) -> tuple[str, bool]:
     from folkmoot.cli.client import local_api
 
     loaded = settings_of(config_file)
@@ -53,4 +58,5 @@ async def _invite(uses: int, ttl_s: float, delegate: bool, config_file: Path | N
             raise NodeError(
                 f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {api.url}"
             )
-        return await api.invite(uses, ttl_s, delegate=delegate)
+        invitation = await api.invite(uses, ttl_s, delegate=delegate)
+        return invitation, bool((await api.moot())["local_only"])

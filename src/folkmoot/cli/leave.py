@@ -21,11 +21,12 @@ def leave(yes: bool, as_json: bool, config_file: Path | None) -> None:
     from folkmoot.node.memory import Memory
 
     home = settings_of(config_file).settings.home
+    if not (home / "moot.json").exists():
+        raise AdmissionError(f"the device in {home} is in no moot; join one with `folkmoot up --join`")
     with home_of(home):
         identity = Identity.open(home)
         membership, founder = identity.membership, identity.founder
-        if membership is None:
-            raise AdmissionError(f"the device in {home} is in no moot; join one with `folkmoot up --join`")
+        assert membership is not None  # a moot.json that makes it no member is refused when it is read
         if not yes:
             loss = " It founded that moot: without it nobody but its delegates can let others in." * founder
             click.confirm(f"Leave the moot {membership.name!r}?{loss}", abort=True, err=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from folkmoot.node.service import Moot
     from folkmoot.settings import Settings
 
+ONLY_HERE = "only devices on this machine can join: to let others in, start with --listen 0.0.0.0:0"
+
 READERS = (
     "who reads a prompt asked here: the devices that are asked (3 of them unless you say otherwise), in clear. "
     "Keep one on this device with `folkmoot ask --private`, or the model `local`"
@@ -135,7 +137,7 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
     spec = parse_spec(settings.device.engine)
     engine = build(spec, settings.engine)
     daemon = Daemon(settings.home, settings.device.name, engine, settings.node)
-    server = make_server(create_app(daemon, settings.api, control))
+    server = make_server(create_app(daemon, settings.api, control), settings.node.grace_s)
     got: list[signal.Signals] = []
     with (
         contextlib.closing(bind(settings.api)) as listener,
@@ -145,7 +147,10 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
         async def ready(ready: Ready) -> None:
             if join is not None and not as_json:
                 await _met_others(daemon)
-            _announce(daemon, ready, url, as_json, settings.home, joined=join is not None)
+            try:
+                _announce(daemon, ready, url, as_json, settings.home, joined=join is not None)
+            except BrokenPipeError:
+                exits.let_go_of_stdout()  # nobody reads it any more, and the device goes on without
 
         async def serve() -> None:
             await server.serve(sockets=[listener])
@@ -234,8 +239,10 @@ async def _met_others(daemon: Moot) -> None:
     """Wait until the member list, which comes over the network, holds more than this device; not for long."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(MEET_S), contextlib.aclosing(daemon.watch()) as notices:
-            while len(daemon.status().members) < 2:
-                await anext(notices)
+            if len(daemon.status().members) < 2:
+                async for _ in notices:
+                    if len(daemon.status().members) > 1:
+                        return
 
 
 def _announce(daemon: Moot, ready: Ready, url: str, as_json: bool, home: Path, *, joined: bool) -> None:
@@ -261,6 +268,8 @@ def _announce(daemon: Moot, ready: Ready, url: str, as_json: bool, home: Path, *
     if ready.invitation:
         click.echo("this founded a moot; one other device joins it within 24 hours with")
         click.echo(f"  folkmoot up --join {ready.invitation}")
+        if status.local_only:
+            exits.tell(ONLY_HERE)
     elif Identity.open(home).may_invite:
         click.echo("let another device in with: folkmoot invite")
     exits.tell(READERS)

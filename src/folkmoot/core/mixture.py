@@ -52,6 +52,9 @@ from folkmoot.core.messages import (
     Usage,
 )
 
+MOST_AHEAD = 256
+"""More jobs than a queue's bound are not before ours, whatever its device says."""
+
 
 @dataclass(frozen=True, slots=True)
 class MixtureConfig:
@@ -60,7 +63,7 @@ class MixtureConfig:
     `poll_s`: ask after a job that has been silent this long (guess); `polls`: give it up after so many
     unanswered (guess: 3 × 2 s is a little more than membership needs to know of a death); `patience_s`: give
     it up after so long without a step forward, whatever its device says (guess: the longest inference on the
-    slowest device before it in the queue); `stand_ins`: how many other devices may be tried for one place
+    slowest device before it in the queue; a prompt as a whole is bounded by its deadline only); `stand_ins`: how many other devices may be tried for one place
     (guess); `max_characters` of one answer (guess: eight times the largest context's text); `answers_bytes`
     of all answers that one job gets (they must fit into one message with the conversation: wire's 4 MiB);
     `prepare_characters`: of a layer's last open answer this device evaluates so much at a time while it is
@@ -342,6 +345,7 @@ class Mixture:
             case Queued(ahead=ahead):
                 if work.state not in ("asked", "queued"):
                     return []
+                ahead = min(ahead, MOST_AHEAD)
                 if work.ahead is None or ahead < work.ahead:
                     work.moved, work.ahead = now, ahead
                 work.state = "queued"

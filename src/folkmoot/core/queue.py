@@ -334,7 +334,13 @@ class Queue:
             return []
         effects: list[Effect] = []
         if len(self._warming) >= self.config.warm_prompts:
-            for old in [k for k, w in self._warming.items() if now - w.heard > self.config.keep_s][:1]:
+            # This device's own prompts go before those of others, who may say what they like.
+            mine = asker == self._me
+            for old in [
+                known
+                for known, warming in self._warming.items()
+                if now - warming.heard > self.config.keep_s or (mine and known[0] != self._me)
+            ][:1]:
                 effects += self.cool(*old)
         if len(self._warming) < self.config.warm_prompts:
             self._warming[key] = _Warming(inference, now)

@@ -75,6 +75,7 @@ class OllamaEngine:
         meter.tokens_in = sum(estimate(turn["content"]) for turn in sent)
         body = {"model": self._model, "messages": sent, "stream": True, "options": options}
         async with self._remote.stream("/api/chat", body) as response:
+            yield Text("", meter.usage)
             async for line in body_lines(response):
                 if not line:
                     continue

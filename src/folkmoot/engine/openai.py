@@ -89,6 +89,7 @@ class OpenAIEngine:
         ending: str | None = None
         told: dict[str, Any] = {}
         async with self._remote.stream("/chat/completions", body) as response:
+            yield Text("", meter.usage)
             async for event in sse_objects(response):
                 if event.get("error"):
                     raise EngineError(f"{self._remote.url}: {event['error']}")

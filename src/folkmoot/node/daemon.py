@@ -53,6 +53,8 @@ WATCH_BACKLOG = 1_000
 COUNT_S = 3.0
 """How long a prompt waits for its tokens to be counted (guess); without that its jobs tell if it is too long."""
 
+_SHUTTING_DOWN = "this device is shutting down"
+
 log = logging.getLogger(__name__)
 
 
@@ -65,9 +67,10 @@ class Ready:
 
 
 class _Mailbox:
-    """Notices for one reader; where `bound` is set the oldest are lost."""
+    """Notices for one reader; where `bound` is set the oldest are lost. None: there will be no more."""
 
     def __init__(self, bound: int | None = None) -> None:
+        self._closed = False
         self._notices: deque[Notice] = deque(maxlen=bound)
         self._some = asyncio.Event()
 
@@ -75,8 +78,14 @@ class _Mailbox:
         self._notices.append(notice)
         self._some.set()
 
-    async def get(self) -> Notice:
+    def close(self) -> None:
+        self._closed = True
+        self._some.set()
+
+    async def get(self) -> Notice | None:
         while not self._notices:
+            if self._closed:
+                return None
             self._some.clear()
             await self._some.wait()
         return self._notices.popleft()
@@ -103,6 +112,7 @@ class Daemon:
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[asyncio.Task[None], None] = {}
         self._stop = asyncio.Event()
+        self._over = False
         self._readers: dict[PromptId, _Mailbox] = {}
         self._watchers: dict[_Mailbox, None] = {}
         self._unsaved = asyncio.Event()
@@ -224,6 +234,8 @@ class Daemon:
                 async with asyncio.timeout(patience_s):
                     info = await engine.check()
             except (EngineError, TimeoutError) as error:
+                if isinstance(error, TimeoutError) and self._peer is not None and self._peer.queue.busy:
+                    continue  # servers that do one thing at a time answer later; the job has its own time limits
                 trouble = str(error) or f"the engine did not answer within {patience_s:g} s"
                 missed += 1
                 if missed == 1:
@@ -250,6 +262,10 @@ class Daemon:
         finally:
             if driver is not None:
                 driver.close()
+            # Whoever still waits for this device's words would wait for ever.
+            self._over = True
+            for mailbox in (*self._readers.values(), *self._watchers):
+                mailbox.close()
             await network.close()
         await self._save()
 
@@ -419,11 +435,16 @@ class Daemon:
         if refusal is not None:
             yield PromptFailed(prompt.id, "too_long", refusal)
             return
+        if self._over:
+            yield PromptFailed(prompt.id, "no_device", _SHUTTING_DOWN)
+            return
         mailbox = self._readers[prompt.id] = _Mailbox()
         try:
             driver.handle(Submitted(prompt))
             while True:
                 notice = await mailbox.get()
+                if notice is None:
+                    notice = PromptFailed(prompt.id, "no_device", _SHUTTING_DOWN)
                 yield notice
                 if isinstance(notice, PromptAnswered | PromptFailed):
                     return
@@ -455,12 +476,12 @@ class Daemon:
         return f"the prompt has {tokens} tokens, the context of {self._info.model} holds {room}; shorten it"
 
     async def watch(self) -> AsyncGenerator[Notice, None]:
-        """Every notice from now on; a slow reader loses the oldest."""
+        """Every notice from now on, until the device ends; a slow reader loses the oldest."""
         mailbox = _Mailbox(WATCH_BACKLOG)
         self._watchers[mailbox] = None
         try:
-            while True:
-                yield await mailbox.get()
+            while not self._over and (notice := await mailbox.get()) is not None:
+                yield notice
         finally:
             del self._watchers[mailbox]
 
