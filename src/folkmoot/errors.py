@@ -18,6 +18,8 @@
     │   ├── DeadlinePassed       `deadline_s` is over
     │   ├── AnswerCut            the answer broke off after its first words were shown
     │   └── PromptCancelled      its user went away
+    ├── TheoryError              a closed form or a simulation was asked what it does not hold for
+    │   └── UnstableQueue        a mean is asked of a queue that grows without bound
     └── NodeError                the daemon cannot start or go on (port taken, disk full)
 
 `code` is the stable, machine-readable name: it crosses the network and stands in JSON.
@@ -134,6 +136,18 @@ class PromptCancelled(PromptError):
     """The prompt's user went away or took it back."""
 
     code = "cancelled"
+
+
+class TheoryError(FolkmootError):
+    """An argument lies outside the conditions under which a closed form or a simulation holds."""
+
+    code = "theory"
+
+
+class UnstableQueue(TheoryError):
+    """A mean is asked of a queue that grows without bound; the message names the load."""
+
+    code = "unstable"
 
 
 class NodeError(FolkmootError):

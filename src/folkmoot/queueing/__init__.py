@@ -1,0 +1,53 @@
+"""The science: closed forms of a moot's stability and latency. Extra `[sim]`; times in seconds, rates in 1/s."""
+
+from folkmoot.queueing.choice import best_limit as best_limit
+from folkmoot.queueing.choice import best_limit_closed as best_limit_closed
+from folkmoot.queueing.latency import Latency as Latency
+from folkmoot.queueing.latency import Moments as Moments
+from folkmoot.queueing.latency import alone as alone
+from folkmoot.queueing.latency import answer_age as answer_age
+from folkmoot.queueing.latency import join_buffer as join_buffer
+from folkmoot.queueing.latency import layer_of_two as layer_of_two
+from folkmoot.queueing.latency import mean_field as mean_field
+from folkmoot.queueing.latency import mean_field_exponential as mean_field_exponential
+from folkmoot.queueing.latency import mg1_wait as mg1_wait
+from folkmoot.queueing.latency import refining_alone as refining_alone
+from folkmoot.queueing.latency import sojourn as sojourn
+from folkmoot.queueing.overload import drift as drift
+from folkmoot.queueing.overload import fluid_root as fluid_root
+from folkmoot.queueing.overload import goodput as goodput
+from folkmoot.queueing.stability import batched_service as batched_service
+from folkmoot.queueing.stability import early_stopping_jobs as early_stopping_jobs
+from folkmoot.queueing.stability import limit_rate as limit_rate
+from folkmoot.queueing.stability import load as load
+from folkmoot.queueing.stability import loads as loads
+from folkmoot.queueing.stability import quorum_load as quorum_load
+from folkmoot.queueing.stability import skipping_jobs as skipping_jobs
+from folkmoot.queueing.stability import stage_load as stage_load
+
+__all__ = [
+    "Latency",
+    "Moments",
+    "alone",
+    "answer_age",
+    "batched_service",
+    "best_limit",
+    "best_limit_closed",
+    "drift",
+    "early_stopping_jobs",
+    "fluid_root",
+    "goodput",
+    "join_buffer",
+    "layer_of_two",
+    "limit_rate",
+    "load",
+    "loads",
+    "mean_field",
+    "mean_field_exponential",
+    "mg1_wait",
+    "quorum_load",
+    "refining_alone",
+    "skipping_jobs",
+    "sojourn",
+    "stage_load",
+]

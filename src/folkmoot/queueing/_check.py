@@ -1,0 +1,50 @@
+"""What the closed forms of this room ask of their arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.errors import TheoryError, UnstableQueue
+
+Floats = npt.NDArray[np.float64]
+
+
+def number(name: str, value: float, *, least: float = 0.0, most: float = math.inf, above: bool = False) -> float:
+    """`value`, if it is a finite number in its range. Raises `TheoryError`."""
+    if not math.isfinite(value) or value < least or value > most or (above and value == least):
+        low = f"more than {least:g}" if above else f"{least:g} or more"
+        high = "" if math.isinf(most) else f", at most {most:g}"
+        raise TheoryError(f"{name} is {value!r}; it must be {low}{high}")
+    return float(value)
+
+
+def whole(name: str, value: int, *, least: int = 0, most: int | None = None) -> int:
+    """`value`, if it is a whole number in its range. Raises `TheoryError`."""
+    if value != int(value) or value < least or (most is not None and value > most):
+        high = "" if most is None else f", at most {most}"
+        raise TheoryError(f"{name} is {value!r}; it must be a whole number, {least} or more{high}")
+    return int(value)
+
+
+def numbers(name: str, values: Sequence[float] | Floats | float, length: int, *, above: bool = False) -> Floats:
+    """A vector of `length`; a single number stands for all. Raises `TheoryError`."""
+    vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if vector.shape == (1,):
+        vector = np.repeat(vector, length)
+    if vector.shape != (length,):
+        raise TheoryError(f"{name} has {vector.size} values; give 1, or {length}, one a device")
+    wrong = vector[~np.isfinite(vector) | (vector < 0) | ((vector == 0) & above)]
+    if wrong.size:
+        raise TheoryError(f"{name} holds {wrong[0]!r}; every value must be {'more than 0' if above else '0 or more'}")
+    return vector
+
+
+def stable(load: float) -> float:
+    """A load below 1. Raises `UnstableQueue`."""
+    if load >= 1.0:
+        raise UnstableQueue(f"the load is {load:.4g}; a mean exists below 1 only: lower the rate, M or k")
+    return load

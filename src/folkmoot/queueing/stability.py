@@ -1,0 +1,127 @@
+"""When the queues of a moot stay bounded: the load of every device, and the rate at which it reaches 1.
+
+Units: seconds and prompts per second of one device. M is `layers`, k is `proposers` (the peers asked in a
+layer; the origin answers as well). Tags: [E] exact, [A] approximation, [C] confirmed by simulation. That a
+load below 1 suffices for M, k >= 1 is [C]: the paper argues by rates; that it is necessary is [E].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from folkmoot.core.load import jobs_per_prompt
+from folkmoot.errors import TheoryError
+from folkmoot.queueing._check import Floats, number, numbers, whole
+
+Graph = Sequence[Sequence[int]]
+"""For each device the devices that it may ask."""
+
+
+def load(rate_hz: float, service_s: float, layers: int, proposers: int) -> float:
+    """[E] ρ = λαK with K = (k+1)M + 1, of every device when all are alike and k <= n − 1.
+
+    Holds for any service law. Source: arXiv 2412.21200, Theorem 1.
+    """
+    number("rate_hz", rate_hz)
+    return rate_hz * number("service_s", service_s, above=True) * _jobs(layers, proposers)
+
+
+def limit_rate(service_s: float, layers: int, proposers: int) -> float:
+    """[E] λ* = 1/(αK), prompts per second and device. Source: Theorem 1."""
+    return 1.0 / (number("service_s", service_s, above=True) * _jobs(layers, proposers))
+
+
+def loads(
+    rates_hz: Sequence[float] | Floats,
+    services_s: Sequence[float] | Floats | float,
+    layers: int,
+    proposers: int,
+    *,
+    graph: Graph | None = None,
+    aggregators: Sequence[float] | Floats | None = None,
+    skip_aggregation: float = 0.0,
+) -> Floats:
+    """[E] ρ_i = α_i R_i of each device, shape (n,), where prompts come at unequal rates to unequal devices.
+
+    R_i = λ_i M + M Σ_{j asks i} λ_j min(k, d_j)/d_j + (1 − p) A_i, with d_j the number of devices that j may ask
+    (n − 1 without a `graph`: Remark 1) and A_i the aggregations at i: λ_i at the origin, or the share
+    `aggregators[i]` of all prompts (shape (n,), sum 1: `fixed` and `strongest`). p is the chance that a
+    prompt skips its aggregation. The layers are asked uniformly among those that may be asked.
+    """
+    count = len(rates_hz)
+    rates = numbers("rates_hz", rates_hz, count)
+    services = numbers("services_s", services_s, count, above=True)
+    number("skip_aggregation", skip_aggregation, most=1.0)
+    whole("layers", layers)
+    whole("proposers", proposers)
+    asked = _asked(rates, proposers, graph) if layers else np.zeros(count)
+    aggregations = rates
+    if aggregators is not None:
+        shares = numbers("aggregators", aggregators, count)
+        if abs(float(shares.sum()) - 1.0) > 1e-9:
+            raise TheoryError(f"aggregators sum to {shares.sum():.6g}; they are shares and sum to 1")
+        aggregations = shares * rates.sum()
+    return services * (layers * (rates + asked) + (1.0 - skip_aggregation) * aggregations)
+
+
+def stage_load(rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int) -> float:
+    """[E] ρ = λ[(k+1) Σ_m α^(m) + α^(agg)]: stages take unequal times, as prompts grow from layer to layer."""
+    number("rate_hz", rate_hz)
+    total = sum(number("stage_services_s", service) for service in stage_services_s)
+    return rate_hz * ((whole("proposers", proposers) + 1) * total + number("aggregate_s", aggregate_s))
+
+
+def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
+    """[E] K_eff = (k+1) E[layers] + 1, where `stops[m]` is the chance to stop after layer m + 1 (they sum to 1)."""
+    chances = numbers("stops", stops, len(stops))
+    if abs(float(chances.sum()) - 1.0) > 1e-9:
+        raise TheoryError(f"stops sum to {chances.sum():.6g}; they are chances and sum to 1")
+    return (whole("proposers", proposers) + 1) * float(chances @ np.arange(1, len(stops) + 1)) + 1.0
+
+
+def skipping_jobs(layers: int, proposers: int, skip_aggregation: float) -> float:
+    """[E] K_eff = (k+1)M + 1 − p, where a prompt skips its aggregation with chance p (M >= 1)."""
+    return _jobs(whole("layers", layers, least=1), proposers) - number("skip_aggregation", skip_aggregation, most=1.0)
+
+
+def batched_service(service_s: float, batch: int, batch_s: float) -> float:
+    """[E] α/φ(B): the time that a job takes of a device that serves B at once in `batch_s` seconds."""
+    number("service_s", service_s, above=True)
+    return number("batch_s", batch_s, above=True) / whole("batch", batch, least=1)
+
+
+def quorum_load(rate_hz: float, service_s: float, layers: int, proposers: int, quorum: int) -> float:
+    """[E] ρ = λα(qM + 1): layers end with q of k + 1 answers, and what is queued or running is cancelled.
+
+    Exponential service only: a job that is cut has cost what it would have cost on average. Without
+    cancelling, the quorum changes nothing (`load`). 1 <= q <= k + 1.
+    """
+    number("rate_hz", rate_hz)
+    whole("quorum", quorum, least=1, most=whole("proposers", proposers) + 1)
+    return rate_hz * number("service_s", service_s, above=True) * (quorum * whole("layers", layers) + 1)
+
+
+def _jobs(layers: int, proposers: int) -> int:
+    return jobs_per_prompt(whole("layers", layers), whole("proposers", proposers))
+
+
+def _asked(rates: Floats, proposers: int, graph: Graph | None) -> Floats:
+    """Σ_{j asks i} λ_j min(k, d_j)/d_j, jobs per second and layer, shape (n,)."""
+    count = len(rates)
+    if graph is None:
+        if proposers > count - 1:
+            raise TheoryError(f"proposers is {proposers}, but {count} devices have {count - 1} peers each")
+        return (rates.sum() - rates) * proposers / max(1, count - 1)
+    if len(graph) != count:
+        raise TheoryError(f"the graph has {len(graph)} devices, but there are {count} rates")
+    asked = np.zeros(count)
+    for origin, peers in enumerate(graph):
+        if not peers and proposers:
+            raise TheoryError(f"device {origin} may ask nobody; a graph with isolated devices is no moot")
+        if origin in peers or len(set(peers)) < len(peers) or not all(0 <= peer < count for peer in peers):
+            raise TheoryError(f"device {origin} must name other devices, each once: {list(peers)}")
+        for peer in peers:
+            asked[peer] += rates[origin] * min(proposers, len(peers)) / len(peers)
+    return asked

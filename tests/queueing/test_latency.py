@@ -1,0 +1,112 @@
+"""Latency: exact cases, the numbers of the inversion, and the mean field against its closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from folkmoot import queueing as q
+from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
+from folkmoot.errors import TheoryError, UnstableQueue
+
+LAWS: list[Law] = [
+    Exponential(2.0),
+    Fixed(2.0),
+    Lognormal(2.0, 0.5),
+    Lognormal(2.0, 1.5),
+    Weibull(2.0, 0.8),
+    Trace(("a",), ((1.0,), (2.0,), (6.0,))),
+]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("load", [0.0, 0.3, 0.7, 0.9])
+def test_the_inversion_has_the_mean_of_pollaczek_and_khinchine(law: Law, load: float) -> None:
+    moments = q.Moments.of(law)
+    rate = load / moments.mean
+    grid, error = q.sojourn(rate, law)
+    assert error < 1e-3
+    assert grid[-1] == pytest.approx(1.0, abs=1e-6)
+    assert np.all(np.diff(grid) >= -1e-12)
+
+
+@given(st.floats(0.05, 0.95), st.floats(0.1, 20.0))
+@settings(max_examples=10, deadline=None)
+def test_the_sojourn_in_a_markov_queue_is_exponential(load: float, service_s: float) -> None:
+    rate, width = load / service_s, 60.0 * service_s / (1 - load)
+    grid, _ = q.sojourn(rate, Exponential(service_s), width=width)
+    at = np.arange(len(grid)) * width / len(grid)
+    assert np.abs(grid - (1 - np.exp(-at * (1 - load) / service_s))).max() < 2e-3
+
+
+@pytest.mark.parametrize(("layers", "proposers"), [(0, 0), (1, 3), (3, 2)])
+@pytest.mark.parametrize("load", [0.2, 0.8])
+def test_the_mean_field_meets_its_closed_form(layers: int, proposers: int, load: float) -> None:
+    rate = load * q.limit_rate(2.0, layers, proposers)
+    found = q.mean_field([rate] * 6, [Exponential(2.0)], layers, proposers)
+    assert found.mean == pytest.approx(q.mean_field_exponential(rate, 2.0, layers, proposers), rel=2e-3)
+    assert found.grid_error < 1e-3
+    alike = q.mean_field([rate] * 6, [Exponential(2.0)] * 6, layers, proposers)
+    assert alike.mean == pytest.approx(found.mean)
+
+
+def test_alone_is_exact_for_any_law() -> None:
+    for law in LAWS:
+        moments = q.Moments.of(law)
+        rate = 0.6 / moments.mean
+        assert q.mean_field([rate], [law], 0, 0).mean == pytest.approx(q.alone(rate, moments), rel=2e-3)
+
+
+def test_unequal_devices_lie_between_their_extremes() -> None:
+    rates = [0.02] * 6
+    mixed = q.mean_field(rates, [Exponential(1.0), Exponential(3.0)] * 3, 1, 2)
+    fast, slow = (q.mean_field(rates, [Exponential(mean)], 1, 2).mean for mean in (1.0, 3.0))
+    assert fast < mixed.mean < slow
+
+
+def test_the_largest_of_a_random_pair() -> None:
+    """Three devices, k = 1: the layer of each origin is the larger of its own and one of two others'."""
+    laws = [Fixed(1.0), Fixed(2.0), Fixed(4.0)]
+    found = q.mean_field([1e-9] * 3, laws, 1, 1)
+    assert found.layer == pytest.approx(((2 + 4) / 2 + (2 + 4) / 2 + 4) / 3, rel=1e-3)
+    assert found.aggregation == pytest.approx(7 / 3, rel=1e-3)
+
+
+def test_other_exact_cases() -> None:
+    assert q.refining_alone(0.1, 1.0, 2) == pytest.approx(3.0 / 0.7)
+    assert q.refining_alone(0.1, 1.0, 0) == pytest.approx(q.alone(0.1, q.Moments(1.0, 2.0)))
+    assert q.layer_of_two(1e-12, 2.0) == pytest.approx(3.0), "an empty queue: the larger of two exponentials"
+    assert q.answer_age(0.5, 1.0) == pytest.approx(1 + 2 + 0.5)
+    assert q.join_buffer(0.1, 1.0, 1, 0) == 0.0
+    assert q.join_buffer(0.05, 1.0, 1, 3) == pytest.approx(0.05 * 4 * (1 / 2 + 1 / 3 + 1 / 4) / 0.75)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_moments_follow_the_law(law: Law) -> None:
+    moments = q.Moments.of(law)
+    assert moments.mean == pytest.approx(law.mean, rel=2e-3)
+    variance = {0: 4.0, 1: 0.0, 2: 1.0, 3: 9.0, 5: 14 / 3}.get(LAWS.index(law))
+    if variance is None:  # Weibull
+        scale = 2.0 / math.gamma(1 + 1 / 0.8)
+        variance = scale**2 * math.gamma(1 + 2 / 0.8) - 4.0
+    assert moments.square - moments.mean**2 == pytest.approx(variance, rel=0.03, abs=1e-9)
+
+
+def test_beyond_the_limit_there_is_no_mean() -> None:
+    for call in (
+        lambda: q.mean_field([1.0] * 4, [Exponential(1.0)], 1, 3),
+        lambda: q.mean_field_exponential(1.0, 1.0, 0, 0),
+        lambda: q.refining_alone(1.0, 1.0, 1),
+        lambda: q.layer_of_two(0.5, 1.0),
+        lambda: q.answer_age(2.0, 1.0),
+        lambda: q.join_buffer(1.0, 1.0, 1, 1),
+        lambda: q.alone(1.0, q.Moments(1.0, 1.0)),
+    ):
+        with pytest.raises(UnstableQueue, match="lower the rate, M or k"):
+            call()
+    with pytest.raises(TheoryError, match="2 service laws for 3 devices"):
+        q.mean_field([0.01] * 3, [Fixed(1.0)] * 2, 1, 1)

@@ -1,0 +1,103 @@
+"""Loads: the closed forms against each other and against counting."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folkmoot import queueing as q
+from folkmoot.errors import TheoryError
+
+SMALL = st.integers(0, 4)
+SECONDS = st.floats(0.01, 100.0)
+
+
+@given(st.integers(5, 30), SMALL, SMALL, SECONDS, st.floats(0.001, 10.0))
+def test_equal_devices_have_the_theorem_s_load(
+    devices: int, layers: int, proposers: int, service_s: float, rate_hz: float
+) -> None:
+    expected = rate_hz * service_s * ((proposers + 1) * layers + 1)
+    assert q.load(rate_hz, service_s, layers, proposers) == pytest.approx(expected)
+    assert q.load(q.limit_rate(service_s, layers, proposers), service_s, layers, proposers) == pytest.approx(1.0)
+    each = q.loads([rate_hz] * devices, service_s, layers, proposers)
+    assert each == pytest.approx([expected] * devices)
+    ring = [[(i + step) % devices for step in (-2, -1, 1, 2)] for i in range(devices)]
+    assert q.loads([rate_hz] * devices, service_s, layers, proposers, graph=ring) == pytest.approx(each), "regular"
+
+
+@given(st.lists(st.floats(0.0, 5.0), min_size=2, max_size=12), SMALL, st.data())
+def test_no_job_is_lost_whoever_is_asked(rates: list[float], layers: int, data: st.DataObject) -> None:
+    """Jobs per second over all devices are K prompts' worth, on the complete graph and with one aggregator."""
+    count = len(rates)
+    proposers = data.draw(st.integers(0, count - 1))
+    jobs = sum(rates) * ((proposers + 1) * layers + 1)
+    assert q.loads(rates, 1.0, layers, proposers).sum() == pytest.approx(jobs)
+    one = [0.0] * (count - 1) + [1.0]
+    fixed = q.loads(rates, 1.0, layers, proposers, aggregators=one)
+    assert fixed.sum() == pytest.approx(jobs)
+    assert fixed[-1] - q.loads(rates, 1.0, layers, proposers)[-1] == pytest.approx(sum(rates) - rates[-1])
+    skipped = q.loads(rates, 1.0, layers, proposers, skip_aggregation=0.25)
+    assert skipped.sum() == pytest.approx(jobs - 0.25 * sum(rates))
+
+
+def test_loads_are_what_counting_gives() -> None:
+    """Draw the peers of many prompts on an uneven graph and count each device's jobs."""
+    rng, graph = Random(7), [[1, 2, 3], [0], [0, 3], [0, 2], [0, 1, 2, 3]]
+    rates, layers, proposers, prompts = [1.0, 2.0, 0.5, 1.0, 0.25], 2, 2, 60_000
+    counted = np.zeros(5)
+    for origin in rng.choices(range(5), rates, k=prompts):
+        counted[origin] += layers + 1
+        for _ in range(layers):
+            for peer in rng.sample(graph[origin], min(proposers, len(graph[origin]))):
+                counted[peer] += 1
+    expected = q.loads(rates, 1.0, layers, proposers, graph=graph)
+    assert counted * sum(rates) / prompts == pytest.approx(expected, rel=0.03)
+
+
+def test_a_hub_loses_the_region() -> None:
+    star = [[1, 2, 3, 4], [0], [0], [0], [0]]
+    each = q.loads([1.0] * 5, 1.0, 1, 2, graph=star)
+    assert each[0] == pytest.approx(2 + 4)
+    assert each[1:] == pytest.approx([2 + 0.5] * 4)
+
+
+def test_what_changes_the_jobs_of_a_prompt() -> None:
+    assert q.early_stopping_jobs([0.5, 0.5], 3) == pytest.approx(4 * 1.5 + 1)
+    assert q.early_stopping_jobs([0.0, 0.0, 1.0], 1) == 7
+    assert q.skipping_jobs(1, 3, 1.0) == 4
+    assert q.stage_load(0.1, [1.0, 2.0], 3.0, 3) == pytest.approx(0.1 * (4 * 3 + 3))
+    assert q.stage_load(0.1, [2.0] * 3, 2.0, 2) == pytest.approx(q.load(0.1, 2.0, 3, 2))
+    assert q.quorum_load(0.1, 1.0, 2, 3, 4) == pytest.approx(q.load(0.1, 1.0, 2, 3))
+    assert q.quorum_load(0.1, 1.0, 2, 3, 2) == pytest.approx(0.5)
+    assert q.batched_service(3.0, 4, 6.0) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: q.load(-1.0, 1.0, 1, 1), "rate_hz is -1.0; it must be 0 or more"),
+        (lambda: q.load(math.nan, 1.0, 1, 1), "rate_hz is nan"),
+        (lambda: q.load(1.0, 0.0, 1, 1), "service_s is 0.0; it must be more than 0"),
+        (lambda: q.load(1.0, 1.0, -1, 1), "layers is -1"),
+        (lambda: q.load(1.0, 1.0, 1.5, 1), "layers is 1.5"),
+        (lambda: q.loads([1.0] * 3, 1.0, 1, 3), "proposers is 3, but 3 devices have 2 peers"),
+        (lambda: q.loads([1.0] * 3, [1.0] * 2, 1, 1), "services_s has 2 values; give 1, or 3"),
+        (lambda: q.loads([1.0, math.inf], 1.0, 1, 1), "rates_hz holds"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[[1], []]), "device 1 may ask nobody"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[[0], [0]]), "device 0 must name other devices"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[[1]]), "the graph has 1 devices"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, aggregators=[0.5, 0.1]), "sum to 0.6"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, skip_aggregation=1.5), "at most 1"),
+        (lambda: q.early_stopping_jobs([0.5], 1), "sum to 0.5"),
+        (lambda: q.quorum_load(1.0, 1.0, 1, 2, 4), "quorum is 4; it must be a whole number, 1 or more, at most 3"),
+        (lambda: q.batched_service(1.0, 0, 1.0), "batch is 0"),
+    ],
+)
+def test_what_does_not_hold_is_refused(call: object, says: str) -> None:
+    with pytest.raises(TheoryError, match=says):
+        call()  # type: ignore[operator]
