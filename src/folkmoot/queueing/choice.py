@@ -62,7 +62,8 @@ def best_limit_closed(services_s: Sequence[float] | Floats, layers: int, propose
 
     def fits(rate: float) -> bool:
         room = np.minimum((count - 1) * layers * rate, capacity - (layers + 1) * rate)
-        return bool(room.sum() >= count * proposers * layers * rate)
+        # With k = n − 1 the two are equal at every rate up to the limit.
+        return bool(room.sum() >= count * proposers * layers * rate * (1.0 - 1e-12))
 
     low, high = 0.0, float(capacity.min()) / (layers + 1)
     if fits(high):

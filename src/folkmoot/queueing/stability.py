@@ -52,7 +52,7 @@ def loads(
     """
     count = len(rates_hz)
     rates = numbers("rates_hz", rates_hz, count)
-    services = numbers("services_s", services_s, count, above=True)
+    services = numbers("services_s", services_s, count)
     number("skip_aggregation", skip_aggregation, most=1.0)
     whole("layers", layers)
     whole("proposers", proposers)

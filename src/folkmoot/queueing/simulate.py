@@ -1,0 +1,248 @@
+"""One question to the compiled simulator: its arguments checked, its replications run, its answer with intervals."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from folkmoot.core.law import Law, Trace
+from folkmoot.errors import TheoryError
+from folkmoot.queueing import fcfs
+from folkmoot.queueing._check import number, numbers, whole
+from folkmoot.queueing.estimate import Interval, interval, slope, verdict
+from folkmoot.queueing.fcfs import Counts, Shape
+from folkmoot.queueing.latency import Moments
+from folkmoot.queueing.overload import drift
+from folkmoot.queueing.services import services
+from folkmoot.queueing.stability import Graph, loads
+from folkmoot.queueing.streams import STAGES, keys
+
+WARM_UP = 0.2
+"""Share of the horizon that is not counted (a fixed share, as the replications are long)."""
+QUANTILES = (0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is simulated. Times in seconds, rates in prompts per second and device.
+
+    `rates_hz` has one rate, or one a device. `horizon` is in services per device at the load that is offered.
+    `prompts` > 0 is the mode `paper`: so many prompts from an empty start, drained to empty, no warm-up.
+    """
+
+    devices: int
+    layers: int
+    proposers: int
+    rates_hz: tuple[float, ...]
+    laws: tuple[Law, ...]
+    graph: Graph | None = None
+    skip_aggregation: float = 0.0
+    horizon: float = 20_000.0
+    prompts: int = 0
+    replications: int = 10
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device's part: its load by the theory, and means over the replications."""
+
+    rho: float
+    utilisation: float
+    queue_size: float
+    drift: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was seen. `drift` in jobs per service time and device, `goodput` in prompts per second and device."""
+
+    question: Question
+    verdict: str
+    rho: tuple[float, ...]
+    limit_rate: float
+    drift: Interval
+    latency: Interval
+    quantiles: tuple[float, ...]
+    queue_size: Interval
+    utilisation: float
+    goodput: Interval
+    goodput_of_limit: float
+    age: float
+    unfinished: float
+    inferences: int
+    per_device: tuple[Device, ...]
+    kernel_s: float = field(compare=False, default=0.0)
+    wall_s: float = field(compare=False, default=0.0)
+    state_bytes: int = field(compare=False, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """One run's counts, and the seconds inside the kernel."""
+
+    counts: Counts
+    arrived: int
+    kernel_s: float
+    state_bytes: int
+
+
+def simulate(question: Question, progress: Callable[[int], None] = lambda done: None) -> Result:
+    """Run all replications of a question. Raises `TheoryError` for what cannot be simulated.
+
+    The same question gives the same result to the bit, apart from the times.
+    """
+    began = time.perf_counter()
+    runs = []
+    for run in replications(question):
+        runs.append(run)
+        progress(len(runs))
+    return replace(summary(question, runs), wall_s=time.perf_counter() - began)
+
+
+def replications(question: Question) -> Iterator[Replication]:
+    """The runs of a question, one after another."""
+    for number_, key in enumerate(keys(question.seed, question.replications)):
+        yield replication(question, key, number_)
+
+
+def replication(question: Question, key: Any, number_: int = 0, log: int = 0) -> Replication:
+    """One run with the keys of its streams; `log` jobs are written down (columns `fcfs.FIELDS`)."""
+    shape, law = _shape(question)
+    n = question.devices
+    counts = Counts(
+        np.zeros(n), np.zeros(n), np.zeros((n, 2)), np.zeros(fcfs.CHECKPOINTS + 1, np.int64), np.zeros(3),
+        np.zeros(fcfs.OCTAVES * fcfs.BINS_PER_OCTAVE, np.int64), np.zeros(n), np.zeros(5, np.int64),
+        np.zeros((log, len(fcfs.FIELDS))),
+    )  # fmt: skip
+    began = time.perf_counter()
+    state = fcfs.run(shape, key, law.kind, law.parameters, law.rows, counts)
+    return Replication(counts, int(counts.totals[0]), time.perf_counter() - began, int(state))
+
+
+def summary(question: Question, runs: Sequence[Replication]) -> Result:
+    """The replications as means with intervals."""
+    shape, _ = _shape(question)
+    n, mean_s = question.devices, _mean_service(question)
+    rho = _loads(question)
+    limit = _rate(question) / n / max(float(rho.max()), 1e-300)
+    span = shape.until - shape.warm if math.isfinite(shape.until) else math.nan
+    spans = [span if math.isfinite(span) else float(run.counts.latency[2]) for run in runs]
+    slopes = [_drift(run, span, n) * mean_s for run in runs]
+    done = [int(run.counts.totals[4]) for run in runs]
+    goodput = interval([count / width / n for count, width in zip(done, spans, strict=True)])
+    overload = drift(1.01 / (mean_s * _jobs(question)), [mean_s] * question.layers, mean_s, question.proposers)
+    late = np.array([run.counts.late for run in runs]) / (span / 4 if math.isfinite(span) else 1.0)
+    per_device = tuple(
+        Device(
+            float(rho[device]),
+            float(np.mean([run.counts.busy[device] / width for run, width in zip(runs, spans, strict=True)])),
+            float(np.mean([run.counts.waiting[device] / width for run, width in zip(runs, spans, strict=True)])),
+            float((late[:, device, 1] - late[:, device, 0]).mean() / (span / 4) * mean_s)
+            if math.isfinite(span)
+            else math.nan,
+        )
+        for device in range(n)
+    )
+    return Result(
+        question=question,
+        verdict="undecided" if question.prompts else verdict(slopes, overload * mean_s),
+        rho=tuple(map(float, rho)),
+        limit_rate=limit,
+        drift=interval(slopes) if not question.prompts else Interval(math.nan, math.nan, math.nan),
+        latency=interval([run.counts.latency[0] / count for run, count in zip(runs, done, strict=True) if count]),
+        quantiles=_quantiles(sum((run.counts.histogram for run in runs), np.zeros(1, np.int64))),
+        queue_size=interval(
+            [float(run.counts.waiting.sum()) / width / n for run, width in zip(runs, spans, strict=True)]
+        ),
+        utilisation=float(np.mean([one.utilisation for one in per_device])),
+        goodput=goodput,
+        goodput_of_limit=goodput.value / limit,
+        age=float(np.mean([run.counts.age.sum() / width / n for run, width in zip(runs, spans, strict=True)])),
+        unfinished=float(np.mean([run.counts.totals[0] - run.counts.totals[1] for run in runs])),
+        inferences=int(sum(run.counts.totals[3] for run in runs)),
+        per_device=per_device,
+        kernel_s=sum(run.kernel_s for run in runs),
+        state_bytes=max(run.state_bytes for run in runs),
+    )
+
+
+def _shape(question: Question) -> tuple[Shape, Any]:
+    n = whole("devices", question.devices, least=1)
+    whole("layers", question.layers, most=STAGES - 2)
+    whole("proposers", question.proposers, most=n - 1 if question.layers else None)
+    whole("replications", question.replications, least=1)
+    rates = numbers("rates_hz", question.rates_hz, n)
+    total = float(rates.sum())
+    number("rates_hz", total, above=True)
+    law = services(question.laws, n)
+    if not question.prompts:
+        number("horizon", question.horizon, above=True)
+    jobs_hz = total * _jobs(question) / n
+    until = math.inf if question.prompts else question.horizon / jobs_hz
+    equal = len(question.rates_hz) == 1
+    origins = np.array([float(n)]) if equal else np.cumsum(rates) / total
+    first, peers = _csr(question.graph, n)
+    warm = 0.0 if question.prompts else WARM_UP * until
+    shape = Shape(
+        n, question.layers, question.proposers, total, origins, first, peers, question.skip_aggregation, warm, until,
+        question.prompts,
+    )  # fmt: skip
+    _loads(question)  # checks the graph
+    return shape, law
+
+
+def _csr(graph: Graph | None, devices: int) -> tuple[Any, Any]:
+    if graph is None:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if len(graph) != devices:
+        raise TheoryError(f"the graph has {len(graph)} devices, not {devices}")
+    first = np.concatenate([[0], np.cumsum([len(peers) for peers in graph])]).astype(np.int64)
+    return first, np.array([peer for peers in graph for peer in peers], np.int64)
+
+
+def _loads(question: Question) -> Any:
+    laws = question.laws
+    columns = max(len(law.columns) if isinstance(law, Trace) else 1 for law in laws)
+    means = [Moments.of(law, column).mean for law in laws for column in range(columns)]
+    each = [means[(i % len(laws)) * columns + i % columns] for i in range(question.devices)]
+    rates = numbers("rates_hz", question.rates_hz, question.devices)
+    return loads(
+        rates, each, question.layers, question.proposers, graph=question.graph,
+        skip_aggregation=question.skip_aggregation,
+    )  # fmt: skip
+
+
+def _jobs(question: Question) -> float:
+    return (question.proposers + 1) * question.layers + 1 - question.skip_aggregation
+
+
+def _rate(question: Question) -> float:
+    return float(numbers("rates_hz", question.rates_hz, question.devices).sum())
+
+
+def _mean_service(question: Question) -> float:
+    return float(np.mean([law.mean for law in question.laws]))
+
+
+def _drift(run: Replication, span: float, devices: int) -> float:
+    """Slope of the number waiting per device over the second half, 1/s."""
+    if not math.isfinite(span):
+        return math.nan
+    waiting = np.cumsum(run.counts.checkpoints[: fcfs.CHECKPOINTS])
+    half = waiting[fcfs.CHECKPOINTS // 2 :]
+    return slope(half, span / 2) / devices
+
+
+def _quantiles(histogram: Any) -> tuple[float, ...]:
+    total = histogram.sum()
+    if not total:
+        return tuple(math.nan for _ in QUANTILES)
+    below = np.cumsum(histogram)
+    places = [int(np.searchsorted(below, q * total)) for q in QUANTILES]
+    return tuple(float(2.0 ** ((place + 0.5) / fcfs.BINS_PER_OCTAVE - 24.0)) for place in places)

@@ -1,0 +1,143 @@
+"""The slow, obvious twin of the kernels: devices with a queue each, one event after another, departures and all.
+
+It shares nothing with them but the random streams and `core/law.py`. At one time arrivals come first, then
+departures, then the prompts whose layer is complete, in the order in which that layer was asked.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from folkmoot.core.law import Law, Trace
+from folkmoot.queueing.simulate import Question
+from folkmoot.queueing.streams import ARRIVALS, ORIGINS, POLICY, ROUTES, SERVICES, branch, subset, uniform
+
+
+@dataclass
+class Job:
+    prompt: int
+    stage: int
+    slot: int
+    device: int
+    asked: float
+    took: float
+    start: float = math.nan
+    end: float = math.nan
+
+
+@dataclass
+class Prompt:
+    number: int
+    origin: int
+    stage: int = 1
+    open: int = 0
+    turn: int = 0
+
+
+@dataclass
+class World:
+    question: Question
+    key: np.ndarray
+    until: float
+    now: float = 0.0
+    jobs: list[Job] = field(default_factory=list)
+    queues: list[deque[Job]] = field(default_factory=list)
+    serving: list[Job | None] = field(default_factory=list)
+    departures: list[tuple[float, int, Job]] = field(default_factory=list)
+    prompts: dict[int, Prompt] = field(default_factory=dict)
+    turns: int = 0
+    departed: int = 0
+
+    def run(self) -> list[Job]:
+        q = self.question
+        rates = list(q.rates_hz) * (q.devices if len(q.rates_hz) == 1 else 1)
+        self.queues = [deque() for _ in range(q.devices)]
+        self.serving = [None] * q.devices
+        arrived, coming = 0, self.gap(0, sum(rates))
+        while True:
+            leaving = self.departures[0][0] if self.departures else math.inf
+            if q.prompts and arrived == q.prompts:
+                coming = math.inf
+            self.now = min(coming, leaving)
+            if self.now > self.until or math.isinf(self.now):
+                return self.jobs
+            if coming <= leaving:
+                prompt = Prompt(arrived, self.origin(arrived, rates))
+                self.prompts[arrived] = prompt
+                self.ask(prompt)
+                arrived += 1
+                coming = self.now + self.gap(arrived, sum(rates))
+                continue
+            ready: list[Prompt] = []
+            while self.departures and self.departures[0][0] == self.now:
+                _, _, job = heapq.heappop(self.departures)
+                self.serving[job.device] = None
+                prompt = self.prompts[job.prompt]
+                prompt.open -= 1
+                if not prompt.open:
+                    ready.append(prompt)
+                self.serve(job.device)
+            for prompt in sorted(ready, key=lambda each: each.turn):
+                self.go_on(prompt)
+
+    def go_on(self, prompt: Prompt) -> None:
+        q = self.question
+        if prompt.stage > q.layers:
+            del self.prompts[prompt.number]
+            return
+        prompt.stage += 1
+        last = prompt.stage > q.layers
+        if last and q.skip_aggregation and self.draw(POLICY, prompt.number, 0, 0) < q.skip_aggregation:
+            del self.prompts[prompt.number]
+            return
+        self.ask(prompt)
+
+    def ask(self, prompt: Prompt) -> None:
+        q, places = self.question, [prompt.origin]
+        if prompt.stage <= q.layers:
+            others = [d for d in range(q.devices) if d != prompt.origin]
+            others = others if q.graph is None else list(q.graph[prompt.origin])
+            size = min(q.proposers, len(others))
+            chosen = np.empty(max(1, size), np.int64)
+            key = np.uint64(branch(self.key[ROUTES], prompt.number, prompt.stage))
+            subset(key, size, len(others), chosen)
+            places += [others[place] for place in chosen[:size]]
+        prompt.open, prompt.turn = len(places), self.turns
+        self.turns += 1
+        for slot, device in enumerate(places):
+            law = q.laws[device % len(q.laws)]
+            self.jobs.append(
+                Job(prompt.number, prompt.stage, slot, device, self.now, self.service(law, prompt, slot, device))
+            )
+            self.queues[device].append(self.jobs[-1])
+            self.serve(device)
+
+    def serve(self, device: int) -> None:
+        if self.serving[device] is None and self.queues[device]:
+            job = self.serving[device] = self.queues[device].popleft()
+            job.start, job.end = self.now, self.now + job.took
+            self.departed += 1
+            heapq.heappush(self.departures, (job.end, self.departed, job))
+
+    def service(self, law: Law, prompt: Prompt, slot: int, device: int) -> float:
+        whole = isinstance(law, Trace)
+        u = self.draw(SERVICES, prompt.number, 0 if whole else prompt.stage, 0 if whole else slot)
+        return law.quantile(u, device)
+
+    def origin(self, prompt: int, rates: list[float]) -> int:
+        u = self.draw(ORIGINS, prompt, 0, 0)
+        if len(self.question.rates_hz) == 1:
+            return int(u * len(rates))
+        shares = np.cumsum(rates) / sum(rates)
+        return next((device for device, share in enumerate(shares) if u < share), len(rates) - 1)
+
+    def gap(self, prompt: int, rate: float) -> float:
+        return -math.log1p(-self.draw(ARRIVALS, prompt, 0, 0)) / rate
+
+    def draw(self, stream: int, prompt: int, stage: int, slot: int) -> float:
+        return float(uniform(np.uint64(branch(self.key[stream], prompt, stage)), slot))
