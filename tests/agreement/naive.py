@@ -112,7 +112,14 @@ class World:
         for slot, device in enumerate(places):
             law = q.laws[device % len(q.laws)]
             self.jobs.append(
-                Job(prompt.number, prompt.stage, slot, device, self.now, self.service(law, prompt, slot, device))
+                Job(
+                    prompt.number,
+                    prompt.stage,
+                    slot,
+                    device,
+                    self.now,
+                    self.service(law, prompt, slot, device),
+                )
             )
             self.queues[device].append(self.jobs[-1])
             self.serve(device)

@@ -29,7 +29,9 @@ def test_the_inversion_has_the_mean_of_pollaczek_and_khinchine(law: Law, load: f
     moments = q.Moments.of(law)
     rate = load / moments.mean
     grid, error = q.sojourn(rate, law)
-    assert error < (1e-2 if isinstance(law, Lognormal) and law.cv > 1 else 1e-3), "a heavy tail is cut somewhere"
+    assert error < (1e-2 if isinstance(law, Lognormal) and law.cv > 1 else 1e-3), (
+        "a heavy tail is cut somewhere"
+    )
     assert grid[-1] == pytest.approx(1.0, abs=1e-6)
     assert np.all(np.diff(grid) >= -1e-12)
 

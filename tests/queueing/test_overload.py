@@ -20,7 +20,9 @@ def test_equal_stages(layers: int, proposers: int, load: float, service_s: float
     assert 0.0 < x < 1.0
     assert q.drift(rate, stages, service_s, proposers) == pytest.approx((1 / x - 1) / service_s, rel=1e-9)
     assert q.goodput(rate, stages, service_s, proposers) == pytest.approx(rate * x ** (layers + 1))
-    assert q.goodput(rate, stages, service_s, proposers) < q.limit_rate(service_s, layers, proposers), "collapse"
+    assert q.goodput(rate, stages, service_s, proposers) < q.limit_rate(service_s, layers, proposers), (
+        "collapse"
+    )
     naive = (load - 1) / service_s
     assert q.drift(rate, stages, service_s, proposers) < naive
 

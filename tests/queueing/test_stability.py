@@ -23,11 +23,15 @@ def test_equal_devices_have_the_theorem_s_load(
 ) -> None:
     expected = rate_hz * service_s * ((proposers + 1) * layers + 1)
     assert q.load(rate_hz, service_s, layers, proposers) == pytest.approx(expected)
-    assert q.load(q.limit_rate(service_s, layers, proposers), service_s, layers, proposers) == pytest.approx(1.0)
+    assert q.load(q.limit_rate(service_s, layers, proposers), service_s, layers, proposers) == pytest.approx(
+        1.0
+    )
     each = q.loads([rate_hz] * devices, service_s, layers, proposers)
     assert each == pytest.approx([expected] * devices)
     ring = [[(i + step) % devices for step in (-2, -1, 1, 2)] for i in range(devices)]
-    assert q.loads([rate_hz] * devices, service_s, layers, proposers, graph=ring) == pytest.approx(each), "regular"
+    assert q.loads([rate_hz] * devices, service_s, layers, proposers, graph=ring) == pytest.approx(each), (
+        "regular"
+    )
 
 
 @given(st.lists(st.floats(0.0, 5.0), min_size=2, max_size=12), SMALL, st.data())
@@ -94,7 +98,10 @@ def test_what_changes_the_jobs_of_a_prompt() -> None:
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, aggregators=[0.5, 0.1]), "sum to 0.6"),
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, skip_aggregation=1.5), "at most 1"),
         (lambda: q.early_stopping_jobs([0.5], 1), "sum to 0.5"),
-        (lambda: q.quorum_load(1.0, 1.0, 1, 2, 4), "quorum is 4; it must be a whole number, 1 or more, at most 3"),
+        (
+            lambda: q.quorum_load(1.0, 1.0, 1, 2, 4),
+            "quorum is 4; it must be a whole number, 1 or more, at most 3",
+        ),
         (lambda: q.batched_service(1.0, 0, 1.0), "batch is 0"),
     ],
 )

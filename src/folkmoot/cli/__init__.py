@@ -16,7 +16,9 @@ from folkmoot.cli.doctor import doctor
 from folkmoot.cli.invite import invite
 from folkmoot.cli.leave import leave
 from folkmoot.cli.models import models
+from folkmoot.cli.simulate import simulate
 from folkmoot.cli.status import status
+from folkmoot.cli.theory import theory
 from folkmoot.cli.up import up
 
 __all__ = ["group", "main"]
@@ -34,7 +36,7 @@ def group(debug: bool) -> None:
     )
 
 
-for command in (up, invite, leave, status, ask, demo, models, doctor, config):
+for command in (up, invite, leave, status, ask, demo, theory, simulate, models, doctor, config):
     group.add_command(command)
 
 

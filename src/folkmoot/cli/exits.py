@@ -11,13 +11,18 @@ from typing import Any, TypeVar
 
 import click
 
-from folkmoot.errors import ConfigError, DeadlinePassed, FolkmootError, PromptInvalid
+from folkmoot.errors import ConfigError, DeadlinePassed, FolkmootError, PromptInvalid, TheoryError
 
 T = TypeVar("T")
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-CODES: dict[type[FolkmootError], int] = {ConfigError: USAGE, PromptInvalid: USAGE, FolkmootError: FAILED}
+CODES: dict[type[FolkmootError], int] = {
+    ConfigError: USAGE,
+    PromptInvalid: USAGE,
+    TheoryError: USAGE,
+    FolkmootError: FAILED,
+}
 """The first class that an error is one of decides."""
 
 MEANINGS: dict[int, str] = {

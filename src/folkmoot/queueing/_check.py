@@ -13,7 +13,9 @@ from folkmoot.errors import TheoryError, UnstableQueue
 Floats = npt.NDArray[np.float64]
 
 
-def number(name: str, value: float, *, least: float = 0.0, most: float = math.inf, above: bool = False) -> float:
+def number(
+    name: str, value: float, *, least: float = 0.0, most: float = math.inf, above: bool = False
+) -> float:
     """`value`, if it is a finite number in its range. Raises `TheoryError`."""
     if not math.isfinite(value) or value < least or value > most or (above and value == least):
         low = f"more than {least:g}" if above else f"{least:g} or more"
@@ -30,7 +32,9 @@ def whole(name: str, value: int, *, least: int = 0, most: int | None = None) -> 
     return int(value)
 
 
-def numbers(name: str, values: Sequence[float] | Floats | float, length: int, *, above: bool = False) -> Floats:
+def numbers(
+    name: str, values: Sequence[float] | Floats | float, length: int, *, above: bool = False
+) -> Floats:
     """A vector of `length`; a single number stands for all. Raises `TheoryError`."""
     vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
     if vector.shape == (1,):
@@ -39,7 +43,9 @@ def numbers(name: str, values: Sequence[float] | Floats | float, length: int, *,
         raise TheoryError(f"{name} has {vector.size} values; give 1, or {length}, one a device")
     wrong = vector[~np.isfinite(vector) | (vector < 0) | ((vector == 0) & above)]
     if wrong.size:
-        raise TheoryError(f"{name} holds {wrong[0]!r}; every value must be {'more than 0' if above else '0 or more'}")
+        raise TheoryError(
+            f"{name} holds {wrong[0]!r}; every value must be {'more than 0' if above else '0 or more'}"
+        )
     return vector
 
 

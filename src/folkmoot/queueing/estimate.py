@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import t as student
 
 
@@ -31,7 +32,9 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     mean = float(found.mean())
     if found.size < 2:
         return Interval(mean, math.nan, math.nan)
-    half = float(student.ppf(0.5 + confidence / 2, found.size - 1) * found.std(ddof=1) / math.sqrt(found.size))
+    half = float(
+        student.ppf(0.5 + confidence / 2, found.size - 1) * found.std(ddof=1) / math.sqrt(found.size)
+    )
     return Interval(mean, mean - half, mean + half)
 
 
@@ -47,7 +50,7 @@ def verdict(drifts: Sequence[float], overload_drift: float) -> str:
     return "stable" if slope.high < overload_drift else "undecided"
 
 
-def slope(values: Sequence[float], width: float) -> float:
+def slope(values: Sequence[float] | npt.NDArray[np.int64], width: float) -> float:
     """Least-squares slope of equally spaced values over a span of `width`."""
     at = np.linspace(0.0, width, len(values))
     return float(np.polyfit(at, np.asarray(values, dtype=float), 1)[0])

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from folkmoot.queueing._jit import compiled
 from folkmoot.queueing.services import TRACE, duration
 from folkmoot.queueing.streams import ARRIVALS, ORIGINS, POLICY, ROUTES, SERVICES, branch, subset, uniform
 
@@ -23,7 +23,6 @@ Whole = npt.NDArray[np.int64]
 BINS_PER_OCTAVE = 64
 OCTAVES = 48
 CHECKPOINTS = 400
-_jit: Any = numba.njit(cache=True, fastmath=False)
 
 FIELDS = ("prompt", "stage", "slot", "device", "asked", "start", "end")
 """Columns of the log of jobs."""
@@ -59,7 +58,7 @@ class Counts(NamedTuple):
     log: Floats
 
 
-@_jit
+@compiled()
 def run(
     shape: Shape,
     key: npt.NDArray[np.uint64],
@@ -126,7 +125,11 @@ def run(
                 other = device
                 if place:
                     drawn = chosen[place - 1]
-                    other = shape.peers[shape.first[device] + drawn] if shape.first.size else drawn + (drawn >= device)
+                    other = (
+                        shape.peers[shape.first[device] + drawn]
+                        if shape.first.size
+                        else drawn + (drawn >= device)
+                    )
                 u = uniform(row, 0) if kind[other] == TRACE else uniform(draw, place)
                 took = duration(kind[other], parameters[other, 0], parameters[other, 1], rows, u)
                 start = max(now, free[other])
@@ -159,25 +162,25 @@ def run(
     return (n * 4 * 8) + heap.size * 8 + room * (4 + 2 + 8 + 8 + 4)
 
 
-@_jit
+@compiled()
 def _time(bits: int) -> float:
     return np.int64(bits).view(np.float64)
 
 
-@_jit
+@compiled()
 def _gap(key: npt.NDArray[np.uint64], prompt: int, rate: float) -> float:
     return -math.log1p(-uniform(branch(key[ARRIVALS], prompt, 0), 0)) / rate
 
 
-@_jit
+@compiled()
 def _origin(key: npt.NDArray[np.uint64], prompt: int, origins: Floats) -> int:
     u = uniform(branch(key[ORIGINS], prompt, 0), 0)
     if origins.size == 1:
         return int(u * origins[0])
-    return min(np.searchsorted(origins, u, side="right"), origins.size - 1)
+    return min(int(np.searchsorted(origins, u, side="right")), origins.size - 1)
 
 
-@_jit
+@compiled()
 def _push(heap: Whole, size: int, time: float, tag: int) -> None:
     """Times are positive, so that their bits order as they do; equal ones keep the order of their tags."""
     bits = np.float64(time).view(np.int64)
@@ -191,7 +194,7 @@ def _push(heap: Whole, size: int, time: float, tag: int) -> None:
     heap[place, 0], heap[place, 1] = bits, tag
 
 
-@_jit
+@compiled()
 def _pop(heap: Whole, size: int) -> int:
     size -= 1
     bits, tag = heap[size, 0], heap[size, 1]
@@ -202,7 +205,9 @@ def _pop(heap: Whole, size: int) -> int:
             break
         best = child
         for other in range(child + 1, min(child + 4, size)):
-            if heap[other, 0] < heap[best, 0] or (heap[other, 0] == heap[best, 0] and heap[other, 1] < heap[best, 1]):
+            if heap[other, 0] < heap[best, 0] or (
+                heap[other, 0] == heap[best, 0] and heap[other, 1] < heap[best, 1]
+            ):
                 best = other
         if bits < heap[best, 0] or (bits == heap[best, 0] and tag < heap[best, 1]):
             break
@@ -212,7 +217,7 @@ def _pop(heap: Whole, size: int) -> int:
     return size
 
 
-@_jit
+@compiled()
 def _grown(heap: Whole, origin: Any, stage: Any, number: Any, born: Any) -> Any:
     room = origin.shape[0]
     more = np.empty((2 * room, 2), np.int64)
@@ -226,7 +231,7 @@ def _grown(heap: Whole, origin: Any, stage: Any, number: Any, born: Any) -> Any:
     return more, origins, stages, numbers, borns, empty
 
 
-@_jit
+@compiled()
 def _count(shape: Shape, counts: Counts, device: int, asked: float, start: float, took: float) -> None:
     """Add a job to the areas of its device, and to the number waiting at each checkpoint."""
     warm, until = shape.warm, shape.until
@@ -250,8 +255,10 @@ def _count(shape: Shape, counts: Counts, device: int, asked: float, start: float
             counts.checkpoints[last] -= 1
 
 
-@_jit
-def _finished(shape: Shape, counts: Counts, device: int, born: float, end: float, seen: Floats, newest: Floats) -> None:
+@compiled()
+def _finished(
+    shape: Shape, counts: Counts, device: int, born: float, end: float, seen: Floats, newest: Floats
+) -> None:
     if end > shape.until:
         return
     counts.totals[1] += 1
@@ -267,7 +274,7 @@ def _finished(shape: Shape, counts: Counts, device: int, born: float, end: float
     counts.histogram[min(max(place, 0), OCTAVES * BINS_PER_OCTAVE - 1)] += 1
 
 
-@_jit
+@compiled()
 def _aged(shape: Shape, counts: Counts, device: int, now: float, seen: Floats, newest: Floats) -> None:
     """Add the area under the age of the newest answer at a device, from the last look until now."""
     since, now = max(seen[device], shape.warm), min(now, shape.until)
@@ -276,7 +283,7 @@ def _aged(shape: Shape, counts: Counts, device: int, now: float, seen: Floats, n
     seen[device] = max(seen[device], now)
 
 
-@_jit
+@compiled()
 def _note(
     counts: Counts, prompt: int, stage: int, slot: int, device: int, asked: float, start: float, end: float
 ) -> None:
@@ -285,4 +292,12 @@ def _note(
     counts.totals[3] += 1
     if place < counts.log.shape[0]:
         row = counts.log[place]
-        row[0], row[1], row[2], row[3], row[4], row[5], row[6] = prompt, stage, slot, device, asked, start, end
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6] = (
+            prompt,
+            stage,
+            slot,
+            device,
+            asked,
+            start,
+            end,
+        )

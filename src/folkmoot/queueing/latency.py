@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,9 @@ class Moments:
                 return cls(mean, mean**2 * math.gamma(1 + 2 / shape) / math.gamma(1 + 1 / shape) ** 2)
             case Trace(_, rows):
                 column = [row[device % len(row)] for row in rows]
-                return cls(math.fsum(column) / len(column), math.fsum(value**2 for value in column) / len(column))
+                return cls(
+                    math.fsum(column) / len(column), math.fsum(value**2 for value in column) / len(column)
+                )
 
 
 def mg1_wait(rate_hz: float, service: Moments) -> float:
@@ -172,8 +175,10 @@ def sojourn(
     step = width / points
     values = _values(law, device)
     values = np.minimum(values * (moments.mean / max(values.mean(), 1e-300)), width - 2 * step)
-    service = np.bincount((values / step).astype(np.int64), 1.0 - (values / step) % 1.0, points + 1)
-    service += np.bincount((values / step).astype(np.int64) + 1, (values / step) % 1.0, points + 1)[: points + 1]
+    service: Any = np.bincount((values / step).astype(np.int64), 1.0 - (values / step) % 1.0, points + 1)
+    service += np.bincount((values / step).astype(np.int64) + 1, (values / step) % 1.0, points + 1)[
+        : points + 1
+    ]
     service = service[:points] / len(values)
     edges = np.arange(points + 1) * step
     ordered = np.sort(values)

@@ -14,7 +14,9 @@ from scipy.optimize import brentq
 from folkmoot.queueing._check import number, numbers, whole
 
 
-def fluid_root(rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int) -> float:
+def fluid_root(
+    rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int
+) -> float:
     """[C] x in (0, 1] with λ[(k+1)(α_1 x + … + α_M x^M) + α_agg x^(M+1)] = 1; 1 where the load is at most 1.
 
     x is the share of a stage's jobs that is ever served: jobs of stage m arrive at x^(m−1) times the rate

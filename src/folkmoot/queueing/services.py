@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError
+from folkmoot.queueing._jit import compiled
 
 EXPONENTIAL, FIXED, LOGNORMAL, WEIBULL, TRACE = range(5)
 _TINY = 2.0**-54
-_jit: Any = numba.njit(cache=True, fastmath=False)
 
 
 class Services(NamedTuple):
@@ -53,7 +52,7 @@ def services(laws: Sequence[Law], devices: int) -> Services:
     return Services(kinds, parameters, rows)
 
 
-@_jit
+@compiled()
 def duration(kind: int, first: float, second: float, rows: npt.NDArray[np.float64], u: float) -> float:
     """The quantile of a device's law at `u`, seconds."""
     if kind == EXPONENTIAL:
@@ -64,10 +63,10 @@ def duration(kind: int, first: float, second: float, rows: npt.NDArray[np.float6
         return first * math.exp(second * _normal(max(u, _TINY)) - second**2 / 2)
     if kind == WEIBULL:
         return first * math.pow(-math.log1p(-u), second)
-    return rows[min(int(u * rows.shape[0]), rows.shape[0] - 1), int(first)]
+    return float(rows[min(int(u * rows.shape[0]), rows.shape[0] - 1), int(first)])
 
 
-@_jit
+@compiled()
 def _normal(p: float) -> float:
     """Quantile of the standard normal law: Wichura's AS 241 in the order of Python's `statistics.NormalDist`."""
     q = p - 0.5

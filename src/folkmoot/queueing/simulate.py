@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,26 +92,28 @@ class Replication:
     state_bytes: int
 
 
-def simulate(question: Question, progress: Callable[[int], None] = lambda done: None) -> Result:
-    """Run all replications of a question. Raises `TheoryError` for what cannot be simulated.
+def simulate(
+    question: Question, *, workers: int | None = None, progress: Callable[[int], None] = lambda done: None
+) -> Result:
+    """Run all replications of a question, on all cores or so many. Raises `TheoryError` for what cannot be simulated.
 
-    The same question gives the same result to the bit, apart from the times.
+    The same question gives the same result to the bit, apart from the times, for any number of workers. The kernel
+    holds no lock of the interpreter, so threads are enough; another joblib backend that is active is used instead.
     """
+    from joblib import Parallel, delayed
+
     began = time.perf_counter()
-    runs = []
-    for run in replications(question):
-        runs.append(run)
+    # The kernel is compiled, or read from its cache, before any of its runs is timed.
+    replication(replace(question, prompts=1), keys(question.seed, 1)[0])
+    run = Parallel(n_jobs=workers or -1, prefer="threads", return_as="generator")
+    runs: list[Replication] = []
+    for one in run(delayed(replication)(question, key) for key in keys(question.seed, question.replications)):
+        runs.append(one)
         progress(len(runs))
     return replace(summary(question, runs), wall_s=time.perf_counter() - began)
 
 
-def replications(question: Question) -> Iterator[Replication]:
-    """The runs of a question, one after another."""
-    for number_, key in enumerate(keys(question.seed, question.replications)):
-        yield replication(question, key, number_)
-
-
-def replication(question: Question, key: Any, number_: int = 0, log: int = 0) -> Replication:
+def replication(question: Question, key: Any, log: int = 0) -> Replication:
     """One run with the keys of its streams; `log` jobs are written down (columns `fcfs.FIELDS`)."""
     shape, law = _shape(question)
     n = question.devices
@@ -128,21 +130,25 @@ def replication(question: Question, key: Any, number_: int = 0, log: int = 0) ->
 def summary(question: Question, runs: Sequence[Replication]) -> Result:
     """The replications as means with intervals."""
     shape, _ = _shape(question)
-    n, mean_s = question.devices, _mean_service(question)
-    rho = _loads(question)
-    limit = _rate(question) / n / max(float(rho.max()), 1e-300)
+    n, mean_s = question.devices, mean_service(question)
+    load = rho(question)
+    limit = _rate(question) / n / max(float(load.max()), 1e-300)
     span = shape.until - shape.warm if math.isfinite(shape.until) else math.nan
     spans = [span if math.isfinite(span) else float(run.counts.latency[2]) for run in runs]
     slopes = [_drift(run, span, n) * mean_s for run in runs]
     done = [int(run.counts.totals[4]) for run in runs]
     goodput = interval([count / width / n for count, width in zip(done, spans, strict=True)])
-    overload = drift(1.01 / (mean_s * _jobs(question)), [mean_s] * question.layers, mean_s, question.proposers)
+    overload = drift(
+        1.01 / (mean_s * jobs_per_prompt(question)), [mean_s] * question.layers, mean_s, question.proposers
+    )
     late = np.array([run.counts.late for run in runs]) / (span / 4 if math.isfinite(span) else 1.0)
     per_device = tuple(
         Device(
-            float(rho[device]),
+            float(load[device]),
             float(np.mean([run.counts.busy[device] / width for run, width in zip(runs, spans, strict=True)])),
-            float(np.mean([run.counts.waiting[device] / width for run, width in zip(runs, spans, strict=True)])),
+            float(
+                np.mean([run.counts.waiting[device] / width for run, width in zip(runs, spans, strict=True)])
+            ),
             float((late[:, device, 1] - late[:, device, 0]).mean() / (span / 4) * mean_s)
             if math.isfinite(span)
             else math.nan,
@@ -152,10 +158,12 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
     return Result(
         question=question,
         verdict="undecided" if question.prompts else verdict(slopes, overload * mean_s),
-        rho=tuple(map(float, rho)),
+        rho=tuple(map(float, load)),
         limit_rate=limit,
         drift=interval(slopes) if not question.prompts else Interval(math.nan, math.nan, math.nan),
-        latency=interval([run.counts.latency[0] / count for run, count in zip(runs, done, strict=True) if count]),
+        latency=interval(
+            [run.counts.latency[0] / count for run, count in zip(runs, done, strict=True) if count]
+        ),
         quantiles=_quantiles(sum((run.counts.histogram for run in runs), np.zeros(1, np.int64))),
         queue_size=interval(
             [float(run.counts.waiting.sum()) / width / n for run, width in zip(runs, spans, strict=True)]
@@ -163,7 +171,9 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
         utilisation=float(np.mean([one.utilisation for one in per_device])),
         goodput=goodput,
         goodput_of_limit=goodput.value / limit,
-        age=float(np.mean([run.counts.age.sum() / width / n for run, width in zip(runs, spans, strict=True)])),
+        age=float(
+            np.mean([run.counts.age.sum() / width / n for run, width in zip(runs, spans, strict=True)])
+        ),
         unfinished=float(np.mean([run.counts.totals[0] - run.counts.totals[1] for run in runs])),
         inferences=int(sum(run.counts.totals[3] for run in runs)),
         per_device=per_device,
@@ -183,7 +193,7 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     law = services(question.laws, n)
     if not question.prompts:
         number("horizon", question.horizon, above=True)
-    jobs_hz = total * _jobs(question) / n
+    jobs_hz = total * jobs_per_prompt(question) / n
     until = math.inf if question.prompts else question.horizon / jobs_hz
     equal = len(question.rates_hz) == 1
     origins = np.array([float(n)]) if equal else np.cumsum(rates) / total
@@ -193,7 +203,7 @@ def _shape(question: Question) -> tuple[Shape, Any]:
         n, question.layers, question.proposers, total, origins, first, peers, question.skip_aggregation, warm, until,
         question.prompts,
     )  # fmt: skip
-    _loads(question)  # checks the graph
+    rho(question)  # checks the graph
     return shape, law
 
 
@@ -206,7 +216,8 @@ def _csr(graph: Graph | None, devices: int) -> tuple[Any, Any]:
     return first, np.array([peer for peers in graph for peer in peers], np.int64)
 
 
-def _loads(question: Question) -> Any:
+def rho(question: Question) -> Any:
+    """[E] The load of each device, shape (n,)."""
     laws = question.laws
     columns = max(len(law.columns) if isinstance(law, Trace) else 1 for law in laws)
     means = [Moments.of(law, column).mean for law in laws for column in range(columns)]
@@ -218,7 +229,8 @@ def _loads(question: Question) -> Any:
     )  # fmt: skip
 
 
-def _jobs(question: Question) -> float:
+def jobs_per_prompt(question: Question) -> float:
+    """[E] K = (k+1)M + 1, less the aggregations that are skipped."""
     return (question.proposers + 1) * question.layers + 1 - question.skip_aggregation
 
 
@@ -226,7 +238,8 @@ def _rate(question: Question) -> float:
     return float(numbers("rates_hz", question.rates_hz, question.devices).sum())
 
 
-def _mean_service(question: Question) -> float:
+def mean_service(question: Question) -> float:
+    """The mean service time over all laws, seconds."""
     return float(np.mean([law.mean for law in question.laws]))
 
 

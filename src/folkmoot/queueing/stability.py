@@ -66,7 +66,9 @@ def loads(
     return services * (layers * (rates + asked) + (1.0 - skip_aggregation) * aggregations)
 
 
-def stage_load(rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int) -> float:
+def stage_load(
+    rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int
+) -> float:
     """[E] ρ = λ[(k+1) Σ_m α^(m) + α^(agg)]: stages take unequal times, as prompts grow from layer to layer."""
     number("rate_hz", rate_hz)
     total = sum(number("stage_services_s", service) for service in stage_services_s)
@@ -83,7 +85,9 @@ def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
 
 def skipping_jobs(layers: int, proposers: int, skip_aggregation: float) -> float:
     """[E] K_eff = (k+1)M + 1 − p, where a prompt skips its aggregation with chance p (M >= 1)."""
-    return _jobs(whole("layers", layers, least=1), proposers) - number("skip_aggregation", skip_aggregation, most=1.0)
+    return _jobs(whole("layers", layers, least=1), proposers) - number(
+        "skip_aggregation", skip_aggregation, most=1.0
+    )
 
 
 def batched_service(service_s: float, batch: int, batch_s: float) -> float:
@@ -113,7 +117,8 @@ def _asked(rates: Floats, proposers: int, graph: Graph | None) -> Floats:
     if graph is None:
         if proposers > count - 1:
             raise TheoryError(f"proposers is {proposers}, but {count} devices have {count - 1} peers each")
-        return (rates.sum() - rates) * proposers / max(1, count - 1)
+        shares: Floats = (rates.sum() - rates) * proposers / max(1, count - 1)
+        return shares
     if len(graph) != count:
         raise TheoryError(f"the graph has {len(graph)} devices, but there are {count} rates")
     asked = np.zeros(count)

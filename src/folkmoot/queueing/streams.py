@@ -7,11 +7,10 @@ counter; the keys of a replication's streams come from numpy's `SeedSequence.spa
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from folkmoot.queueing._jit import compiled
 
 ARRIVALS, ORIGINS, ROUTES, SERVICES, POLICY = range(5)
 """The streams of a replication."""
@@ -20,10 +19,9 @@ STAGES = 1 << 8
 """A prompt has fewer stages."""
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_jit: Any = numba.njit(cache=True, fastmath=False, inline="always")
 
 
-@_jit
+@compiled(inline=True)
 def _mixed(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -36,19 +34,19 @@ def keys(seed: int, replications: int) -> npt.NDArray[np.uint64]:
     return np.array([one.generate_state(5, np.uint64) for one in spawned], dtype=np.uint64)
 
 
-@_jit
+@compiled(inline=True)
 def branch(key: np.uint64, prompt: int, stage: int) -> np.uint64:
     """The key of a prompt's stage in a stream."""
     return _mixed(key + (np.uint64(prompt) * np.uint64(STAGES) + np.uint64(stage) + np.uint64(1)) * _GAMMA)
 
 
-@_jit
+@compiled(inline=True)
 def uniform(key: np.uint64, slot: int) -> float:
     """A number from [0, 1) with 53 bits; `key` is a `branch`."""
     return float(_mixed(key + (np.uint64(slot) + np.uint64(1)) * _GAMMA) >> np.uint64(11)) * 2.0**-53
 
 
-@_jit
+@compiled(inline=True)
 def subset(key: np.uint64, size: int, count: int, out: npt.NDArray[np.int64]) -> None:
     """`size` distinct numbers below `count` into `out`, each set equally likely (Floyd)."""
     for place in range(size):

@@ -1,0 +1,118 @@
+"""Flags that describe a moot to the theory and the simulator, and the question that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from folkmoot.cli.options import Finite
+from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
+from folkmoot.errors import ConfigError, TheoryError
+
+if TYPE_CHECKING:
+    from folkmoot.queueing.simulate import Question
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FLAGS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--devices", "-n", type=click.IntRange(1), default=4, show_default=True, help="Devices, n."),
+    click.option(
+        "-M", "--layers", "layers", type=click.IntRange(0, MAX_LAYERS), default=1, show_default=True,
+        help="Layers before the aggregation.",
+    ),
+    click.option(
+        "-k", "--proposers", "--peers", "proposers", type=click.IntRange(0, MAX_PROPOSERS), metavar="K",
+        help="Peers asked per layer; the origin answers as well. [default: 3, or all there are]",
+    ),
+    click.option("--rate", type=Finite(0, 1e9, min_open=True), help="Prompts per second and device, λ."),
+    click.option(
+        "--load", type=Finite(0, 1e3, min_open=True), help="The busiest device's ρ instead of a rate. [default: 0.8]"
+    ),
+    click.option(
+        "--service", metavar="DIST", default="exp:1", show_default=True,
+        help="exp:MEAN, det:MEAN, lognormal:MEAN:CV, weibull:MEAN:SHAPE or trace:FILE[:COLUMNS[:MEAN]], in seconds; "
+        "one for all devices, or one a device with commas.",
+    ),
+    click.option(
+        "--topology", metavar="GRAPH", default="complete", show_default=True,
+        help="Who may ask whom: complete, ring, star, or a FILE with a line of numbers (from 0) a device.",
+    ),
+    click.option(
+        "--skip-aggregation", type=Finite(0, 1), default=0.0, show_default=True, metavar="P",
+        help="The chance that a prompt ends with its last layer.",
+    ),
+)  # fmt: skip
+
+
+def model_options(command: F) -> F:
+    """The flags of `theory` and `simulate`."""
+    for flag in reversed(FLAGS):
+        command = flag(command)
+    return command
+
+
+def question_of(
+    devices: int,
+    layers: int,
+    proposers: int | None,
+    rate: float | None,
+    load: float | None,
+    service: str,
+    topology: str,
+    skip_aggregation: float,
+    **more: Any,
+) -> Question:
+    """The flags as a question. Raises `ConfigError`, `TheoryError`, `click.UsageError`."""
+    from dataclasses import replace
+
+    from folkmoot.core.law import parse_laws
+    from folkmoot.engine.timed import read_csv
+    from folkmoot.queueing.simulate import Question, rho
+
+    if rate is not None and load is not None:
+        raise click.UsageError("--rate and --load say the same thing; give one of them")
+    if proposers is None:
+        proposers = min(3, devices - 1) if layers else 0
+    laws = parse_laws(service, read_csv)
+    if len(laws) not in (1, devices):
+        raise ConfigError(f"--service has {len(laws)} laws for {devices} devices; give 1, or one a device")
+    graph = graph_of(topology, devices)
+    asked = Question(devices, layers, proposers, (rate or 1.0,), laws, graph, skip_aggregation, **more)
+    if rate is None:
+        busiest = float(max(rho(asked)))
+        if busiest <= 0:
+            raise TheoryError("--load needs a service that takes time; give --rate")
+        asked = replace(asked, rates_hz=((0.8 if load is None else load) / busiest,))
+    return asked
+
+
+def graph_of(topology: str, devices: int) -> tuple[tuple[int, ...], ...] | None:
+    """A topology by name or from a file; None is the complete graph. Raises `ConfigError`."""
+    match topology:
+        case "complete":
+            return None
+        case "ring":
+            around = [{(device + step) % devices for step in (-1, 1)} - {device} for device in range(devices)]
+            return tuple(tuple(sorted(each)) for each in around)
+        case "star":
+            return (tuple(range(1, devices)), *((0,) for _ in range(1, devices)))
+        case _:
+            return _read_graph(Path(topology))
+
+
+def _read_graph(path: Path) -> tuple[tuple[int, ...], ...]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--topology {path}: it is no name (complete, ring, star), and no file that can be read: {error}"
+        ) from None
+    try:
+        return tuple(tuple(map(int, line.split())) for line in lines if line.strip())
+    except ValueError:
+        raise ConfigError(
+            f"--topology {path}: every line must hold the numbers of the devices it may ask"
+        ) from None

@@ -1,0 +1,155 @@
+"""`folkmoot simulate`: one question to the compiled simulator."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from folkmoot.cli.model import model_options, question_of
+from folkmoot.cli.options import Finite, json_option, print_json
+
+if TYPE_CHECKING:
+    from folkmoot.queueing.estimate import Interval
+    from folkmoot.queueing.simulate import Question, Result
+
+
+@click.command()
+@model_options
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="The same seed gives the same result.",
+)
+@click.option(
+    "--reps", type=click.IntRange(1), default=10, show_default=True, help="Independent replications."
+)
+@click.option(
+    "--horizon", type=Finite(0, 1e9, min_open=True), default=20_000, show_default=True,
+    help="How long each lasts, in services per device; the first fifth is not counted.",
+)  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(["steady", "paper"]), default="steady", show_default=True,
+    help="steady: a long run with intervals; paper: --prompts of them from an empty start, drained to empty.",
+)  # fmt: skip
+@click.option("--prompts", type=click.IntRange(1), help="Prompts of the mode paper. [default: 10]")
+@click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]")
+@json_option
+def simulate(
+    seed: int,
+    reps: int,
+    horizon: float,
+    mode: str,
+    prompts: int | None,
+    workers: int | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Simulate a moot in virtual time, first come first served, with intervals over replications."""
+    if prompts is not None and mode != "paper":
+        raise click.UsageError("--prompts belongs to --mode paper")
+    count = (prompts or 10) if mode == "paper" else 0
+    asked = question_of(**flags, horizon=horizon, prompts=count, replications=reps, seed=seed)
+    found = _run(asked, workers)
+    if as_json:
+        print_json(result_json(found))
+    else:
+        for line in told(found):
+            click.echo(line)
+
+
+def _run(asked: Question, workers: int | None) -> Result:
+    from folkmoot.queueing.simulate import simulate as run
+
+    began = time.monotonic()
+
+    def progress(done: int) -> None:
+        left = (time.monotonic() - began) / done * (asked.replications - done)
+        if sys.stderr.isatty():
+            end = "\n" if done == asked.replications else ""
+            click.echo(
+                f"\r{done} of {asked.replications} replications, {left:.0f} s left  {end}", nl=False, err=True
+            )
+
+    return run(asked, workers=workers, progress=progress)
+
+
+def result_json(found: Result) -> dict[str, Any]:
+    """A result as INTERFACE names its fields; what was not measured is null."""
+    asked = found.question
+    p50, p90, p99 = found.quantiles
+    known: dict[str, Any] = _plain({
+        "n": asked.devices, "layers": asked.layers, "proposers": asked.proposers, "load": max(found.rho),
+        "rate": asked.rates_hz[0], "discipline": "fcfs", "select": "uniform",
+        "mode": "paper" if asked.prompts else "steady", "verdict": found.verdict,
+        "theory": {"rho": list(found.rho), "limit_rate": found.limit_rate},
+        "drift": _interval(found.drift),
+        "latency": {
+            "mean": found.latency.value, "mean_low": found.latency.low, "mean_high": found.latency.high,
+            "p50": p50, "p90": p90, "p99": p99,
+        },
+        "queue_size": {"mean": found.queue_size.value, "low": found.queue_size.low, "high": found.queue_size.high},
+        "utilisation": found.utilisation, "goodput": found.goodput.value, "goodput_of_limit": found.goodput_of_limit,
+        "age": found.age, "unfinished": found.unfinished,
+        "per_device": [
+            {"rho": one.rho, "utilisation": one.utilisation, "queue_size": one.queue_size, "drift": one.drift}
+            for one in found.per_device
+        ],
+        "inferences": found.inferences, "seed": asked.seed, "reps": asked.replications,
+        "wall_s": found.wall_s, "inferences_per_s": found.inferences / found.kernel_s if found.kernel_s else None,
+    })  # fmt: skip
+    return known
+
+
+def told(found: Result) -> list[str]:
+    """The result for people, the theory beside it."""
+    asked, rates = found.question, found.inferences / max(found.kernel_s, 1e-9)
+    lines = [
+        f"{asked.devices} devices, M={asked.layers} k={asked.proposers}, {asked.rates_hz[0]:.4g} prompts/s and device, "
+        f"load of the busiest {max(found.rho):.4g}"
+    ]
+    if asked.prompts:
+        lines.append(f"{asked.prompts} prompts from empty to empty, {asked.replications} times")
+    else:
+        lines.append(
+            f"{found.verdict}: the number waiting grows by {_text(found.drift)} jobs per service time and device"
+        )
+    p50, p90, p99 = found.quantiles
+    lines += [
+        f"latency {_text(found.latency)} s; half below {p50:.4g}, nine in ten below {p90:.4g}, 99 % below {p99:.4g}",
+        f"waiting per device {_text(found.queue_size)}; in service {found.utilisation:.4g}",
+        f"goodput {found.goodput.value:.4g} prompts/s and device, {100 * found.goodput_of_limit:.1f} % of the limit",
+        f"{found.inferences:,} inferences, {rates / 1e6:.1f} million a second and core",
+    ]
+    worst = max(range(asked.devices), key=lambda device: found.per_device[device].queue_size)
+    if asked.devices > 1 and found.per_device[worst].queue_size > 2 * found.queue_size.value > 0:
+        one = found.per_device[worst]
+        lines.append(f"device {worst} waits most: {one.queue_size:.4g} jobs at a load of {one.rho:.4g}")
+    return lines
+
+
+def _interval(found: Interval) -> dict[str, float]:
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _text(found: Interval) -> str:
+    bounds = "" if math.isnan(found.low) else f" ({found.low:.4g} to {found.high:.4g})"
+    return f"{found.value:.4g}{bounds}"
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN."""
+    match value:
+        case dict():
+            return {key: _plain(each) for key, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value
