@@ -20,6 +20,7 @@
     │   └── PromptCancelled      its user went away
     ├── TheoryError              a closed form or a simulation was asked what it does not hold for
     │   └── UnstableQueue        a mean is asked of a queue that grows without bound
+    ├── TheoryMismatch           a closed form and the simulator disagree
     └── NodeError                the daemon cannot start or go on (port taken, disk full)
 
 `code` is the stable, machine-readable name: it crosses the network and stands in JSON.
@@ -148,6 +149,12 @@ class UnstableQueue(TheoryError):
     """A mean is asked of a queue that grows without bound; the message names the load."""
 
     code = "unstable"
+
+
+class TheoryMismatch(FolkmootError):
+    """A closed form and the simulator disagree: one of the two is wrong."""
+
+    code = "theory_mismatch"
 
 
 class NodeError(FolkmootError):

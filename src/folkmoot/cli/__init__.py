@@ -20,6 +20,7 @@ from folkmoot.cli.simulate import simulate
 from folkmoot.cli.status import status
 from folkmoot.cli.theory import theory
 from folkmoot.cli.up import up
+from folkmoot.cli.validate import validate
 
 __all__ = ["group", "main"]
 
@@ -36,7 +37,7 @@ def group(debug: bool) -> None:
     )
 
 
-for command in (up, invite, leave, status, ask, demo, theory, simulate, models, doctor, config):
+for command in (up, invite, leave, status, ask, demo, theory, simulate, validate, models, doctor, config):
     group.add_command(command)
 
 

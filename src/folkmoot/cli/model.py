@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,6 +55,15 @@ def model_options(command: F) -> F:
     return command
 
 
+def require_sim() -> None:
+    """Raise `ConfigError` where the extra `[sim]` is not installed."""
+    missing = [
+        name for name in ("numpy", "scipy", "numba", "joblib") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} not installed; run: pip install 'folkmoot[sim]'")
+
+
 def question_of(
     devices: int,
     layers: int,
@@ -68,6 +78,7 @@ def question_of(
     """The flags as a question. Raises `ConfigError`, `TheoryError`, `click.UsageError`."""
     from dataclasses import replace
 
+    require_sim()
     from folkmoot.core.law import parse_laws
     from folkmoot.engine.timed import read_csv
     from folkmoot.queueing.simulate import Question, rho

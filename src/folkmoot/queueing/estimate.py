@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
+Values = Sequence[float] | npt.NDArray[np.float64] | npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -24,7 +26,7 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def interval(values: Values, confidence: float = 0.95) -> Interval:
     """The mean of independent replications and Student's interval. Needs two finite values for bounds."""
     found = np.array([value for value in values if math.isfinite(value)])
     if not found.size:
@@ -38,7 +40,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def verdict(drifts: Sequence[float], overload_drift: float) -> str:
+def verdict(drifts: Values, overload_drift: float) -> str:
     """`stable`, `unstable` or `undecided`, from the slopes of the number waiting per device, one a replication.
 
     Unstable where the lower 95 % bound lies above 0, stable where the upper one lies below the fluid slope of an
@@ -50,7 +52,7 @@ def verdict(drifts: Sequence[float], overload_drift: float) -> str:
     return "stable" if slope.high < overload_drift else "undecided"
 
 
-def slope(values: Sequence[float] | npt.NDArray[np.int64], width: float) -> float:
+def slope(values: Values, width: float) -> float:
     """Least-squares slope of equally spaced values over a span of `width`."""
     at = np.linspace(0.0, width, len(values))
     return float(np.polyfit(at, np.asarray(values, dtype=float), 1)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from folkmoot.core.law import Law, Trace
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import fcfs
-from folkmoot.queueing._check import number, numbers, whole
+from folkmoot.queueing._check import Floats, number, numbers, whole
 from folkmoot.queueing.estimate import Interval, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
 from folkmoot.queueing.latency import Moments
@@ -95,22 +95,30 @@ class Replication:
 def simulate(
     question: Question, *, workers: int | None = None, progress: Callable[[int], None] = lambda done: None
 ) -> Result:
-    """Run all replications of a question, on all cores or so many. Raises `TheoryError` for what cannot be simulated.
+    """Run all replications of a question and sum them up. Raises `TheoryError` for what cannot be simulated.
 
-    The same question gives the same result to the bit, apart from the times, for any number of workers. The kernel
-    holds no lock of the interpreter, so threads are enough; another joblib backend that is active is used instead.
+    The same question gives the same result to the bit, apart from the times, for any number of workers.
     """
-    from joblib import Parallel, delayed
-
     began = time.perf_counter()
-    # The kernel is compiled, or read from its cache, before any of its runs is timed.
-    replication(replace(question, prompts=1), keys(question.seed, 1)[0])
-    run = Parallel(n_jobs=workers or -1, prefer="threads", return_as="generator")
-    runs: list[Replication] = []
-    for one in run(delayed(replication)(question, key) for key in keys(question.seed, question.replications)):
+    runs = []
+    for one in replications(question, workers):
         runs.append(one)
         progress(len(runs))
     return replace(summary(question, runs), wall_s=time.perf_counter() - began)
+
+
+def replications(question: Question, workers: int | None = None) -> Iterator[Replication]:
+    """The runs of a question in their order, on all cores or so many.
+
+    The kernel does not hold the interpreter's lock, so threads are enough; a joblib backend that is active
+    (Ray, Dask) is used instead of them.
+    """
+    from joblib import Parallel, delayed
+
+    # The kernel is compiled, or read from its cache, before any of its runs is timed.
+    replication(replace(question, prompts=1), keys(question.seed, 1)[0])
+    run = Parallel(n_jobs=workers or -1, prefer="threads", return_as="generator")
+    yield from run(delayed(replication)(question, key) for key in keys(question.seed, question.replications))
 
 
 def replication(question: Question, key: Any, log: int = 0) -> Replication:
@@ -127,56 +135,74 @@ def replication(question: Question, key: Any, log: int = 0) -> Replication:
     return Replication(counts, int(counts.totals[0]), time.perf_counter() - began, int(state))
 
 
-def summary(question: Question, runs: Sequence[Replication]) -> Result:
-    """The replications as means with intervals."""
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What each replication saw: arrays of shape (replications,), or (replications, devices). Units as in `Result`."""
+
+    latency: Floats
+    waiting: Floats
+    utilisation: Floats
+    goodput: Floats
+    drift: Floats
+    device_drift: Floats
+    age: Floats
+    unfinished: Floats
+
+
+def measures(question: Question, runs: Sequence[Replication]) -> Measures:
+    """The runs as rates and time averages; drifts are NaN in the mode `paper`."""
     shape, _ = _shape(question)
     n, mean_s = question.devices, mean_service(question)
-    load = rho(question)
-    limit = _rate(question) / n / max(float(load.max()), 1e-300)
-    span = shape.until - shape.warm if math.isfinite(shape.until) else math.nan
-    spans = [span if math.isfinite(span) else float(run.counts.latency[2]) for run in runs]
-    slopes = [_drift(run, span, n) * mean_s for run in runs]
-    done = [int(run.counts.totals[4]) for run in runs]
-    goodput = interval([count / width / n for count, width in zip(done, spans, strict=True)])
-    overload = drift(
-        1.01 / (mean_s * jobs_per_prompt(question)), [mean_s] * question.layers, mean_s, question.proposers
+    steady = math.isfinite(shape.until)
+    span = np.array([shape.until - shape.warm if steady else run.counts.latency[2] for run in runs])
+    done = np.array([run.counts.totals[4] for run in runs], dtype=float)
+    sums = np.array([run.counts.latency[0] for run in runs])
+    late = np.array([run.counts.late for run in runs]) / (span / 4)[:, None, None]
+    unknown = np.full(len(runs), math.nan)
+    return Measures(
+        latency=np.divide(sums, done, out=unknown.copy(), where=done > 0),
+        waiting=np.array([run.counts.waiting for run in runs]) / span[:, None],
+        utilisation=np.array([run.counts.busy for run in runs]) / span[:, None],
+        goodput=done / span / n,
+        drift=np.array([_drift(run, shape) / n * mean_s for run in runs]) if steady else unknown,
+        device_drift=(late[:, :, 1] - late[:, :, 0]) / (span / 4)[:, None] * mean_s
+        if steady
+        else np.full((len(runs), n), math.nan),
+        age=np.array([run.counts.age.sum() for run in runs]) / span / n,
+        unfinished=np.array([run.counts.totals[0] - run.counts.totals[1] for run in runs], dtype=float),
     )
-    late = np.array([run.counts.late for run in runs]) / (span / 4 if math.isfinite(span) else 1.0)
-    per_device = tuple(
-        Device(
-            float(load[device]),
-            float(np.mean([run.counts.busy[device] / width for run, width in zip(runs, spans, strict=True)])),
-            float(
-                np.mean([run.counts.waiting[device] / width for run, width in zip(runs, spans, strict=True)])
-            ),
-            float((late[:, device, 1] - late[:, device, 0]).mean() / (span / 4) * mean_s)
-            if math.isfinite(span)
-            else math.nan,
-        )
-        for device in range(n)
+
+
+def summary(question: Question, runs: Sequence[Replication]) -> Result:
+    """The replications as means with intervals."""
+    seen, load = measures(question, runs), rho(question)
+    mean_s, jobs = mean_service(question), jobs_per_prompt(question)
+    limit = _rate(question) / question.devices / max(float(load.max()), 1e-300)
+    overload = drift(1.01 / (mean_s * jobs), [mean_s] * question.layers, mean_s, question.proposers)
+    goodput = interval(seen.goodput)
+    per_device = zip(
+        load,
+        seen.utilisation.mean(axis=0),
+        seen.waiting.mean(axis=0),
+        seen.device_drift.mean(axis=0),
+        strict=True,
     )
     return Result(
         question=question,
-        verdict="undecided" if question.prompts else verdict(slopes, overload * mean_s),
+        verdict="undecided" if question.prompts else verdict(seen.drift, overload * mean_s),
         rho=tuple(map(float, load)),
         limit_rate=limit,
-        drift=interval(slopes) if not question.prompts else Interval(math.nan, math.nan, math.nan),
-        latency=interval(
-            [run.counts.latency[0] / count for run, count in zip(runs, done, strict=True) if count]
-        ),
+        drift=interval(seen.drift),
+        latency=interval(seen.latency),
         quantiles=_quantiles(sum((run.counts.histogram for run in runs), np.zeros(1, np.int64))),
-        queue_size=interval(
-            [float(run.counts.waiting.sum()) / width / n for run, width in zip(runs, spans, strict=True)]
-        ),
-        utilisation=float(np.mean([one.utilisation for one in per_device])),
+        queue_size=interval(seen.waiting.mean(axis=1)),
+        utilisation=float(seen.utilisation.mean()),
         goodput=goodput,
         goodput_of_limit=goodput.value / limit,
-        age=float(
-            np.mean([run.counts.age.sum() / width / n for run, width in zip(runs, spans, strict=True)])
-        ),
-        unfinished=float(np.mean([run.counts.totals[0] - run.counts.totals[1] for run in runs])),
+        age=float(seen.age.mean()),
+        unfinished=float(seen.unfinished.mean()),
         inferences=int(sum(run.counts.totals[3] for run in runs)),
-        per_device=per_device,
+        per_device=tuple(Device(*map(float, each)) for each in per_device),
         kernel_s=sum(run.kernel_s for run in runs),
         state_bytes=max(run.state_bytes for run in runs),
     )
@@ -243,13 +269,10 @@ def mean_service(question: Question) -> float:
     return float(np.mean([law.mean for law in question.laws]))
 
 
-def _drift(run: Replication, span: float, devices: int) -> float:
-    """Slope of the number waiting per device over the second half, 1/s."""
-    if not math.isfinite(span):
-        return math.nan
+def _drift(run: Replication, shape: Shape) -> float:
+    """Slope of the number waiting over the second half, 1/s."""
     waiting = np.cumsum(run.counts.checkpoints[: fcfs.CHECKPOINTS])
-    half = waiting[fcfs.CHECKPOINTS // 2 :]
-    return slope(half, span / 2) / devices
+    return slope(waiting[fcfs.CHECKPOINTS // 2 :], (shape.until - shape.warm) / 2)
 
 
 def _quantiles(histogram: Any) -> tuple[float, ...]:

@@ -1,0 +1,52 @@
+"""`folkmoot validate`: the theory's exact statements against the simulator."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from folkmoot.cli.model import require_sim
+from folkmoot.cli.options import json_option, print_json
+from folkmoot.errors import TheoryMismatch
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Shorter runs, wider intervals: within 50 s.")
+@click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]")
+@json_option
+def validate(quick: bool, workers: int | None, as_json: bool) -> None:
+    """Check every exact statement of the theory against the simulator; 1 % that any fails by luck."""
+    require_sim()
+    from folkmoot.queueing import validate as exact
+
+    stated, rows, failed = exact.cases(), list[dict[str, Any]](), 0
+    for done, outcome in enumerate(exact.validate(stated, quick=quick, workers=workers), start=1):
+        case, seen = outcome.case, outcome.simulation
+        failed += outcome.verdict != "ok"
+        rows.append(
+            {
+                "name": case.name,
+                "tag": case.tag,
+                "theory": case.theory,
+                "simulation": seen.value,
+                "low": seen.low,
+                "high": seen.high,
+                "verdict": outcome.verdict,
+            }
+        )
+        if not as_json:
+            limit = "at most " if case.bound else ""
+            click.echo(
+                f"{outcome.verdict:<8}  [{case.tag}] {case.name}: {limit}{case.theory:.5g}, "
+                f"simulated {seen.value:.5g} ({seen.low:.5g} to {seen.high:.5g})"
+            )
+        elif sys.stderr.isatty():
+            click.echo(f"\r{done} of {len(stated)} cases  ", nl=False, err=True)
+    if as_json:
+        print_json({"cases": rows, "failed": failed})
+    if failed:
+        raise TheoryMismatch(
+            f"{failed} of {len(rows)} statements do not hold; their lines begin with mismatch"
+        )

@@ -1,0 +1,147 @@
+"""Every exact statement of the theory against the simulator. A formula that is wrong shows here.
+
+Equalities hold where the interval over the replications covers the theory; the chance that any of them fails
+by luck is 1 % over all cases (Bonferroni). Bounds must not be exceeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from folkmoot import queueing as q
+from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
+from folkmoot.queueing._check import Floats
+from folkmoot.queueing.estimate import Interval, interval
+from folkmoot.queueing.simulate import Measures, Question, measures, replications, rho
+
+FAMILY_ERROR = 0.01
+QUICK = 0.15
+"""Share of the horizon that a quick run keeps."""
+
+Seen = Callable[[Measures], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One statement: `theory` for what `seen` reads of each replication. `bound`: it may be less, never more."""
+
+    name: str
+    tag: str
+    theory: float
+    question: Question
+    seen: Seen
+    bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A case, what was simulated, and whether the two agree (`ok` or `mismatch`)."""
+
+    case: Case
+    simulation: Interval
+    verdict: str
+
+
+def validate(cases: list[Case], *, quick: bool = False, workers: int | None = None) -> Iterator[Outcome]:
+    """Run the cases one after another."""
+    confidence = 1.0 - FAMILY_ERROR / len(cases)
+    for case in cases:
+        asked = replace(case.question, horizon=case.question.horizon * (QUICK if quick else 1.0))
+        seen = case.seen(measures(asked, list(replications(asked, workers))))
+        found = interval(seen, confidence)
+        agrees = found.low <= case.theory if case.bound else found.covers(case.theory)
+        yield Outcome(case, found, "ok" if agrees else "mismatch")
+
+
+def cases() -> list[Case]:
+    """The [E] statements that this simulator can check."""
+    return [*_alone(), *_markov(), *_loads(), *_limits()]
+
+
+def _alone() -> Iterator[Case]:
+    laws: list[Law] = [
+        Exponential(2.0), Fixed(2.0), Lognormal(2.0, 0.5), Weibull(2.0, 1.5),
+        Trace(("a",), ((1.0,), (2.0,), (6.0,))),
+    ]  # fmt: skip
+    for law in laws:
+        moments = q.Moments.of(law)
+        for load in (0.4, 0.8):
+            rate = load / moments.mean
+            asked = Question(1, 0, 0, (rate,), (law,), horizon=200_000, replications=16)
+            name = f"M/G/1, {type(law).__name__}, load {load}"
+            yield Case(f"{name}: latency", "E", q.alone(rate, moments), asked, lambda seen: seen.latency)
+            yield Case(
+                f"{name}: waiting",
+                "E",
+                rate * q.mg1_wait(rate, moments),
+                asked,
+                lambda seen: seen.waiting[:, 0],
+            )
+
+
+def _markov() -> Iterator[Case]:
+    for layers in (1, 2, 3):
+        rate = 0.7 * q.limit_rate(1.0, layers, 0)
+        asked = Question(3, layers, 0, (rate,), (Exponential(1.0),), horizon=200_000, replications=16)
+        theory = q.refining_alone(rate, 1.0, layers)
+        yield Case(f"k = 0, M = {layers}: latency", "E", theory, asked, lambda seen: seen.latency)
+    for load in (0.3, 0.7):
+        asked = Question(
+            2, 1, 1, (load / 2,), (Exponential(1.0),), skip_aggregation=1.0, horizon=200_000, replications=16
+        )
+        theory = q.layer_of_two(load / 2, 1.0)
+        yield Case(
+            f"two devices, the layer alone, load {load}", "E", theory, asked, lambda seen: seen.latency
+        )
+    for load in (0.3, 0.8):
+        asked = Question(1, 0, 0, (load,), (Exponential(1.0),), horizon=200_000, replications=16)
+        yield Case(f"M/M/1, load {load}: age", "E", q.answer_age(load, 1.0), asked, lambda seen: seen.age)
+
+
+def _loads() -> Iterator[Case]:
+    ring = tuple(tuple((i + step) % 6 for step in (1, 2, 5)) for i in range(6))
+    star = ((1, 2, 3, 4), (0,), (0,), (0,), (0,))
+    uneven = (0.01, 0.02, 0.04, 0.03)
+    some = {
+        "equal devices": Question(8, 1, 3, (0.14,), (Lognormal(1.0, 0.5),)),
+        "M = 3, k = n − 1": Question(4, 3, 3, (0.06,), (Exponential(1.0),)),
+        "unequal rates": Question(4, 2, 2, uneven, (Exponential(2.0),)),
+        "unequal devices": Question(
+            4, 2, 2, (0.05,), (Exponential(1.0), Fixed(2.0), Exponential(2.5), Fixed(0.5))
+        ),
+        "a regular graph": Question(6, 2, 2, (0.1,), (Exponential(1.0),), graph=ring),
+        "a star": Question(5, 1, 2, (0.12,), (Exponential(1.0),), graph=star),
+        "aggregation skipped in 4 of 10": Question(
+            5, 1, 2, (0.2,), (Exponential(1.0),), skip_aggregation=0.4
+        ),
+    }
+    for name, question in some.items():
+        asked = replace(question, horizon=40_000, replications=12)
+        loads = rho(asked)
+        for device in sorted({int(np.argmin(loads)), int(np.argmax(loads))}):
+            stated = float(loads[device])
+            yield Case(f"load, {name}, device {device}", "E", stated, asked, _utilisation(device))
+
+
+def _utilisation(device: int) -> Seen:
+    return lambda seen: seen.utilisation[:, device]
+
+
+def _limits() -> Iterator[Case]:
+    over = Question(4, 0, 0, (1.3,), (Exponential(1.0),), horizon=20_000, replications=12)
+    yield Case("M = 0, load 1.3: drift", "E", q.drift(1.3, [], 1.0, 0), over, lambda seen: seen.drift)
+    yield Case("M = 0, load 1.3: goodput", "E", q.goodput(1.3, [], 1.0, 0), over, lambda seen: seen.goodput)
+    laws = (Exponential(1.0), Exponential(3.0)) * 3
+    bound = q.best_limit_closed([1.0, 3.0] * 3, 1, 2)
+    asked = Question(6, 1, 2, (1.05 * bound,), laws, horizon=10_000, replications=12)
+    yield Case("goodput beyond the best limit", "E", bound, asked, lambda seen: seen.goodput, bound=True)
+    for layers, proposers in ((1, 1), (2, 3)):
+        rate = 1.5 * q.limit_rate(1.0, layers, proposers)
+        asked = Question(8, layers, proposers, (rate,), (Exponential(1.0),), horizon=10_000, replications=12)
+        yield Case(
+            f"goodput beyond the limit, M = {layers}, k = {proposers}", "E", q.limit_rate(1.0, layers, proposers),
+            asked, lambda seen: seen.goodput, bound=True,
+        )  # fmt: skip

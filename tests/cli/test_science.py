@@ -1,0 +1,127 @@
+"""`theory`, `simulate` and `validate` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from folkmoot import queueing
+from folkmoot.cli import exits, group
+from folkmoot.queueing.validate import cases
+
+
+@pytest.fixture
+def run(home, capsys):
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = exits.run(
+            lambda: group.main(arguments, prog_name="folkmoot", standalone_mode=False), debug=False
+        )
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def test_theory_below_and_beyond_the_limit(run):
+    code, out, err = run("theory", "-M", "2", "-k", "3", "-n", "20", "--load", "1.5", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["jobs_per_prompt"] == 9
+    assert not found["stable"]
+    assert found["latency"] is None
+    assert found["overload"]["drift"] == pytest.approx(0.2859, abs=1e-4)
+    code, out, _ = run("theory", "--rate", "0.05")
+    assert code == 0
+    assert "[E] load of the busiest device 0.25" in out
+    assert "[A] mean latency" in out
+
+
+def test_simulate_says_the_same_again_and_for_any_number_of_workers(run):
+    arguments = ("simulate", "--reps", "4", "--horizon", "500", "--json", "--load", "0.5", "--seed", "7")
+    found = [json.loads(run(*arguments, "--workers", workers)[1]) for workers in ("1", "2")]
+    for each in found:
+        assert each.pop("wall_s") > 0
+        assert each.pop("inferences_per_s") > 0
+    assert found[0] == found[1]
+    assert found[0]["theory"]["rho"] == pytest.approx([0.5] * 4)
+    assert found[0]["latency"]["mean_low"] < found[0]["latency"]["mean"] < found[0]["latency"]["p99"]
+    assert json.loads(run(*arguments[:-1], "8")[1])["latency"] != found[0]["latency"]
+
+
+def test_the_paper_s_mode_is_another(run):
+    code, out, _ = run(
+        "simulate", "--mode", "paper", "--rate", "0.25", "--service", "exp:45", "--reps", "20", "--json"
+    )
+    found = json.loads(out)
+    assert code == 0
+    assert (found["verdict"], found["unfinished"]) == ("undecided", 0)
+    assert found["drift"] == {"value": None, "low": None, "high": None}
+    assert found["inferences"] == 20 * 10 * 5
+
+
+def test_a_graph_from_a_file(run, tmp_path: Path):
+    path = tmp_path / "path.txt"
+    path.write_text("1\n0 2\n1\n")
+    found = json.loads(
+        run("theory", "-n", "3", "-k", "1", "--rate", "0.1", "--topology", str(path), "--json")[1]
+    )
+    assert found["rho"] == pytest.approx([0.2 + 0.05, 0.2 + 0.2, 0.2 + 0.05])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("simulate", "--rate", "-1"), "--rate"),
+        (("simulate", "--rate", "nan"), "no number"),
+        (("simulate", "-k", "4"), "proposers is 4"),
+        (("theory", "-k", "4"), "4 devices have 3 peers"),
+        (("simulate", "--service", "gauss:1"), "no service-time law"),
+        (("simulate", "--service", "exp:1,exp:2"), "2 laws for 4 devices"),
+        (("simulate", "--topology", "nowhere.txt"), "no file that can be read"),
+        (("simulate", "--prompts", "5"), "--mode paper"),
+        (("theory", "--rate", "1", "--load", "1"), "the same thing"),
+        (("simulate", "--service", "det:0", "--load", "0.5"), "takes time"),
+        (("simulate", "-n", "1", "--topology", "ring", "-M", "1", "-k", "0"), ""),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, arguments, says):
+    code, _, err = run(
+        *arguments, *(["--horizon", "50", "--reps", "2"] if arguments[0] == "simulate" else [])
+    )
+    if says:
+        assert code == 2
+        assert says in err
+        assert "Traceback" not in err
+    else:
+        assert code == 0
+
+
+def test_an_isolated_device_and_a_trace_with_holes(run, tmp_path: Path):
+    graph, trace = tmp_path / "graph.txt", tmp_path / "trace.csv"
+    graph.write_text("1\n0\n2\n")
+    code, _, err = run("theory", "-n", "3", "-k", "1", "--topology", str(graph))
+    assert (code, "must name other devices" in err) == (2, True)
+    trace.write_text("a,b\n1,2\n3,\n")
+    code, _, err = run("simulate", "--service", f"trace:{trace}:a+b")
+    assert (code, "row 3 has no number" in err) == (2, True)
+
+
+def test_validate_finds_a_wrong_formula(run, monkeypatch):
+    right = queueing.alone
+    monkeypatch.setattr(queueing, "alone", lambda rate, service: 1.05 * right(rate, service))
+    code, out, err = run("validate", "--quick", "--json")
+    found = json.loads(out)
+    assert code == 1
+    wrong = [case["name"] for case in found["cases"] if case["verdict"] == "mismatch"]
+    assert found["failed"] == len(wrong) >= 5
+    assert all("M/G/1" in name and name.endswith("latency") for name in wrong)
+    assert f"{len(wrong)} statements do not hold" in err.replace(f"of {len(found['cases'])} ", "")
+
+
+def test_validate_passes(run):
+    code, out, err = run("validate", "--quick")
+    assert (code, err) == (0, ""), out
+    assert out.count("\n") == len(cases())
+    assert all(line.startswith("ok") for line in out.splitlines())
