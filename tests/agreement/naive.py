@@ -18,7 +18,7 @@ from folkmoot.queueing.simulate import Question
 from folkmoot.queueing.streams import ARRIVALS, ORIGINS, POLICY, ROUTES, SERVICES, branch, subset, uniform
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     prompt: int
     stage: int
@@ -30,12 +30,13 @@ class Job:
     end: float = math.nan
 
 
-@dataclass
+@dataclass(eq=False)
 class Prompt:
     number: int
     origin: int
     stage: int = 1
-    open: int = 0
+    open: list[Job] = field(default_factory=list)
+    got: int = 0
     turn: int = 0
 
 
@@ -52,6 +53,7 @@ class World:
     prompts: dict[int, Prompt] = field(default_factory=dict)
     turns: int = 0
     departed: int = 0
+    refused: int = 0
 
     def run(self) -> list[Job]:
         q = self.question
@@ -68,18 +70,26 @@ class World:
                 return self.jobs
             if coming <= leaving:
                 prompt = Prompt(arrived, self.origin(arrived, rates))
-                self.prompts[arrived] = prompt
-                self.ask(prompt)
+                if q.admit and len(self.queues[prompt.origin]) >= q.admit:
+                    self.refused += 1
+                else:
+                    self.prompts[arrived] = prompt
+                    self.ask(prompt)
                 arrived += 1
                 coming = self.now + self.gap(arrived, sum(rates))
                 continue
             ready: list[Prompt] = []
             while self.departures and self.departures[0][0] == self.now:
                 _, _, job = heapq.heappop(self.departures)
+                if self.serving[job.device] is not job:
+                    continue
                 self.serving[job.device] = None
                 prompt = self.prompts[job.prompt]
-                prompt.open -= 1
-                if not prompt.open:
+                prompt.open.remove(job)
+                prompt.got += 1
+                whole = not prompt.open
+                cut = q.quorum and prompt.stage <= q.layers and prompt.got >= q.quorum
+                if (whole or cut) and prompt not in ready:
                     ready.append(prompt)
                 self.serve(job.device)
             for prompt in sorted(ready, key=lambda each: each.turn):
@@ -87,6 +97,14 @@ class World:
 
     def go_on(self, prompt: Prompt) -> None:
         q = self.question
+        for job in list(prompt.open):
+            prompt.open.remove(job)
+            if job in self.queues[job.device]:
+                self.queues[job.device].remove(job)
+            else:
+                self.serving[job.device] = None
+                job.end = self.now
+                self.serve(job.device)
         if prompt.stage > q.layers:
             del self.prompts[prompt.number]
             return
@@ -107,7 +125,7 @@ class World:
             key = np.uint64(branch(self.key[ROUTES], prompt.number, prompt.stage))
             subset(key, size, len(others), chosen)
             places += [others[place] for place in chosen[:size]]
-        prompt.open, prompt.turn = len(places), self.turns
+        prompt.open, prompt.got, prompt.turn = [], 0, self.turns
         self.turns += 1
         for slot, device in enumerate(places):
             law = q.laws[device % len(q.laws)]
@@ -121,12 +139,16 @@ class World:
                     self.service(law, prompt, slot, device),
                 )
             )
+            prompt.open.append(self.jobs[-1])
             self.queues[device].append(self.jobs[-1])
             self.serve(device)
 
     def serve(self, device: int) -> None:
         if self.serving[device] is None and self.queues[device]:
-            job = self.serving[device] = self.queues[device].popleft()
+            queue = self.queues[device]
+            job = queue[0] if self.question.discipline == "fcfs" else max(queue, key=lambda each: each.stage)
+            queue.remove(job)
+            self.serving[device] = job
             job.start, job.end = self.now, self.now + job.took
             self.departed += 1
             heapq.heappush(self.departures, (job.end, self.departed, job))

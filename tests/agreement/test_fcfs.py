@@ -54,7 +54,7 @@ def question(seed: int) -> Question:
 
 @pytest.mark.parametrize("seed", range(CASES))
 def test_every_job_to_the_bit(seed: int) -> None:
-    asked = question(seed)
+    asked = replace(question(seed), skip_aggregation=0.0)
     key = keys(asked.seed, 1)[0]
     shape, _ = _shape(asked)
     naive = World(asked, key, shape.until).run()
@@ -72,7 +72,7 @@ def test_every_job_to_the_bit(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(0, CASES, 10))
 def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
-    asked = replace(question(seed), prompts=0)
+    asked = replace(question(seed), prompts=0, skip_aggregation=0.0)
     key = keys(asked.seed, 1)[0]
     shape, _ = _shape(asked)
     run = replication(asked, key, log=20_000)

@@ -38,6 +38,22 @@ if TYPE_CHECKING:
     help="steady: a long run with intervals; paper: --prompts of them from an empty start, drained to empty.",
 )  # fmt: skip
 @click.option("--prompts", type=click.IntRange(1), help="Prompts of the mode paper. [default: 10]")
+@click.option(
+    "--discipline",
+    type=click.Choice(["fcfs", "lsf"]),
+    default="fcfs",
+    show_default=True,
+    help="fcfs: first come first served; lsf: the job of the latest stage first.",
+)
+@click.option(
+    "--quorum", type=click.IntRange(1), metavar="Q", help="Answers that end a layer; the rest is cancelled."
+)
+@click.option(
+    "--admit",
+    type=click.IntRange(1),
+    metavar="B",
+    help="Refuse a prompt where so many jobs wait at its device.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]")
 @json_option
 def simulate(
@@ -46,15 +62,27 @@ def simulate(
     horizon: float,
     mode: str,
     prompts: int | None,
+    discipline: str,
+    quorum: int | None,
+    admit: int | None,
     workers: int | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Simulate a moot in virtual time, first come first served, with intervals over replications."""
+    """Simulate a moot in virtual time, with intervals over replications."""
     if prompts is not None and mode != "paper":
         raise click.UsageError("--prompts belongs to --mode paper")
     count = (prompts or 10) if mode == "paper" else 0
-    asked = question_of(**flags, horizon=horizon, prompts=count, replications=reps, seed=seed)
+    asked = question_of(
+        **flags,
+        horizon=horizon,
+        prompts=count,
+        replications=reps,
+        seed=seed,
+        discipline=discipline,
+        quorum=quorum or 0,
+        admit=admit or 0,
+    )
     found = _run(asked, workers)
     if as_json:
         print_json(result_json(found))
@@ -85,7 +113,7 @@ def result_json(found: Result) -> dict[str, Any]:
     p50, p90, p99 = found.quantiles
     known: dict[str, Any] = _plain({
         "n": asked.devices, "layers": asked.layers, "proposers": asked.proposers, "load": max(found.rho),
-        "rate": asked.rates_hz[0], "discipline": "fcfs", "select": "uniform",
+        "rate": asked.rates_hz[0], "discipline": asked.discipline, "select": "uniform",
         "mode": "paper" if asked.prompts else "steady", "verdict": found.verdict,
         "theory": {"rho": list(found.rho), "limit_rate": found.limit_rate},
         "drift": _interval(found.drift),
@@ -95,7 +123,7 @@ def result_json(found: Result) -> dict[str, Any]:
         },
         "queue_size": {"mean": found.queue_size.value, "low": found.queue_size.low, "high": found.queue_size.high},
         "utilisation": found.utilisation, "goodput": found.goodput.value, "goodput_of_limit": found.goodput_of_limit,
-        "age": found.age, "unfinished": found.unfinished,
+        "age": found.age, "unfinished": found.unfinished, "refused": found.refused,
         "per_device": [
             {"rho": one.rho, "utilisation": one.utilisation, "queue_size": one.queue_size, "drift": one.drift}
             for one in found.per_device

@@ -1,8 +1,8 @@
 """First come first served, without departure events: one busy-until clock a device, one heap entry a prompt.
 
 A job's start and end are known when it arrives, since nothing can overtake it; so a layer's end is the
-largest of its jobs' ends, and the prompt comes back then. Kernel of `simulate`; its naive twin is in
-tests/agreement.
+largest of its jobs' ends, and the prompt comes back then. Every prompt ends with its aggregation: only so are
+a device's answers seen in the order of their ends, which their age needs. Its naive twin is in tests/agreement.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from folkmoot.queueing._jit import compiled
 from folkmoot.queueing.services import TRACE, duration
-from folkmoot.queueing.streams import ARRIVALS, ORIGINS, POLICY, ROUTES, SERVICES, branch, subset, uniform
+from folkmoot.queueing.streams import ARRIVALS, ORIGINS, ROUTES, SERVICES, branch, subset, uniform
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -138,14 +138,13 @@ def run(
                 _count(shape, counts, other, now, start, took)
                 _note(counts, prompt, at, place, other, now, start, free[other])
             stage[slot] = at + 1
-            if at < layers or shape.skip == 0.0 or uniform(branch(key[POLICY], prompt, 0), 0) >= shape.skip:
-                if size == heap.shape[0]:
-                    bigger = np.empty((2 * size, 2), np.int64)
-                    bigger[:size] = heap
-                    heap = bigger
-                _push(heap, size, latest, (pushed << 24) | slot)
-                size, pushed = size + 1, pushed + 1
-                continue
+            if size == heap.shape[0]:
+                bigger = np.empty((2 * size, 2), np.int64)
+                bigger[:size] = heap
+                heap = bigger
+            _push(heap, size, latest, (pushed << 24) | slot)
+            size, pushed = size + 1, pushed + 1
+            continue
         else:
             u = uniform(row, 0) if kind[device] == TRACE else uniform(draw, 0)
             took = duration(kind[device], parameters[device, 0], parameters[device, 1], rows, u)

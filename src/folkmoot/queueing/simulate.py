@@ -12,7 +12,7 @@ import numpy as np
 
 from folkmoot.core.law import Law, Trace
 from folkmoot.errors import TheoryError
-from folkmoot.queueing import fcfs
+from folkmoot.queueing import calendar, fcfs
 from folkmoot.queueing._check import Floats, number, numbers, whole
 from folkmoot.queueing.estimate import Interval, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
@@ -24,6 +24,7 @@ from folkmoot.queueing.streams import STAGES, keys
 
 WARM_UP = 0.2
 """Share of the horizon that is not counted (a fixed share, as the replications are long)."""
+DISCIPLINES = ("fcfs", "lsf")
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -33,6 +34,9 @@ class Question:
 
     `rates_hz` has one rate, or one a device. `horizon` is in services per device at the load that is offered.
     `prompts` > 0 is the mode `paper`: so many prompts from an empty start, drained to empty, no warm-up.
+    `discipline` is `fcfs` or `lsf` (the job of the latest stage first); `quorum` 0 waits for all k + 1 answers,
+    else layers end with so many and the rest is cancelled; `admit` > 0 refuses a prompt where so many jobs wait at
+    its own device.
     """
 
     devices: int
@@ -46,6 +50,9 @@ class Question:
     prompts: int = 0
     replications: int = 10
     seed: int = 1
+    discipline: str = "fcfs"
+    quorum: int = 0
+    admit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class Result:
     goodput_of_limit: float
     age: float
     unfinished: float
+    refused: float
     inferences: int
     per_device: tuple[Device, ...]
     kernel_s: float = field(compare=False, default=0.0)
@@ -121,17 +129,29 @@ def replications(question: Question, workers: int | None = None) -> Iterator[Rep
     yield from run(delayed(replication)(question, key) for key in keys(question.seed, question.replications))
 
 
-def replication(question: Question, key: Any, log: int = 0) -> Replication:
-    """One run with the keys of its streams; `log` jobs are written down (columns `fcfs.FIELDS`)."""
+def replication(question: Question, key: Any, log: int = 0, *, events: bool = False) -> Replication:
+    """One run with the keys of its streams; `log` jobs are written down (columns `fcfs.FIELDS`).
+
+    `events` takes the kernel with departure events also where the faster one would do.
+    """
     shape, law = _shape(question)
     n = question.devices
     counts = Counts(
         np.zeros(n), np.zeros(n), np.zeros((n, 2)), np.zeros(fcfs.CHECKPOINTS + 1, np.int64), np.zeros(3),
-        np.zeros(fcfs.OCTAVES * fcfs.BINS_PER_OCTAVE, np.int64), np.zeros(n), np.zeros(5, np.int64),
+        np.zeros(fcfs.OCTAVES * fcfs.BINS_PER_OCTAVE, np.int64), np.zeros(n), np.zeros(6, np.int64),
         np.zeros((log, len(fcfs.FIELDS))),
     )  # fmt: skip
     began = time.perf_counter()
-    state = fcfs.run(shape, key, law.kind, law.parameters, law.rows, counts)
+    plain = question.discipline == "fcfs" and not (
+        question.quorum or question.admit or question.skip_aggregation
+    )
+    if plain and not events:
+        state = fcfs.run(shape, key, law.kind, law.parameters, law.rows, counts)
+    else:
+        order = calendar.LSF if question.discipline == "lsf" else calendar.FCFS
+        state = calendar.run(
+            shape, order, question.quorum, question.admit, key, law.kind, law.parameters, law.rows, counts
+        )
     return Replication(counts, int(counts.totals[0]), time.perf_counter() - began, int(state))
 
 
@@ -169,7 +189,9 @@ def measures(question: Question, runs: Sequence[Replication]) -> Measures:
         if steady
         else np.full((len(runs), n), math.nan),
         age=np.array([run.counts.age.sum() for run in runs]) / span / n,
-        unfinished=np.array([run.counts.totals[0] - run.counts.totals[1] for run in runs], dtype=float),
+        unfinished=np.array(
+            [run.counts.totals[0] - run.counts.totals[1] - run.counts.totals[5] for run in runs], dtype=float
+        ),
     )
 
 
@@ -201,6 +223,7 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
         goodput_of_limit=goodput.value / limit,
         age=float(seen.age.mean()),
         unfinished=float(seen.unfinished.mean()),
+        refused=float(np.mean([run.counts.totals[5] / max(1, run.counts.totals[0]) for run in runs])),
         inferences=int(sum(run.counts.totals[3] for run in runs)),
         per_device=tuple(Device(*map(float, each)) for each in per_device),
         kernel_s=sum(run.kernel_s for run in runs),
@@ -213,6 +236,10 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     whole("layers", question.layers, most=STAGES - 2)
     whole("proposers", question.proposers, most=n - 1 if question.layers else None)
     whole("replications", question.replications, least=1)
+    whole("quorum", question.quorum, most=question.proposers + 1)
+    whole("admit", question.admit)
+    if question.discipline not in DISCIPLINES:
+        raise TheoryError(f"discipline is {question.discipline!r}; it is one of {', '.join(DISCIPLINES)}")
     rates = numbers("rates_hz", question.rates_hz, n)
     total = float(rates.sum())
     number("rates_hz", total, above=True)

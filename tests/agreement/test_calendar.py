@@ -1,0 +1,82 @@
+"""The kernel with departure events against the naive twin, and against the faster kernel where both hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from folkmoot.core.law import Exponential
+from folkmoot.queueing.simulate import Question, _shape, measures, replication, simulate
+from folkmoot.queueing.streams import keys
+
+from .naive import World
+from .test_fcfs import question
+
+CASES = 60
+
+
+def policy(kind: str, seed: int) -> Question:
+    rng, asked = Random(seed * 7 + 1), question(seed)
+    most = asked.proposers + 1
+    match kind:
+        case "plain":
+            return asked
+        case "lsf":
+            return replace(asked, discipline="lsf")
+        case "quorum":
+            return replace(asked, quorum=rng.randint(1, most))
+        case "admission":
+            return replace(asked, admit=rng.randint(1, 4))
+        case _:
+            return replace(asked, discipline="lsf", quorum=rng.randint(1, most), admit=rng.choice([0, 2]))
+
+
+@pytest.mark.parametrize("kind", ["plain", "lsf", "quorum", "admission", "all"])
+@pytest.mark.parametrize("seed", range(CASES))
+def test_every_job_to_the_bit(kind: str, seed: int) -> None:
+    asked = policy(kind, seed)
+    key = keys(asked.seed, 1)[0]
+    shape, _ = _shape(asked)
+    world = World(asked, key, shape.until)
+    naive = world.run()
+    run = replication(asked, key, log=len(naive) + 1, events=True)
+    assert run.counts.totals[3] == len(naive)
+    assert run.counts.totals[5] == world.refused
+    for line, job in zip(run.counts.log, naive, strict=False):
+        assert tuple(line[:5]) == (job.prompt, job.stage, job.slot, job.device, job.asked)
+        seen = np.array([job.start, job.end if job.end <= shape.until else np.nan])
+        np.testing.assert_array_equal(line[5:], seen)
+
+
+@pytest.mark.parametrize("seed", range(0, 2 * CASES, 4))
+def test_both_kernels_say_the_same(seed: int) -> None:
+    asked = replace(question(seed), skip_aggregation=0.0)
+    key = keys(asked.seed, 1)[0]
+    fast, slow = (replication(asked, key, events=events) for events in (False, True))
+    np.testing.assert_array_equal(fast.counts.totals[[0, 1, 3, 4]], slow.counts.totals[[0, 1, 3, 4]])
+    np.testing.assert_allclose(fast.counts.latency[:2], slow.counts.latency[:2], rtol=1e-9)
+    if not asked.prompts:
+        np.testing.assert_array_equal(fast.counts.checkpoints, slow.counts.checkpoints)
+        ours, theirs = measures(asked, [fast]), measures(asked, [slow])
+        np.testing.assert_allclose(ours.waiting, theirs.waiting, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(ours.utilisation, theirs.utilisation, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(ours.age, theirs.age, rtol=1e-9)
+
+
+def test_later_stage_first_keeps_the_goodput_that_first_come_first_served_loses() -> None:
+    asked = Question(20, 2, 3, (2.0 / 9,), (Exponential(1.0),), horizon=4_000, replications=8)
+    fcfs, lsf = (simulate(replace(asked, discipline=discipline)) for discipline in ("fcfs", "lsf"))
+    assert fcfs.goodput_of_limit < 0.6
+    assert lsf.goodput.low / lsf.limit_rate >= 0.95
+    admitted = simulate(replace(asked, admit=10))
+    assert admitted.goodput_of_limit > 0.9
+    assert admitted.refused > 0.3
+
+
+def test_a_quorum_with_cancelling_raises_the_limit_as_it_should() -> None:
+    """[E] ρ = λα(qM + 1) for exponential service."""
+    asked = Question(12, 2, 3, (0.8 / 5,), (Exponential(1.0),), quorum=2, horizon=4_000, replications=8)
+    assert simulate(asked).utilisation == pytest.approx(0.8, rel=0.01)
