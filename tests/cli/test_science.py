@@ -125,3 +125,21 @@ def test_validate_passes(run):
     assert (code, err) == (0, ""), out
     assert out.count("\n") == len(cases())
     assert all(line.startswith("ok") for line in out.splitlines())
+
+
+def test_plan_names_what_is_stable_and_the_best_under_a_deadline(run):
+    code, out, err = run("plan", "-n", "6", "--rate", "0.1", "--deadline", "7", "--max-layers", "2", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert len(found["choices"]) == 1 + 2 * 6
+    for row in found["choices"]:
+        assert row["stable"] is (row["load"] < 1) is (row["latency"] is not None)
+        assert row["load"] == pytest.approx(0.1 * ((row["proposers"] + 1) * row["layers"] + 1))
+    kept = [row for row in found["choices"] if row["stable"] and row["latency"] <= 7]
+    assert found["best"]["proposals"] == max(row["proposals"] for row in kept)
+    assert run("plan", "--rate", "2")[1].splitlines()[-1] == "not even M=0 is stable: lower the rate"
+    assert (
+        run("plan", "--rate", "0.5", "--deadline", "0.1")[1].splitlines()[-1]
+        == "no choice keeps the deadline"
+    )
+    assert run("plan")[0] == 2

@@ -16,6 +16,7 @@ from folkmoot.cli.doctor import doctor
 from folkmoot.cli.invite import invite
 from folkmoot.cli.leave import leave
 from folkmoot.cli.models import models
+from folkmoot.cli.plan import plan
 from folkmoot.cli.simulate import simulate
 from folkmoot.cli.status import status
 from folkmoot.cli.theory import theory
@@ -37,7 +38,21 @@ def group(debug: bool) -> None:
     )
 
 
-for command in (up, invite, leave, status, ask, demo, theory, simulate, validate, models, doctor, config):
+for command in (
+    up,
+    invite,
+    leave,
+    status,
+    ask,
+    demo,
+    theory,
+    simulate,
+    validate,
+    plan,
+    models,
+    doctor,
+    config,
+):
     group.add_command(command)
 
 
