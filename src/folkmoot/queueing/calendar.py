@@ -222,7 +222,7 @@ def run(
     return int(n * (2 * lines + 4) * 8 + heap.size * 8 + prompts.size * 8 + jobs.size * 8 + times.size * 8)
 
 
-@compiled()
+@compiled(inline=True)
 def _serve(
     device: int,
     now: float,
@@ -263,7 +263,7 @@ def _serve(
     return heap, size, begun
 
 
-@compiled()
+@compiled(inline=True)
 def _unlink(job: int, device: int, line: int, head: Whole, tail: Whole, jobs: Whole) -> None:
     """Take a waiting job out of its line."""
     before, at = -1, head[device, line]
@@ -277,7 +277,7 @@ def _unlink(job: int, device: int, line: int, head: Whole, tail: Whole, jobs: Wh
         tail[device, line] = before
 
 
-@compiled()
+@compiled(inline=True)
 def _left(shape: Shape, counts: Counts, jobs: Whole, times: Floats, job: int, now: float) -> None:
     """A job has left its server: count it, and complete its line in the log."""
     start = times[job, _BEGAN]
