@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
+from folkmoot.errors import TheoryError
+from folkmoot.queueing import fcfs
 from folkmoot.queueing.simulate import Question, _shape, replication
 from folkmoot.queueing.streams import keys
 
@@ -88,3 +90,10 @@ def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
     waiting = np.cumsum(run.counts.checkpoints[:400])
     expected = [(asks <= moment).sum() - (start <= moment).sum() for moment in at]
     assert np.abs(waiting - expected).max() <= 1, "a checkpoint on a start or an arrival may see either side"
+
+
+def test_more_than_can_be_numbered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is a constant of the compiled kernel, so its answer is given in its place."""
+    monkeypatch.setattr(fcfs, "run", lambda *_: fcfs.TOO_MANY)
+    with pytest.raises(TheoryError, match="shorten the horizon"):
+        replication(Question(2, 1, 1, (0.1,), (Exponential(1.0),)), keys(1, 1)[0])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from folkmoot.queueing._jit import compiled
 from folkmoot.queueing.fcfs import (
+    TOO_MANY,
     Counts,
     Shape,
     _aged,
@@ -31,6 +32,9 @@ from folkmoot.queueing.streams import POLICY, ROUTES, SERVICES, branch, subset, 
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
+
+MOST = (1 << 31) - (1 << 24)
+"""Jobs that may begin: their number is the upper half of a tag of the heap, and one step begins fewer than 2^24."""
 
 FCFS, LSF = range(2)
 """Disciplines: first come first served; the job of the latest stage first, among equals the first come."""
@@ -54,7 +58,7 @@ def run(
     rows: Floats,
     counts: Counts,
 ) -> int:
-    """Run as `fcfs.run` does. `quorum` 0 waits for all answers, `admit` 0 takes every prompt; bytes of its state.
+    """Run as `fcfs.run` does. `quorum` 0 waits for all answers, `admit` 0 takes every prompt.
 
     A prompt is refused where `admit` or more jobs wait at its own device; `counts.totals[5]` counts these.
     """
@@ -79,6 +83,8 @@ def run(
         now = min(coming, leaving)
         if now > shape.until or math.isinf(now):
             break
+        if begun > MOST:
+            return TOO_MANY
         asking, found = -1, 0
         if coming <= leaving:
             device = _origin(key, arrived, shape.origins)

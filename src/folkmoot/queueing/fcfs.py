@@ -24,6 +24,11 @@ BINS_PER_OCTAVE = 64
 OCTAVES = 48
 CHECKPOINTS = 400
 
+MOST = 1 << 23
+"""Prompts under way when twice as many is all that a tag of the heap can number (24 bits)."""
+TOO_MANY = -1
+"""What a kernel gives back instead of bytes where more is under way than it can number."""
+
 FIELDS = ("prompt", "stage", "slot", "device", "asked", "start", "end")
 """Columns of the log of jobs."""
 
@@ -67,7 +72,10 @@ def run(
     rows: Floats,
     counts: Counts,
 ) -> int:
-    """Run until `shape.until` or, with `shape.prompts` > 0, until so many prompts are through; bytes of its state."""
+    """Run until `shape.until` or, with `shape.prompts` > 0, until so many prompts are through.
+
+    Gives the bytes of its state, or `TOO_MANY`.
+    """
     n, layers, k = shape.devices, shape.layers, shape.proposers
     free = np.zeros(n)
     room = 64
@@ -93,6 +101,8 @@ def run(
                 coming = math.inf
                 continue
             if spare == 0:
+                if room > MOST:
+                    return TOO_MANY
                 heap, origin, stage, number, born, empty = _grown(heap, origin, stage, number, born)
                 spare, room = room, 2 * room
             spare -= 1
@@ -237,9 +247,7 @@ def _count(shape: Shape, counts: Counts, device: int, asked: float, start: float
     counts.waiting[device] += max(0.0, min(start, until) - max(asked, warm))
     end = start + took
     counts.busy[device] += max(0.0, min(end, until) - max(start, warm))
-    if warm <= end <= until:
-        counts.totals[2] += 1
-    counts.latency[2] = max(counts.latency[2], end)
+    counts.latency[1] = max(counts.latency[1], end)
     if math.isinf(until):
         return
     middle, quarter = (warm + until) / 2, (until - warm) / 4
@@ -268,7 +276,6 @@ def _finished(
     counts.totals[4] += 1
     latency = end - born
     counts.latency[0] += latency
-    counts.latency[1] += latency * latency
     place = int((math.log2(max(latency, 1e-9)) + 24.0) * BINS_PER_OCTAVE)
     counts.histogram[min(max(place, 0), OCTAVES * BINS_PER_OCTAVE - 1)] += 1
 

@@ -95,7 +95,6 @@ class Replication:
     """One run's counts, and the seconds inside the kernel."""
 
     counts: Counts
-    arrived: int
     kernel_s: float
     state_bytes: int
 
@@ -137,7 +136,7 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
     shape, law = _shape(question)
     n = question.devices
     counts = Counts(
-        np.zeros(n), np.zeros(n), np.zeros((n, 2)), np.zeros(fcfs.CHECKPOINTS + 1, np.int64), np.zeros(3),
+        np.zeros(n), np.zeros(n), np.zeros((n, 2)), np.zeros(fcfs.CHECKPOINTS + 1, np.int64), np.zeros(2),
         np.zeros(fcfs.OCTAVES * fcfs.BINS_PER_OCTAVE, np.int64), np.zeros(n), np.zeros(6, np.int64),
         np.zeros((log, len(fcfs.FIELDS))),
     )  # fmt: skip
@@ -152,7 +151,12 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
         state = calendar.run(
             shape, order, question.quorum, question.admit, key, law.kind, law.parameters, law.rows, counts
         )
-    return Replication(counts, int(counts.totals[0]), time.perf_counter() - began, int(state))
+    if state == fcfs.TOO_MANY:
+        raise TheoryError(
+            "more prompts are under way, or more jobs begun, than the simulator can number; "
+            "shorten the horizon, lower the load or take fewer devices"
+        )
+    return Replication(counts, time.perf_counter() - began, int(state))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def measures(question: Question, runs: Sequence[Replication]) -> Measures:
     shape, _ = _shape(question)
     n, mean_s = question.devices, mean_service(question)
     steady = math.isfinite(shape.until)
-    span = np.array([shape.until - shape.warm if steady else run.counts.latency[2] for run in runs])
+    span = np.array([shape.until - shape.warm if steady else run.counts.latency[1] for run in runs])
     done = np.array([run.counts.totals[4] for run in runs], dtype=float)
     sums = np.array([run.counts.latency[0] for run in runs])
     late = np.array([run.counts.late for run in runs]) / (span / 4)[:, None, None]
