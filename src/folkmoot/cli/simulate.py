@@ -85,7 +85,9 @@ def simulate(
     )
     found = _run(asked, workers)
     if as_json:
-        print_json(result_json(found))
+        from folkmoot.queueing.rows import document
+
+        print_json(document(found))
     else:
         for line in told(found):
             click.echo(line)
@@ -105,33 +107,6 @@ def _run(asked: Question, workers: int | None) -> Result:
             )
 
     return run(asked, workers=workers, progress=progress)
-
-
-def result_json(found: Result) -> dict[str, Any]:
-    """A result as INTERFACE names its fields; what was not measured is null."""
-    asked = found.question
-    p50, p90, p99 = found.quantiles
-    known: dict[str, Any] = _plain({
-        "n": asked.devices, "layers": asked.layers, "proposers": asked.proposers, "load": max(found.rho),
-        "rate": asked.rates_hz[0], "discipline": asked.discipline, "select": "uniform",
-        "mode": "paper" if asked.prompts else "steady", "verdict": found.verdict,
-        "theory": {"rho": list(found.rho), "limit_rate": found.limit_rate},
-        "drift": _interval(found.drift),
-        "latency": {
-            "mean": found.latency.value, "mean_low": found.latency.low, "mean_high": found.latency.high,
-            "p50": p50, "p90": p90, "p99": p99,
-        },
-        "queue_size": {"mean": found.queue_size.value, "low": found.queue_size.low, "high": found.queue_size.high},
-        "utilisation": found.utilisation, "goodput": found.goodput.value, "goodput_of_limit": found.goodput_of_limit,
-        "age": found.age, "unfinished": found.unfinished, "refused": found.refused,
-        "per_device": [
-            {"rho": one.rho, "utilisation": one.utilisation, "queue_size": one.queue_size, "drift": one.drift}
-            for one in found.per_device
-        ],
-        "inferences": found.inferences, "seed": asked.seed, "reps": asked.replications,
-        "wall_s": found.wall_s, "inferences_per_s": found.inferences / found.kernel_s if found.kernel_s else None,
-    })  # fmt: skip
-    return known
 
 
 def told(found: Result) -> list[str]:
@@ -161,23 +136,6 @@ def told(found: Result) -> list[str]:
     return lines
 
 
-def _interval(found: Interval) -> dict[str, float]:
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
 def _text(found: Interval) -> str:
     bounds = "" if math.isnan(found.low) else f" ({found.low:.4g} to {found.high:.4g})"
     return f"{found.value:.4g}{bounds}"
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN."""
-    match value:
-        case dict():
-            return {key: _plain(each) for key, each in value.items()}
-        case list():
-            return [_plain(each) for each in value]
-        case float() if not math.isfinite(value):
-            return None
-        case _:
-            return value
