@@ -105,7 +105,7 @@ def test_an_isolated_device_and_a_trace_with_holes(run, tmp_path: Path):
     assert (code, "must name other devices" in err) == (2, True)
     trace.write_text("a,b\n1,2\n3,\n")
     code, _, err = run("simulate", "--service", f"trace:{trace}:a+b")
-    assert (code, "row 3 has no number" in err) == (2, True)
+    assert (code, "row 2 below the header has no number" in err) == (2, True)
 
 
 def test_validate_finds_a_wrong_formula(run, monkeypatch):

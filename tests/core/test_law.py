@@ -80,6 +80,17 @@ def test_a_trace_without_times_is_refused(table: list[list[str]]) -> None:
         parse_law("trace:f.csv", lambda file: table)
 
 
+@pytest.mark.parametrize("hole", ["", " ", "nan", "?"])
+def test_a_hole_in_a_chosen_column_is_told(hole: str) -> None:
+    with pytest.raises(ConfigError, match="row 2 below the header"):
+        parse_law("trace:f.csv:a+b", lambda file: [["a", "b"], ["1", "2"], ["3", hole]])
+
+
+def test_a_column_with_holes_is_not_left_out_in_silence() -> None:
+    with pytest.raises(ConfigError, match="row 1 below the header"):
+        parse_law("trace:f.csv", lambda file: [["a", "b", "note"], ["1", "", "x"], ["3", "4", ""]])
+
+
 def test_one_row_serves_all_devices_of_a_prompt() -> None:
     law = parse_law("trace:f.csv", read)
     assert [law.quantile(0.9, device) for device in range(3)] == [2.0, 6.0, 2.0]

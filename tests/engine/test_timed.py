@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import statistics
+import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from folkmoot.core.ids import PromptId
-from folkmoot.core.law import Exponential, Fixed, Law
+from folkmoot.core.law import Exponential, Fixed, Law, Trace, parse_law
 from folkmoot.core.messages import Inference, Sampling, Turn
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.protocol import Done, Text
 from folkmoot.engine.spec import build, parse_spec
-from folkmoot.engine.timed import WORDS_PER_S, TimedEngine
+from folkmoot.engine.timed import WORDS_PER_S, TimedEngine, read_table
 from folkmoot.errors import ConfigError, PromptTooLong
+
+DATA = Path(__file__).parents[1] / "data"
+LENGTHS = Path(__file__).parents[2] / "../shared/data/alpaca_eval_lengths.csv"
 
 
 def job(seed: int | None = 1, limit: int = 512, prompt: str = "p") -> Inference:
@@ -98,8 +104,48 @@ async def test_it_refuses_what_a_model_would_refuse() -> None:
     await engine.close()
 
 
-@pytest.mark.parametrize("name", ["missing.csv", "rows.parquet", "binary.csv"])
+@pytest.mark.parametrize("name", ["missing.csv", "missing.parquet", "binary.csv", "binary.parquet"])
 def test_an_unreadable_trace_is_a_config_error(name: str, tmp_path: Path) -> None:
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="CSV"):
+    for binary in ("binary.csv", "binary.parquet"):
+        (tmp_path / binary).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="give a (CSV|Parquet) file"):
         build(parse_spec(f"timed:trace:{tmp_path / name}"), EngineConfig())
+
+
+def test_a_trace_is_the_same_in_both_formats() -> None:
+    laws = [parse_law(f"trace:{DATA / name}::4", read_table) for name in ("trace.csv", "trace.parquet")]
+    assert laws[0] == laws[1]
+    assert isinstance(laws[0], Trace)
+    assert (laws[0].columns, len(laws[0].rows)) == (("birch", "oak", "elm"), 40)
+    assert laws[0].mean == pytest.approx(4)
+
+
+def test_a_hole_in_parquet_is_told(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    for hole, says in ((None, "no number"), (math.nan, "not finite")):
+        parquet.write_table(pyarrow.table({"a": [1.0, 2.0], "b": [3.0, hole]}), tmp_path / "t.parquet")
+        with pytest.raises(ConfigError, match=f"row 2 below the header .*{says}"):
+            parse_law(f"trace:{tmp_path / 't.parquet'}", read_table)
+
+
+def test_parquet_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"pip install 'folkmoot\[sim\]'"):
+        read_table(str(DATA / "trace.parquet"))
+
+
+@pytest.mark.skipif(
+    not LENGTHS.exists(), reason="the measured answer lengths are not part of this repository"
+)
+def test_measured_answer_lengths_are_a_trace() -> None:
+    models = ("Meta-Llama-3-70B-Instruct", "Qwen1.5-72B-Chat", "Mixtral-8x22B-Instruct-v0.1", "dbrx-instruct")
+    names = "+".join(f"{model}__tokens_cl100k" for model in models)
+    law = parse_law(f"trace:{LENGTHS}:{names}:45.4", read_table)
+    assert isinstance(law, Trace)
+    assert law.mean == pytest.approx(45.4)
+    first, second = zip(*((row[0], row[1]) for row in law.rows), strict=True)
+    assert statistics.correlation(first, second) > 0.3, (
+        "one row a prompt: lengths move together across models"
+    )

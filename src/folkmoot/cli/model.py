@@ -80,14 +80,14 @@ def question_of(
 
     require_sim()
     from folkmoot.core.law import parse_laws
-    from folkmoot.engine.timed import read_csv
+    from folkmoot.engine.timed import read_table
     from folkmoot.queueing.simulate import Question, rho
 
     if rate is not None and load is not None:
         raise click.UsageError("--rate and --load say the same thing; give one of them")
     if proposers is None:
         proposers = min(3, devices - 1) if layers else 0
-    laws = parse_laws(service, read_csv)
+    laws = parse_laws(service, read_table)
     if len(laws) not in (1, devices):
         raise ConfigError(f"--service has {len(laws)} laws for {devices} devices; give 1, or one a device")
     graph = graph_of(topology, devices)

@@ -136,15 +136,17 @@ def trace(text: str, table: Table, columns: tuple[str, ...] = (), mean_s: float 
         raise ConfigError(f"{text!r}: no column holds numbers only; the file has {', '.join(header)}")
     places = [header.index(name) for name in chosen]
     rows: list[tuple[float, ...]] = []
-    for line, row in enumerate(body, start=2):
+    for line, row in enumerate(body, start=1):
         try:
             values = tuple(float(row[place]) for place in places)
         except (ValueError, IndexError):
             raise ConfigError(
-                f"{text!r}: row {line} has no number in every column of {'+'.join(chosen)}"
+                f"{text!r}: row {line} below the header has no number in every column of {'+'.join(chosen)}"
             ) from None
         if any(not math.isfinite(value) or value < 0 for value in values):
-            raise ConfigError(f"{text!r}: row {line} holds a time that is negative or not finite")
+            raise ConfigError(
+                f"{text!r}: row {line} below the header holds a time that is negative or not finite"
+            )
         rows.append(values)
     plain = Trace(chosen, tuple(rows))
     if mean_s is None:
@@ -167,7 +169,9 @@ def _number(text: str, name: str, value: str, zero: bool = False) -> float:
 
 
 def _numeric(body: Table, place: int) -> bool:
+    """Whether a column is one of times. One that has holes is, so that they are told and not left out."""
+    filled = [row[place] for row in body if place < len(row) and row[place].strip()]
     try:
-        return all(math.isfinite(float(row[place])) for row in body)
-    except (ValueError, IndexError):
+        return any([not math.isnan(float(cell)) for cell in filled])
+    except ValueError:
         return False

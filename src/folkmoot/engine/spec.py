@@ -14,7 +14,7 @@ from folkmoot.engine.llamacpp import LlamaServer
 from folkmoot.engine.ollama import OllamaEngine
 from folkmoot.engine.openai import OpenAIEngine
 from folkmoot.engine.protocol import Engine
-from folkmoot.engine.timed import TimedEngine, read_csv
+from folkmoot.engine.timed import TimedEngine, read_table
 from folkmoot.errors import ConfigError
 
 Kind = Literal["embedded", "llamacpp", "openai", "ollama", "timed", "none"]
@@ -89,7 +89,7 @@ def build(spec: EngineSpec, config: EngineConfig) -> Engine | None:
         case "ollama":
             return OllamaEngine(spec.url, spec.model, config)
         case "timed":
-            return TimedEngine(parse_law(spec.law, read_csv), config)
+            return TimedEngine(parse_law(spec.law, read_table), config)
         case "none":
             return None
         case _:

@@ -115,15 +115,31 @@ class TimedEngine:
         return [word + end for word, end in zip(words, ends, strict=True)], wanted > len(words)
 
 
-def read_csv(file: str) -> Table:
-    """A trace file's rows. Raises `ConfigError`."""
+def read_table(file: str) -> Table:
+    """A trace file's rows: Parquet by its suffix, else CSV. Raises `ConfigError`."""
     if file.endswith(".parquet"):
-        raise ConfigError(f"trace {file!r}: Parquet cannot be read here; save it as CSV")
+        return _read_parquet(file)
     try:
         with Path(file).open(newline="", encoding="utf-8") as rows:
             return list(csv.reader(rows))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"trace {file!r} cannot be read: {error}; give a CSV file with a header") from error
+
+
+def _read_parquet(file: str) -> Table:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ConfigError(
+            f"trace {file!r}: pyarrow, which reads Parquet, is not installed; run: pip install 'folkmoot[sim]', "
+            "or give a CSV file"
+        ) from None
+    try:
+        table = parquet.read_table(file)
+    except (OSError, ArrowException) as error:
+        raise ConfigError(f"trace {file!r} cannot be read: {error}; give a Parquet file") from error
+    columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
+    return [table.column_names, *map(list, zip(*columns, strict=True))]
 
 
 def _from_prompt(inference: Inference) -> float:
