@@ -129,6 +129,8 @@ def told(found: Result) -> list[str]:
         f"goodput {found.goodput.value:.4g} prompts/s and device, {100 * found.goodput_of_limit:.1f} % of the limit",
         f"{found.inferences:,} inferences, {rates / 1e6:.1f} million a second and core",
     ]
+    if not math.isnan(found.queue_size_script.value):
+        lines.insert(-2, f"the paper's published script would say {_text(found.queue_size_script)} waiting")
     worst = max(range(asked.devices), key=lambda device: found.per_device[device].queue_size)
     if asked.devices > 1 and found.per_device[worst].queue_size > 2 * found.queue_size.value > 0:
         one = found.per_device[worst]

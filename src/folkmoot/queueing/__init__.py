@@ -16,6 +16,8 @@ from folkmoot.queueing.latency import sojourn as sojourn
 from folkmoot.queueing.overload import drift as drift
 from folkmoot.queueing.overload import fluid_root as fluid_root
 from folkmoot.queueing.overload import goodput as goodput
+from folkmoot.queueing.published import script_queue as script_queue
+from folkmoot.queueing.published import script_queue_alone as script_queue_alone
 from folkmoot.queueing.stability import batched_service as batched_service
 from folkmoot.queueing.stability import early_stopping_jobs as early_stopping_jobs
 from folkmoot.queueing.stability import limit_rate as limit_rate
@@ -47,6 +49,8 @@ __all__ = [
     "mg1_wait",
     "quorum_load",
     "refining_alone",
+    "script_queue",
+    "script_queue_alone",
     "skipping_jobs",
     "sojourn",
     "stage_load",

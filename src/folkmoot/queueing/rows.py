@@ -23,7 +23,7 @@ def document(found: Result) -> dict[str, Any]:
             "mean": found.latency.value, "mean_low": found.latency.low, "mean_high": found.latency.high,
             "p50": p50, "p90": p90, "p99": p99,
         },
-        "queue_size": {"mean": found.queue_size.value, "low": found.queue_size.low, "high": found.queue_size.high},
+        "queue_size": _mean(found.queue_size), "queue_size_script": _mean(found.queue_size_script),
         "utilisation": found.utilisation, "goodput": found.goodput.value, "goodput_of_limit": found.goodput_of_limit,
         "age": found.age, "unfinished": found.unfinished, "refused": found.refused,
         "per_device": [
@@ -34,6 +34,10 @@ def document(found: Result) -> dict[str, Any]:
         "wall_s": found.wall_s, "inferences_per_s": found.inferences / found.kernel_s if found.kernel_s else None,
     })  # fmt: skip
     return known
+
+
+def _mean(found: Interval) -> dict[str, float]:
+    return {"mean": found.value, "low": found.low, "high": found.high}
 
 
 def _interval(found: Interval) -> dict[str, float]:

@@ -18,12 +18,15 @@ from folkmoot.queueing.estimate import Interval, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
 from folkmoot.queueing.latency import Moments
 from folkmoot.queueing.overload import drift
+from folkmoot.queueing.published import script_queue
 from folkmoot.queueing.services import services
 from folkmoot.queueing.stability import Graph, loads
 from folkmoot.queueing.streams import STAGES, keys
 
 WARM_UP = 0.2
 """Share of the horizon that is not counted (a fixed share, as the replications are long)."""
+SCRIPT_JOBS = 1_000_000
+"""Most jobs of a run for which the published script's queue is computed (it needs the log of all, 56 B each)."""
 DISCIPLINES = ("fcfs", "lsf")
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -67,7 +70,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was seen. `drift` in jobs per service time and device, `goodput` in prompts per second and device."""
+    """What was seen. `drift` in jobs per service time and device, `goodput` in prompts per second and device.
+
+    `queue_size` is the time average of jobs waiting per device; `queue_size_script` what the paper's published script
+    would print instead (mode `paper`, first come first served with every job to its end; else NaN).
+    """
 
     question: Question
     verdict: str
@@ -77,6 +84,7 @@ class Result:
     latency: Interval
     quantiles: tuple[float, ...]
     queue_size: Interval
+    queue_size_script: Interval
     utilisation: float
     goodput: Interval
     goodput_of_limit: float
@@ -92,11 +100,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """One run's counts, and the seconds inside the kernel."""
+    """One run's counts, the seconds inside the kernel, and the published script's queue (NaN where it was not asked for)."""
 
     counts: Counts
     kernel_s: float
     state_bytes: int
+    script: float = math.nan
 
 
 def simulate(
@@ -125,7 +134,7 @@ def replications(question: Question, workers: int | None = None) -> Iterator[Rep
     # The kernel is compiled, or read from its cache, before any of its runs is timed.
     replication(replace(question, prompts=1), keys(question.seed, 1)[0])
     run = Parallel(n_jobs=workers or -1, prefer="threads", return_as="generator")
-    yield from run(delayed(replication)(question, key) for key in keys(question.seed, question.replications))
+    yield from run(delayed(_with_script)(question, key) for key in keys(question.seed, question.replications))
 
 
 def replication(question: Question, key: Any, log: int = 0, *, events: bool = False) -> Replication:
@@ -159,12 +168,26 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
     return Replication(counts, time.perf_counter() - began, int(state))
 
 
+def _with_script(question: Question, key: Any) -> Replication:
+    """One run, in the mode `paper` with the published script's queue."""
+    jobs = int(question.prompts * jobs_per_prompt(replace(question, skip_aggregation=0.0)))
+    to_its_end = question.discipline == "fcfs" and not (question.quorum or question.admit)
+    if not (0 < jobs <= SCRIPT_JOBS) or not to_its_end or question.skip_aggregation:
+        return replication(question, key)
+    run = replication(question, key, jobs)
+    log = run.counts.log[: run.counts.totals[3]]  # a graph may have fewer neighbours than k
+    return replace(
+        run, counts=run.counts._replace(log=log[:0].copy()), script=script_queue(log, question.devices)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Measures:
     """What each replication saw: arrays of shape (replications,), or (replications, devices). Units as in `Result`."""
 
     latency: Floats
     waiting: Floats
+    script: Floats
     utilisation: Floats
     goodput: Floats
     drift: Floats
@@ -186,6 +209,7 @@ def measures(question: Question, runs: Sequence[Replication]) -> Measures:
     return Measures(
         latency=np.divide(sums, done, out=unknown.copy(), where=done > 0),
         waiting=np.array([run.counts.waiting for run in runs]) / span[:, None],
+        script=np.array([run.script for run in runs]),
         utilisation=np.array([run.counts.busy for run in runs]) / span[:, None],
         goodput=done / span / n,
         drift=np.array([_drift(run, shape) / n * mean_s for run in runs]) if steady else unknown,
@@ -222,6 +246,7 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
         latency=interval(seen.latency),
         quantiles=_quantiles(sum((run.counts.histogram for run in runs), np.zeros(1, np.int64))),
         queue_size=interval(seen.waiting.mean(axis=1)),
+        queue_size_script=interval(seen.script),
         utilisation=float(seen.utilisation.mean()),
         goodput=goodput,
         goodput_of_limit=goodput.value / limit,

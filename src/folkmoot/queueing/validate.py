@@ -6,6 +6,7 @@ by luck is 1 % over all cases (Bonferroni). Bounds must not be exceeded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -63,7 +64,12 @@ def validate(cases: list[Case], *, quick: bool = False, workers: int | None = No
     confidence = 1.0 - FAMILY_ERROR / len(cases)
     last: tuple[Question, Measures] | None = None
     for case in cases:
-        asked = replace(case.question, horizon=case.question.horizon * (QUICK if quick else 1.0))
+        share = QUICK if quick else 1.0
+        asked = replace(
+            case.question,
+            horizon=case.question.horizon * share,
+            prompts=math.ceil(case.question.prompts * share),
+        )
         if last is None or last[0] != asked:  # statements on one question stand side by side
             last = asked, measures(asked, list(replications(asked, workers)))
         found = interval(case.seen(last[1]), confidence)
@@ -73,7 +79,7 @@ def validate(cases: list[Case], *, quick: bool = False, workers: int | None = No
 
 def cases(*, beyond: bool = False) -> list[Case]:
     """The [E] statements that this simulator can check; with `beyond` also the [C] ones on what lies beyond the limit."""
-    exact = [*_alone(), *_markov(), *_loads(), *_limits(), *_quorum()]
+    exact = [*_alone(), *_markov(), *_loads(), *_limits(), *_quorum(), *_published()]
     return [*exact, *_collapse()] if beyond else exact
 
 
@@ -172,6 +178,22 @@ def _quorum() -> Iterator[Case]:
         name = f"quorum {quorum} of {proposers + 1}, M = {layers}: load"
         theory = q.quorum_load(rate, 1.0, layers, proposers, quorum)
         yield Case(name, "E", theory, asked, lambda seen: seen.utilisation.mean(axis=1))
+
+
+def _published() -> Iterator[Case]:
+    """So many prompts that the empty start and the empty end count for little beside the interval."""
+    some: dict[str, Law] = {"M/M/1": Exponential(1.0), "M/G/1, Lognormal": Lognormal(1.0, 0.5)}
+    for name, law in some.items():
+        for load in (0.5, 0.8):
+            asked = Question(1, 0, 0, (load,), (law,), prompts=200_000, replications=16)
+            theory = q.script_queue_alone(load, q.Moments.of(law))
+            yield Case(
+                f"{name}, load {load}: the published script's queue",
+                "E",
+                theory,
+                asked,
+                lambda seen: seen.script,
+            )
 
 
 def _collapse() -> Iterator[Case]:
