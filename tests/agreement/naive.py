@@ -1,7 +1,8 @@
 """The slow, obvious twin of the kernels: devices with a queue each, one event after another, departures and all.
 
-It shares nothing with them but the random streams and `core/law.py`. At one time arrivals come first, then
-departures, then the prompts whose layer is complete, in the order in which that layer was asked.
+It shares nothing with them but the random streams and `core/law.py`. At one time views are refreshed first, then
+arrivals come, then all departures, then the one prompt with a complete layer that was asked first goes on; then
+the departures that are due by now, the next prompt, and so on.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class World:
     turns: int = 0
     departed: int = 0
     refused: int = 0
+    refreshes: int = 0
+    view: list[int] = field(default_factory=list)
+    own: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def run(self) -> list[Job]:
         q = self.question
@@ -61,13 +65,23 @@ class World:
         self.queues = [deque() for _ in range(q.devices)]
         self.serving = [None] * q.devices
         arrived, coming = 0, self.gap(0, sum(rates))
+        ready: list[Prompt] = []
         while True:
             leaving = self.departures[0][0] if self.departures else math.inf
+            if ready and leaving > self.now:
+                first = min(ready, key=lambda each: each.turn)
+                ready.remove(first)
+                self.go_on(first)
+                continue
             if q.prompts and arrived == q.prompts:
                 coming = math.inf
             self.now = min(coming, leaving)
             if self.now > self.until or math.isinf(self.now):
                 return self.jobs
+            while q.view_s and self.refreshes * q.view_s <= self.now:
+                self.view = [self.here(device) for device in range(q.devices)]
+                self.own.clear()
+                self.refreshes += 1
             if coming <= leaving:
                 prompt = Prompt(arrived, self.origin(arrived, rates))
                 if q.admit and len(self.queues[prompt.origin]) >= q.admit:
@@ -78,22 +92,41 @@ class World:
                 arrived += 1
                 coming = self.now + self.gap(arrived, sum(rates))
                 continue
-            ready: list[Prompt] = []
-            while self.departures and self.departures[0][0] == self.now:
-                _, _, job = heapq.heappop(self.departures)
-                if self.serving[job.device] is not job:
-                    continue
-                self.serving[job.device] = None
-                prompt = self.prompts[job.prompt]
-                prompt.open.remove(job)
-                prompt.got += 1
-                whole = not prompt.open
-                cut = q.quorum and prompt.stage <= q.layers and prompt.got >= q.quorum
-                if (whole or cut) and prompt not in ready:
-                    ready.append(prompt)
-                self.serve(job.device)
-            for prompt in sorted(ready, key=lambda each: each.turn):
-                self.go_on(prompt)
+            _, _, job = heapq.heappop(self.departures)
+            if self.serving[job.device] is not job:
+                continue
+            self.serving[job.device] = None
+            prompt = self.prompts[job.prompt]
+            prompt.open.remove(job)
+            prompt.got += 1
+            whole = not prompt.open
+            cut = q.quorum and prompt.stage <= q.layers and prompt.got >= q.quorum
+            if (whole or cut) and prompt not in ready:
+                ready.append(prompt)
+            self.serve(job.device)
+
+    def here(self, device: int) -> int:
+        return len(self.queues[device]) + (self.serving[device] is not None)
+
+    def peers(self, origin: int, drawn: list[int]) -> list[int]:
+        q = self.question
+        if not q.best_of:
+            return drawn
+
+        def score(peer: int) -> float:
+            law, jobs = q.laws[peer % len(q.laws)], self.here(peer)
+            if q.view_s:
+                jobs = self.view[peer] + (self.own.get((origin, peer), 0) if q.count_own else 0)
+            mean = law.mean
+            if isinstance(law, Trace):
+                column = [row[peer % len(row)] for row in law.rows]
+                mean = math.fsum(column) / len(column)
+            return mean * float(jobs + 1)
+
+        best = sorted(drawn, key=score)[: q.proposers]
+        for peer in best:
+            self.own[origin, peer] = self.own.get((origin, peer), 0) + 1
+        return best
 
     def go_on(self, prompt: Prompt) -> None:
         q = self.question
@@ -120,11 +153,11 @@ class World:
         if prompt.stage <= q.layers:
             others = [d for d in range(q.devices) if d != prompt.origin]
             others = others if q.graph is None else list(q.graph[prompt.origin])
-            size = min(q.proposers, len(others))
+            size = min(q.best_of or q.proposers, len(others))
             chosen = np.empty(max(1, size), np.int64)
             key = np.uint64(branch(self.key[ROUTES], prompt.number, prompt.stage))
             subset(key, size, len(others), chosen)
-            places += [others[place] for place in chosen[:size]]
+            places += self.peers(prompt.origin, [others[place] for place in chosen[:size]])
         prompt.open, prompt.got, prompt.turn = [], 0, self.turns
         self.turns += 1
         for slot, device in enumerate(places):

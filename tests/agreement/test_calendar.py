@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from folkmoot.core.law import Exponential
+from folkmoot.errors import TheoryError
 from folkmoot.queueing.simulate import Question, _shape, measures, replication, simulate
 from folkmoot.queueing.streams import keys
 
 from .naive import World
-from .test_fcfs import question
+from .test_fcfs import question, tied
 
 CASES = 60
 
@@ -30,11 +32,27 @@ def policy(kind: str, seed: int) -> Question:
             return replace(asked, quorum=rng.randint(1, most))
         case "admission":
             return replace(asked, admit=rng.randint(1, 4))
+        case "best":
+            return replace(asked, **best(rng, asked))
         case _:
-            return replace(asked, discipline="lsf", quorum=rng.randint(1, most), admit=rng.choice([0, 2]))
+            if rng.random() < 0.5:
+                asked = tied(asked, rng)
+            whole = replace(asked, discipline=rng.choice(["fcfs", "lsf", "lsf"]), quorum=rng.randint(1, most))
+            return replace(
+                whole, admit=rng.choice([0, 2]), **(best(rng, asked) if rng.random() < 0.5 else {})
+            )
 
 
-@pytest.mark.parametrize("kind", ["plain", "lsf", "quorum", "admission", "all"])
+def best(rng: Random, asked: Question) -> dict[str, Any]:
+    """Fixed services meet refreshes at 0.5 and 1 at one time."""
+    return {
+        "best_of": max(1, asked.proposers + rng.choice([0, 1, 2, 7])),
+        "view_s": rng.choice([0.0, 0.5, 1.0, 3.7]),
+        "count_own": rng.random() < 0.7,
+    }
+
+
+@pytest.mark.parametrize("kind", ["plain", "lsf", "quorum", "admission", "best", "all"])
 @pytest.mark.parametrize("seed", range(CASES))
 def test_every_job_to_the_bit(kind: str, seed: int) -> None:
     asked = policy(kind, seed)
@@ -80,3 +98,20 @@ def test_a_quorum_with_cancelling_raises_the_limit_as_it_should() -> None:
     """[E] ρ = λα(qM + 1) for exponential service."""
     asked = Question(12, 2, 3, (0.8 / 5,), (Exponential(1.0),), quorum=2, horizon=4_000, replications=8)
     assert simulate(asked).utilisation == pytest.approx(0.8, rel=0.01)
+
+
+def test_the_shortest_of_all_herds_on_old_views_and_the_best_of_four_does_not() -> None:
+    asked = Question(16, 2, 2, (0.9 / 7,), (Exponential(1.0),), horizon=4_000, replications=4)
+    herd = replace(asked, best_of=15, view_s=30.0, count_own=False)
+    uniform, herding, own, four = (
+        simulate(each).latency.value
+        for each in (asked, herd, replace(herd, count_own=True), replace(herd, best_of=4))
+    )
+    assert four < uniform < own < herding
+
+
+def test_a_choice_that_cannot_be_is_refused() -> None:
+    asked = Question(4, 1, 2, (0.1,), (Exponential(1.0),))
+    for wrong in ({"best_of": 1}, {"best_of": -1}, {"best_of": 3, "view_s": -1.0}, {"view_s": float("nan")}):
+        with pytest.raises(TheoryError, match=next(reversed(wrong))):
+            simulate(replace(asked, **wrong))

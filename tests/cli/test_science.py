@@ -61,6 +61,21 @@ def test_the_paper_s_mode_is_another(run):
     assert found["inferences"] == 20 * 10 * 5
 
 
+def test_the_best_of_d_on_old_views(run):
+    """Two devices of six are slow: any choice overloads them at 1.3 times its limit, the best of four does not."""
+    arguments = (
+        *("simulate", "-n", "6", "-M", "1", "-k", "1", "--service", "exp:1,exp:1,exp:3,exp:1,exp:1,exp:3"),
+        *("--load", "1.3", "--horizon", "4000", "--reps", "8", "--json"),
+    )
+    found = {
+        select: json.loads(run(*arguments, *select)[1])
+        for select in [(), ("--select", "best-of:4", "--view-age", "2")]
+    }
+    any_peers, best = found.values()
+    assert (any_peers["select"], any_peers["verdict"]) == ("uniform", "unstable")
+    assert (best["select"], best["verdict"], best["view_age_s"]) == ("best-of:4", "stable", 2)
+
+
 def test_a_graph_from_a_file(run, tmp_path: Path):
     path = tmp_path / "path.txt"
     path.write_text("1\n0 2\n1\n")
@@ -81,6 +96,10 @@ def test_a_graph_from_a_file(run, tmp_path: Path):
         (("simulate", "--service", "exp:1,exp:2"), "2 laws for 4 devices"),
         (("simulate", "--topology", "nowhere.txt"), "no file that can be read"),
         (("simulate", "--prompts", "5"), "--mode paper"),
+        (("simulate", "--select", "best"), "best-of:D"),
+        (("simulate", "--select", "best-of:2"), "at least k = 3"),
+        (("simulate", "--view-age", "1"), "belongs to --select"),
+        (("simulate", "--select", "best-of:3", "--view-age", "nan"), "no number"),
         (("theory", "--rate", "1", "--load", "1"), "the same thing"),
         (("simulate", "--service", "det:0", "--load", "0.5"), "takes time"),
         (("simulate", "-n", "1", "--topology", "ring", "-M", "1", "-k", "0"), ""),

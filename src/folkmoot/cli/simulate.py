@@ -54,6 +54,20 @@ if TYPE_CHECKING:
     metavar="B",
     help="Refuse a prompt where so many jobs wait at its device.",
 )
+@click.option(
+    "--select",
+    metavar="uniform|best-of:D",
+    default="uniform",
+    show_default=True,
+    help="Which peers are asked: any, or of D drawn those with the least mean service times jobs there.",
+)
+@click.option(
+    "--view-age",
+    type=Finite(0, 1e9),
+    metavar="SECONDS",
+    help="best-of sees queues as they were at the last multiple of so many seconds, and adds what the origin has "
+    "sent since. [default: as they are]",
+)
 @click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]")
 @json_option
 def simulate(
@@ -65,6 +79,8 @@ def simulate(
     discipline: str,
     quorum: int | None,
     admit: int | None,
+    select: str,
+    view_age: float | None,
     workers: int | None,
     as_json: bool,
     **flags: Any,
@@ -72,6 +88,9 @@ def simulate(
     """Simulate a moot in virtual time, with intervals over replications."""
     if prompts is not None and mode != "paper":
         raise click.UsageError("--prompts belongs to --mode paper")
+    best_of = _best_of(select)
+    if view_age is not None and not best_of:
+        raise click.UsageError("--view-age belongs to --select best-of:D")
     count = (prompts or 10) if mode == "paper" else 0
     asked = question_of(
         **flags,
@@ -82,6 +101,8 @@ def simulate(
         discipline=discipline,
         quorum=quorum or 0,
         admit=admit or 0,
+        best_of=best_of,
+        view_s=view_age or 0.0,
     )
     found = _run(asked, workers)
     if as_json:
@@ -91,6 +112,18 @@ def simulate(
     else:
         for line in told(found):
             click.echo(line)
+
+
+def _best_of(select: str) -> int:
+    """D of `best-of:D`, 0 for `uniform`."""
+    kind, _, number = select.partition(":")
+    if select == "uniform":
+        return 0
+    if kind != "best-of" or not number.isascii() or not number.isdecimal() or not 0 < int(number) < 1 << 31:
+        raise click.UsageError(
+            f"--select {select}: it is uniform, or best-of:D with a whole number D from 1 on"
+        )
+    return int(number)
 
 
 def _run(asked: Question, workers: int | None) -> Result:
@@ -114,7 +147,7 @@ def told(found: Result) -> list[str]:
     asked, rates = found.question, found.inferences / max(found.kernel_s, 1e-9)
     lines = [
         f"{asked.devices} devices, M={asked.layers} k={asked.proposers}, {asked.rates_hz[0]:.4g} prompts/s and device, "
-        f"load of the busiest {max(found.rho):.4g}"
+        f"load of the busiest{' with any peers' if asked.best_of else ''} {max(found.rho):.4g}"
     ]
     if asked.prompts:
         lines.append(f"{asked.prompts} prompts from empty to empty, {asked.replications} times")

@@ -1,13 +1,16 @@
-"""Any order of service, with departure events: later stage first, a quorum with cancelling, admission by queue length.
+"""Any order of service, with departure events: later stage first, a quorum with cancelling, admission by queue length,
+and the best of d peers on fresh or old views.
 
 Slower than `fcfs`, which knows a job's end when it arrives; here a job may be overtaken or cut off. At one
-time arrivals come first, then departures in the order in which their jobs began, then the prompts whose layer
-is complete, in the order in which it was asked. Its naive twin is in tests/agreement.
+time views are refreshed first, then arrivals come, then all departures in the order in which their jobs began,
+then the one prompt with a complete layer that was asked first goes on; then departures that are due by now,
+the next prompt, and so on. Its naive twin is in tests/agreement.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,24 +49,52 @@ _WAITS, _SERVED, _GONE = range(3)
 _ASKED, _TOOK, _BEGAN, _ENDS = range(4)
 
 
+class Policy(NamedTuple):
+    """How jobs are ordered, prompts taken and peers chosen. `quorum` 0 waits for all, `admit` 0 takes every prompt.
+
+    `best_of` 0 chooses peers uniformly, else the best of so many on views that are refreshed at all multiples of
+    `view_s` (0: always), to which an origin adds what it has sent since if `count_own`.
+    """
+
+    discipline: int
+    quorum: int
+    admit: int
+    best_of: int
+    view_s: float
+    count_own: bool
+
+
+class _Views(NamedTuple):
+    """Numbers of jobs at the devices at the last refresh, and what each origin has sent since.
+
+    `lengths` and `first` hold for a device only where `stamps` and `sent` say so; the rest is untouched since.
+    `tally` is a list of (peer, jobs, next) for each origin that begins at `first`.
+    """
+
+    lengths: Whole
+    stamps: Whole
+    first: Whole
+    sent: Whole
+
+
 @compiled()
 def run(
     shape: Shape,
-    discipline: int,
-    quorum: int,
-    admit: int,
+    policy: Policy,
     key: npt.NDArray[np.uint64],
     kind: npt.NDArray[np.int8],
     parameters: Floats,
     rows: Floats,
+    mean: Floats,
     counts: Counts,
 ) -> int:
-    """Run as `fcfs.run` does. `quorum` 0 waits for all answers, `admit` 0 takes every prompt.
+    """Run as `fcfs.run` does; `mean` are the devices' mean services, which weigh the queues in the best of d.
 
-    A prompt is refused where `admit` or more jobs wait at its own device; `counts.totals[5]` counts these.
+    A prompt is refused where `policy.admit` or more jobs wait at its own device; `counts.totals[5]` counts these.
     """
     n, layers, k = shape.devices, shape.layers, shape.proposers
-    lines = layers + 1 if discipline == LSF else 1
+    quorum, admit = policy.quorum, policy.admit
+    lines = layers + 1 if policy.discipline == LSF else 1
     head, tail = np.full((n, lines), -1, np.int64), np.full((n, lines), -1, np.int64)
     serving, waiting = np.full(n, -1, np.int64), np.zeros(n, np.int64)
     room, fan = 256, k + 1
@@ -72,46 +103,100 @@ def run(
     jobs, times = np.empty((room * fan, 7), np.int64), np.empty((room * fan, 4))
     empty = np.arange(room - 1, -1, -1)
     spare, size, begun, turns, arrived = room, 0, 0, 0, 0
-    ready = np.empty(max(16, n), np.int64)
-    chosen = np.empty(max(1, k), np.int64)
+    ready = np.empty(16, np.int64)
+    first, found = 0, 0
+    chosen, scores = np.empty(max(1, k, min(policy.best_of, n - 1)), np.int64), np.empty(max(1, k))
+    old = policy.best_of > 0 and policy.view_s > 0.0
+    old_n = n if old else 0
+    views = _Views(
+        np.zeros(old_n, np.int64),
+        np.full(old_n, -1, np.int64),
+        np.zeros(old_n, np.int64),
+        np.full(old_n, -1, np.int64),
+    )
+    tally, tallied = np.empty((16, 3), np.int64), 0
+    refresh, refreshed = 0, math.inf
+    if old:
+        refreshed = policy.view_s
     seen, newest = np.zeros(n), np.zeros(n)
     coming = _gap(key, 0, shape.rate)
+    now = 0.0
     while True:
-        if shape.prompts and arrived == shape.prompts:
-            coming = math.inf
         leaving = _time(heap[0, 0]) if size else math.inf
-        now = min(coming, leaving)
-        if now > shape.until or math.isinf(now):
-            break
-        if begun > MOST:
-            return TOO_MANY
-        asking, found = -1, 0
-        if coming <= leaving:
-            device = _origin(key, arrived, shape.origins)
-            counts.totals[0] += 1
-            if admit and waiting[device] >= admit:
-                counts.totals[5] += 1
-            else:
-                if spare == 0:
-                    prompts, born, jobs, times, empty = _grown(prompts, born, jobs, times, fan)
-                    spare = room
-                    room *= 2
-                spare -= 1
-                asking = empty[spare]
-                row = prompts[asking]
-                row[_NUMBER], row[_ORIGIN], row[_STAGE], row[_READY] = arrived, device, 1, 0
-                born[asking] = now
-            arrived += 1
-            coming = now + _gap(key, arrived, shape.rate)
-            ready[0], found = asking, 1 if asking >= 0 else 0
+        asking = -1
+        if first < found and leaving > now:
+            # Nothing else is due by now, so the prompt whose layer was asked first goes on.
+            asking = ready[first]
+            first += 1
+            if first == found:
+                first, found = 0, 0
+            row = prompts[asking]
+            device = row[_ORIGIN]
+            for slot in range(row[_JOBS]):  # what is left of its layer is cut off
+                job = asking * fan + slot
+                other = jobs[job, _DEVICE]
+                if jobs[job, _STATE] == _WAITS:
+                    jobs[job, _STATE] = _GONE
+                    _keep(views, refresh, other, waiting, serving)
+                    _unlink(job, other, jobs[job, _AT] - 1 if lines > 1 else 0, head, tail, jobs)
+                    waiting[other] -= 1
+                    _count(shape, counts, other, times[job, _ASKED], now, 0.0)
+                elif jobs[job, _STATE] == _SERVED:
+                    jobs[job, _STATE] = _GONE
+                    _keep(views, refresh, other, waiting, serving)
+                    serving[other] = -1
+                    _left(shape, counts, jobs, times, job, now)
+                    heap, size, begun = _serve(
+                        other, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
+                    )
+            row[_STAGE] += 1
+            over = row[_STAGE] > layers + 1
+            if row[_STAGE] == layers + 1 and shape.skip > 0.0:
+                over = uniform(branch(key[POLICY], row[_NUMBER], 0), 0) < shape.skip
+            if over:
+                _finished(shape, counts, device, born[asking], now, seen, newest)
+                empty[spare] = asking
+                spare += 1
+                continue
         else:
-            while size and _time(heap[0, 0]) == now:
+            if shape.prompts and arrived == shape.prompts:
+                coming = math.inf
+            now = min(coming, leaving)
+            if now > shape.until or math.isinf(now):
+                break
+            if begun > MOST:
+                return TOO_MANY
+            if now >= refreshed:
+                refresh = _latest(refresh, now, policy.view_s)
+                refreshed = (refresh + 1) * policy.view_s
+                tallied = 0
+            if coming <= leaving:
+                device = _origin(key, arrived, shape.origins)
+                counts.totals[0] += 1
+                taken = admit == 0 or waiting[device] < admit
+                if taken:
+                    if spare == 0:
+                        prompts, born, jobs, times, empty = _grown(prompts, born, jobs, times, fan)
+                        spare = room
+                        room *= 2
+                    spare -= 1
+                    asking = empty[spare]
+                    row = prompts[asking]
+                    row[_NUMBER], row[_ORIGIN], row[_STAGE], row[_READY] = arrived, device, 1, 0
+                    born[asking] = now
+                arrived += 1
+                coming = now + _gap(key, arrived, shape.rate)
+                if not taken:
+                    counts.totals[5] += 1
+                    continue
+            else:
                 job = heap[0, 1] & 0xFFFFFFFF
                 stamp = heap[0, 1] >> 32
                 size = _pop(heap, size)
                 device = jobs[job, _DEVICE]
                 if jobs[job, _STATE] != _SERVED or serving[device] != job or jobs[job, _NEXT] != stamp:
                     continue  # cut off before its end
+                _keep(views, refresh, device, waiting, serving)
                 serving[device] = -1
                 jobs[job, _STATE] = _GONE
                 _left(shape, counts, jobs, times, job, now)
@@ -127,7 +212,7 @@ def run(
                         ready = more
                     # In the order of their turns: few are ready at one time.
                     place = found
-                    while place and prompts[ready[place - 1], _TURN] > row[_TURN]:
+                    while place > first and prompts[ready[place - 1], _TURN] > row[_TURN]:
                         ready[place] = ready[place - 1]
                         place -= 1
                     ready[place] = prompt
@@ -135,86 +220,53 @@ def run(
                 heap, size, begun = _serve(
                     device, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
                 )
-        for place in range(found):
-            prompt = ready[place]
-            row = prompts[prompt]
-            device, number = row[_ORIGIN], row[_NUMBER]
-            if prompt != asking:
-                # Its layer is complete: what is left of it is cut off.
-                for slot in range(row[_JOBS]):
-                    job = prompt * fan + slot
-                    other = jobs[job, _DEVICE]
-                    if jobs[job, _STATE] == _WAITS:
-                        jobs[job, _STATE] = _GONE
-                        _unlink(job, other, jobs[job, _AT] - 1 if lines > 1 else 0, head, tail, jobs)
-                        waiting[other] -= 1
-                        _count(shape, counts, other, times[job, _ASKED], now, 0.0)
-                    elif jobs[job, _STATE] == _SERVED:
-                        jobs[job, _STATE] = _GONE
-                        serving[other] = -1
-                        _left(shape, counts, jobs, times, job, now)
-                        heap, size, begun = _serve(
-                            other, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
-                        )
-                row[_STAGE] += 1
-                over = row[_STAGE] > layers + 1
-                if row[_STAGE] == layers + 1 and shape.skip > 0.0:
-                    over = uniform(branch(key[POLICY], number, 0), 0) < shape.skip
-                if over:
-                    _finished(shape, counts, device, born[prompt], now, seen, newest)
-                    empty[spare] = prompt
-                    spare += 1
-                    continue
-            at, asked = row[_STAGE], 0
-            if at <= layers:
-                asked = k
+                continue
+        row = prompts[asking]
+        number, at, asked = row[_NUMBER], row[_STAGE], 0
+        if at <= layers:
+            degree = shape.first[device + 1] - shape.first[device] if shape.first.size else n - 1
+            asked = min(k, degree)
+            drawn = min(max(k, policy.best_of), degree)
+            subset(branch(key[ROUTES], number, at), drawn, degree, chosen)
+            for place in range(drawn):
                 if shape.first.size:
-                    asked = min(k, shape.first[device + 1] - shape.first[device])
-                    subset(
-                        branch(key[ROUTES], number, at),
-                        asked,
-                        shape.first[device + 1] - shape.first[device],
-                        chosen,
-                    )
+                    chosen[place] = shape.peers[shape.first[device] + chosen[place]]
                 else:
-                    subset(branch(key[ROUTES], number, at), asked, n - 1, chosen)
-            row[_GOT], row[_TURN], row[_JOBS], row[_READY] = 0, turns, asked + 1, 0
-            turns += 1
-            for slot in range(asked + 1):
-                other = device
-                if slot:
-                    drawn = chosen[slot - 1]
-                    other = (
-                        shape.peers[shape.first[device] + drawn]
-                        if shape.first.size
-                        else drawn + (drawn >= device)
-                    )
-                u = (
-                    uniform(branch(key[SERVICES], number, 0), 0)
-                    if kind[other] == TRACE
-                    else uniform(branch(key[SERVICES], number, at), slot)
-                )
-                job = prompt * fan + slot
-                line = at - 1 if lines > 1 else 0
-                jobs[job, _PROMPT], jobs[job, _AT], jobs[job, _SLOT], jobs[job, _DEVICE] = (
-                    prompt,
-                    at,
-                    slot,
-                    other,
-                )
-                jobs[job, _NEXT], jobs[job, _STATE], jobs[job, _LOG] = -1, _WAITS, counts.totals[3]
-                times[job, _ASKED] = now
-                times[job, _TOOK] = duration(kind[other], parameters[other, 0], parameters[other, 1], rows, u)
-                _note(counts, number, at, slot, other, now, math.nan, math.nan)
-                if tail[other, line] >= 0:
-                    jobs[tail[other, line], _NEXT] = job
-                else:
-                    head[other, line] = job
-                tail[other, line] = job
-                waiting[other] += 1
-                heap, size, begun = _serve(
-                    other, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
-                )
+                    chosen[place] += chosen[place] >= device
+            if policy.best_of:
+                _best(chosen, scores, drawn, asked, device, mean, waiting, serving, views, refresh, tally)
+                if old and policy.count_own:
+                    if tallied + asked > tally.shape[0]:
+                        longer = np.empty((2 * (tallied + asked), 3), np.int64)
+                        longer[:tallied] = tally[:tallied]
+                        tally = longer
+                    tallied = _sent(chosen, asked, device, views, refresh, tally, tallied)
+        row[_GOT], row[_TURN], row[_JOBS], row[_READY] = 0, turns, asked + 1, 0
+        turns += 1
+        for slot in range(asked + 1):
+            other = chosen[slot - 1] if slot else device
+            u = (
+                uniform(branch(key[SERVICES], number, 0), 0)
+                if kind[other] == TRACE
+                else uniform(branch(key[SERVICES], number, at), slot)
+            )
+            job = asking * fan + slot
+            line = at - 1 if lines > 1 else 0
+            jobs[job, _PROMPT], jobs[job, _AT], jobs[job, _SLOT], jobs[job, _DEVICE] = asking, at, slot, other
+            jobs[job, _NEXT], jobs[job, _STATE], jobs[job, _LOG] = -1, _WAITS, counts.totals[3]
+            times[job, _ASKED] = now
+            times[job, _TOOK] = duration(kind[other], parameters[other, 0], parameters[other, 1], rows, u)
+            _note(counts, number, at, slot, other, now, math.nan, math.nan)
+            _keep(views, refresh, other, waiting, serving)
+            if tail[other, line] >= 0:
+                jobs[tail[other, line], _NEXT] = job
+            else:
+                head[other, line] = job
+            tail[other, line] = job
+            waiting[other] += 1
+            heap, size, begun = _serve(
+                other, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
+            )
     for device in range(n):
         _aged(shape, counts, device, shape.until, seen, newest)
         if serving[device] >= 0:
@@ -225,7 +277,82 @@ def run(
             while job >= 0:
                 _count(shape, counts, device, times[job, _ASKED], math.inf, 0.0)
                 job = jobs[job, _NEXT]
-    return int(n * (2 * lines + 4) * 8 + heap.size * 8 + prompts.size * 8 + jobs.size * 8 + times.size * 8)
+    words = heap.size + prompts.size + jobs.size + times.size + 4 * old_n + tally.size
+    return int(n * (2 * lines + 4) * 8 + words * 8)
+
+
+@compiled()
+def _latest(refresh: int, now: float, view_s: float) -> int:
+    """The largest m with m * view_s <= now, m being at least `refresh`."""
+    refresh = max(refresh, int(now / view_s) - 1)
+    while (refresh + 1) * view_s <= now:
+        refresh += 1
+    return refresh
+
+
+@compiled(inline=True)
+def _keep(views: _Views, refresh: int, device: int, waiting: Whole, serving: Whole) -> None:
+    """A device's number of jobs is about to change: as it is, it was at the last refresh, if it changes for the first time."""
+    if views.stamps.size and views.stamps[device] != refresh:
+        views.stamps[device] = refresh
+        views.lengths[device] = waiting[device] + (serving[device] >= 0)
+
+
+@compiled()
+def _best(
+    chosen: Whole,
+    scores: Floats,
+    drawn: int,
+    asked: int,
+    device: int,
+    mean: Floats,
+    waiting: Whole,
+    serving: Whole,
+    views: _Views,
+    refresh: int,
+    tally: Whole,
+) -> None:
+    """Keep the `asked` of the `drawn` peers that promise the least delay, best first, equals as they were drawn."""
+    for place in range(drawn):
+        peer = chosen[place]
+        jobs = waiting[peer] + (serving[peer] >= 0)
+        if views.stamps.size:
+            if views.stamps[peer] == refresh:
+                jobs = views.lengths[peer]
+            entry = views.first[device] if views.sent[device] == refresh else -1
+            while entry >= 0:
+                if tally[entry, 0] == peer:
+                    jobs += tally[entry, 1]
+                    break
+                entry = tally[entry, 2]
+        score = mean[peer] * float(jobs + 1)
+        spot = min(place, asked)
+        while spot and scores[spot - 1] > score:
+            if spot < asked:
+                scores[spot], chosen[spot] = scores[spot - 1], chosen[spot - 1]
+            spot -= 1
+        if spot < asked:
+            scores[spot], chosen[spot] = score, peer
+
+
+@compiled()
+def _sent(
+    chosen: Whole, asked: int, device: int, views: _Views, refresh: int, tally: Whole, tallied: int
+) -> int:
+    """Add the jobs of a layer to what their origin has sent since the last refresh. Gives the entries in use."""
+    if views.sent[device] != refresh:
+        views.sent[device], views.first[device] = refresh, -1
+    for place in range(asked):
+        entry = views.first[device]
+        while entry >= 0 and tally[entry, 0] != chosen[place]:
+            entry = tally[entry, 2]
+        if entry >= 0:
+            tally[entry, 1] += 1
+        else:
+            tally[tallied, 0], tally[tallied, 1], tally[tallied, 2] = chosen[place], 1, views.first[device]
+            views.first[device] = tallied
+            tallied += 1
+    return tallied
 
 
 @compiled(inline=True)

@@ -15,7 +15,8 @@ def document(found: Result) -> dict[str, Any]:
     p50, p90, p99 = found.quantiles
     known: dict[str, Any] = _plain({
         "n": asked.devices, "layers": asked.layers, "proposers": asked.proposers, "load": max(found.rho),
-        "rate": asked.rates_hz[0], "discipline": asked.discipline, "select": "uniform",
+        "rate": asked.rates_hz[0], "discipline": asked.discipline,
+        "select": f"best-of:{asked.best_of}" if asked.best_of else "uniform", "view_age_s": asked.view_s,
         "mode": "paper" if asked.prompts else "steady", "verdict": found.verdict,
         "theory": {"rho": list(found.rho), "limit_rate": found.limit_rate},
         "drift": _interval(found.drift),

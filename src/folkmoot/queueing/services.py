@@ -18,11 +18,12 @@ _TINY = 2.0**-54
 
 
 class Services(NamedTuple):
-    """One law a device: `kind` (n,), two parameters each (n, 2), and the rows of the traces (rows, columns)."""
+    """One law a device: `kind` (n,), two parameters each (n, 2), rows of the traces (rows, columns), `mean` (n,), s."""
 
     kind: npt.NDArray[np.int8]
     parameters: npt.NDArray[np.float64]
     rows: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
 
 
 def services(laws: Sequence[Law], devices: int) -> Services:
@@ -31,25 +32,34 @@ def services(laws: Sequence[Law], devices: int) -> Services:
         raise TheoryError(f"{len(laws)} service laws for {devices} devices; give 1, or one a device")
     kinds = np.zeros(devices, np.int8)
     parameters = np.zeros((devices, 2))
+    means = np.zeros(devices)
     rows = np.zeros((1, 1))
     seen: Trace | None = None
+    columns: list[float] = []
     for device in range(devices):
         match laws[device % len(laws)]:
             case Exponential(mean):
-                kinds[device], parameters[device] = EXPONENTIAL, (mean, 0.0)
+                kinds[device], parameters[device], means[device] = EXPONENTIAL, (mean, 0.0), mean
             case Fixed(mean):
-                kinds[device], parameters[device] = FIXED, (mean, 0.0)
+                kinds[device], parameters[device], means[device] = FIXED, (mean, 0.0), mean
             case Lognormal(mean, cv):
                 spread = math.sqrt(math.log1p(cv**2))
-                kinds[device], parameters[device] = LOGNORMAL, (mean, spread)
+                kinds[device], parameters[device], means[device] = LOGNORMAL, (mean, spread), mean
             case Weibull(mean, shape):
                 kinds[device], parameters[device] = WEIBULL, (mean / math.gamma(1 + 1 / shape), 1 / shape)
+                means[device] = mean
             case Trace(_, table) as trace:
                 if seen is not None and trace != seen:
                     raise TheoryError("devices draw from two traces; give one trace with a column a device")
-                seen, rows = trace, np.array(table, dtype=np.float64)
-                kinds[device], parameters[device] = TRACE, (device % rows.shape[1], 0.0)
-    return Services(kinds, parameters, rows)
+                if seen is None:
+                    rows = np.array(table, dtype=np.float64)
+                    columns = [
+                        math.fsum(row[column] for row in table) / len(table)
+                        for column in range(rows.shape[1])
+                    ]
+                seen, column = trace, device % rows.shape[1]
+                kinds[device], parameters[device], means[device] = TRACE, (column, 0.0), columns[column]
+    return Services(kinds, parameters, rows, means)
 
 
 @compiled()

@@ -27,6 +27,8 @@ WARM_UP = 0.2
 """Share of the horizon that is not counted (a fixed share, as the replications are long)."""
 SCRIPT_JOBS = 1_000_000
 """Most jobs of a run for which the published script's queue is computed (it needs the log of all, 56 B each)."""
+LEAST_VIEW = 1e-6
+"""Least age of views that are not fresh, in mean services."""
 DISCIPLINES = ("fcfs", "lsf")
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -39,7 +41,9 @@ class Question:
     `prompts` > 0 is the mode `paper`: so many prompts from an empty start, drained to empty, no warm-up.
     `discipline` is `fcfs` or `lsf` (the job of the latest stage first); `quorum` 0 waits for all k + 1 answers,
     else layers end with so many and the rest is cancelled; `admit` > 0 refuses a prompt where so many jobs wait at
-    its own device.
+    its own device. `best_of` > 0 draws so many peers and keeps the k with the least mean service times jobs there + 1,
+    as a view has it that is refreshed at all multiples of `view_s` (0: always); `count_own` adds what the origin itself
+    has sent since.
     """
 
     devices: int
@@ -56,6 +60,9 @@ class Question:
     discipline: str = "fcfs"
     quorum: int = 0
     admit: int = 0
+    best_of: int = 0
+    view_s: float = 0.0
+    count_own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +158,16 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
     )  # fmt: skip
     began = time.perf_counter()
     plain = question.discipline == "fcfs" and not (
-        question.quorum or question.admit or question.skip_aggregation
+        question.quorum or question.admit or question.skip_aggregation or question.best_of
     )
     if plain and not events:
         state = fcfs.run(shape, key, law.kind, law.parameters, law.rows, counts)
     else:
         order = calendar.LSF if question.discipline == "lsf" else calendar.FCFS
-        state = calendar.run(
-            shape, order, question.quorum, question.admit, key, law.kind, law.parameters, law.rows, counts
+        policy = calendar.Policy(
+            order, question.quorum, question.admit, question.best_of, question.view_s, question.count_own
         )
+        state = calendar.run(shape, policy, key, law.kind, law.parameters, law.rows, law.mean, counts)
     if state == fcfs.TOO_MANY:
         raise TheoryError(
             "more prompts are under way, or more jobs begun, than the simulator can number; "
@@ -267,6 +275,12 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     whole("replications", question.replications, least=1)
     whole("quorum", question.quorum, most=question.proposers + 1)
     whole("admit", question.admit)
+    if whole("best_of", question.best_of) and question.best_of < question.proposers:
+        raise TheoryError(
+            f"best_of is {question.best_of}; it must be 0 (any peers) or at least k = {question.proposers}"
+        )
+    if number("view_s", question.view_s) and question.view_s < LEAST_VIEW * mean_service(question):
+        raise TheoryError(f"view_s is {question.view_s!r}; a view as young as that is a fresh one: give 0")
     if question.discipline not in DISCIPLINES:
         raise TheoryError(f"discipline is {question.discipline!r}; it is one of {', '.join(DISCIPLINES)}")
     rates = numbers("rates_hz", question.rates_hz, n)

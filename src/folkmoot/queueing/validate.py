@@ -78,9 +78,9 @@ def validate(cases: list[Case], *, quick: bool = False, workers: int | None = No
 
 
 def cases(*, beyond: bool = False) -> list[Case]:
-    """The [E] statements that this simulator can check; with `beyond` also the [C] ones on what lies beyond the limit."""
+    """The [E] statements that this simulator can check; with `beyond` also the [C] ones on what lies beyond uniform choice's limit."""
     exact = [*_alone(), *_markov(), *_loads(), *_limits(), *_quorum(), *_published()]
-    return [*exact, *_collapse()] if beyond else exact
+    return [*exact, *_collapse(), *_chosen()] if beyond else exact
 
 
 def _alone() -> Iterator[Case]:
@@ -221,3 +221,16 @@ def _collapse() -> Iterator[Case]:
                     lambda seen: seen.goodput,
                     bound=1,
                 )
+
+
+def _chosen() -> Iterator[Case]:
+    """The best of d carries more than uniform choice could: all that comes is answered."""
+    laws = (Exponential(1.0),) * 10 + (Exponential(3.0),) * 10
+    uniform = Question(20, 2, 2, (1.0,), laws, horizon=20_000, replications=8)
+    limit = 1.0 / float(max(rho(uniform)))
+    for best_of, beyond in ((3, 1.2), (4, 1.2), (4, 1.55), (8, 1.9)):
+        asked = replace(uniform, rates_hz=(beyond * limit,), best_of=best_of)
+        yield Case(
+            f"10 fast devices and 10 slow, best of {best_of}, {beyond} times uniform's limit: goodput", "C",
+            beyond * limit, asked, lambda seen: seen.goodput, tolerance=0.005,
+        )  # fmt: skip
