@@ -88,7 +88,7 @@ async def test_ask_fails_in_one_line(run, village):
     ("arguments", "said"),
     [
         (["ask", "--aggregator", "best", "Why?"], "'best' is none of origin, strongest or fixed:NAME"),
-        (["ask", "--select", "cat", "Why?"], "'cat' is none of uniform or fixed:NAME+NAME"),
+        (["ask", "--select", "cat", "Why?"], "'cat' is none of uniform, best-of:D or fixed:NAME+NAME"),
         (["ask", "--max-tokens", "999999999", "Why?"], "999999999 is not in the range"),
         (["invite", "--ttl", "0s"], "'0s' is not from 1s to 365d"),
         (["invite", "--ttl", "366d"], "'366d' is not from 1s to 365d"),

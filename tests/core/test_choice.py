@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.core.world import FOUR, Moot, answered, failed, fixed
 
-from folkmoot.core.choice import Choice
+from folkmoot.core.choice import Choice, RandomDraw
 from folkmoot.core.events import (
     Event,
     Finished,
@@ -25,7 +25,7 @@ from folkmoot.core.events import (
     Send,
     Submitted,
 )
-from folkmoot.core.gossip import Card, Member, Standing
+from folkmoot.core.gossip import Card, Heartbeat, Hot, Member, Standing, tag_of
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.messages import (
     Answer,
@@ -276,7 +276,7 @@ def test_private_and_hops_stay_here() -> None:
 
 def test_unknown_device_has_a_row_all_the_same() -> None:
     moot = Moot(FOUR)
-    choice = Choice(DeviceId("ann"), moot.devices[DeviceId("ann")].peer.membership)
+    choice = Choice(DeviceId("ann"), moot.devices[DeviceId("ann")].peer.membership, RandomDraw(Random(1)))
     assert choice.row(DeviceId("zed-of-nowhere")).name == "zed-of-n"
     assert not choice.serves(DeviceId("zed"))
     assert choice.find("bob") == "bob"
@@ -292,3 +292,75 @@ def test_who_is_in_a_requester_s_place_is_no_peer_of_its_own(plan: Plan) -> None
     assert told.proposers == 2
     assert sorted(told.rounds[0].asked) == ["ann", "bob", "cid"]
     assert not any("peers" in each.what for each in told.decisions)
+
+
+# ---- best of d -----------------------------------------------------------------------------------------
+
+
+class Fixed:
+    """Draws the first ones, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []
+
+    def places(self, prompt: PromptId, layer: int, count: int, among: int) -> list[int]:
+        self.asked.append((layer, count, among))
+        return list(range(count))
+
+
+def told(peer: Peer, device: str, queue: int, service_ms: int) -> None:
+    """A heartbeat with the load of a device."""
+    version = peer.membership.members[DeviceId(device)].pulse.version + 1
+    hot = Hot(tag_of(DeviceId(device)), version, queue, 0, 0, service_ms)
+    peer.handle(Received(DeviceId(device), Heartbeat(1, 0, (), (hot,))), 0.0)
+
+
+def asks(peer: Peer, number: int, best_of: int, proposers: int = 1, layers: int = 1) -> list[str]:
+    """Who is asked by a prompt's first layer, the origin left out."""
+    plan = Plan("fixed", layers, proposers, best_of=best_of)
+    prompt = Prompt(PromptId(f"{number:032x}"), (Turn("user", "?"),), plan)
+    effects = peer.handle(Submitted(prompt), 0.0)
+    return [e.to for e in effects if isinstance(e, Send) and isinstance(e.message, Ask)]
+
+
+def seer() -> tuple[Peer, Fixed]:
+    draw = Fixed()
+    peer = Peer(DeviceId("me"), Card("me", "m", 4096, 1.0, "me"), 1, PeerConfig(), Random(1), draw)
+    rows = [Member(DeviceId(d), 1, Standing.ALIVE, Card(d, "m", 4096, 1.0, d)) for d in "abcd"]
+    peer.membership.adopt(rows, 0.0)
+    return peer, draw
+
+
+def test_best_of_d_asks_those_with_the_least_expected_delay_and_counts_what_it_sends() -> None:
+    peer, draw = seer()
+    for device, queue, service_ms in (("a", 5, 1000), ("b", 2, 1000), ("c", 0, 4000), ("d", 0, 1)):
+        told(peer, device, queue, service_ms)
+    assert asks(peer, 1, best_of=3) == ["b"], "3 s at b, 4 s at c, 6 s at a; d was not drawn"
+    assert asks(peer, 2, best_of=3) == ["b"], "4 s at b by now, as at c, which was drawn later"
+    assert asks(peer, 3, best_of=3) == ["c"]
+    told(peer, "b", 2, 1000)
+    assert asks(peer, 4, best_of=3) == ["b"], "b has told anew, so what was sent before counts no more"
+    assert draw.asked == [(1, 3, 4)] * 4
+
+
+def test_who_has_served_nothing_yet_counts_as_the_others() -> None:
+    peer, _ = seer()
+    told(peer, "a", 1, 3000)
+    assert asks(peer, 1, best_of=2) == ["b"], "3 s for one job at b, 6 s at a"
+    assert asks(seer()[0], 1, best_of=4, proposers=2) == ["a", "b"], "nothing is known: the first drawn"
+
+
+def test_the_best_are_chosen_when_their_layer_is_asked_and_why_is_told() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", Plan("fixed", 2, 1, best_of=3))
+    moot.work()
+    provenance = answered(moot, prompt).provenance
+    whys = [each.why for each in provenance.decisions if each.what.startswith("layer")]
+    assert len(whys) == 2
+    assert all(why.startswith("least expected delay of 3 drawn: ") for why in whys)
+
+
+def test_best_of_fewer_than_are_to_be_asked_is_refused() -> None:
+    moot = Moot(FOUR)
+    assert failed(moot, moot.ask("ann", Plan("fixed", 1, 3, best_of=2))).code == "invalid"
+    assert failed(moot, moot.ask("ann", Plan("fixed", 1, 1, ("bob",), best_of=2))).code == "invalid"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from folkmoot.core.events import (
     Announce,
     CardChanged,
     EngineFailed,
+    Event,
     Finished,
     Generate,
     Generated,
@@ -329,3 +331,35 @@ def test_stopping_hands_back_what_waits_for_others() -> None:
     undone = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Undone)]
     assert sorted((m.job, m.code) for m in undone) == sorted((ask.job, "leaving") for ask in asks)
     assert moot.devices[ANN].peer.idle
+
+
+def test_a_prompt_is_refused_where_so_many_jobs_wait_at_its_own_device() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(admit_waiting=1))
+    first, second = moot.ask("ann", fixed(0)), moot.ask("ann", fixed(0))
+    third = moot.ask("ann", fixed(0))
+    end = moot.end_of(third)
+    assert isinstance(end, PromptFailed)
+    assert (end.code, "bound for new prompts is 1" in end.detail) == ("overloaded", True)
+    moot.work()
+    assert all(isinstance(moot.end_of(prompt), PromptAnswered) for prompt in (first, second))
+
+
+def test_without_loopback_a_device_leaves_messages_to_itself_to_the_driver() -> None:
+    ways: list[list[str]] = []
+    for loopback in (True, False):
+        peer = Peer(DeviceId("ann"), Card("ann", "m"), 1, PeerConfig(), Random(1))
+        prompt = Prompt(PromptId("0" * 32), (Turn("user", "?"),), fixed(0))
+        events, seen = deque[Event]([Submitted(prompt)]), list[str]()
+        while events:
+            for effect in peer.handle(events.popleft(), 0.0, loopback=loopback):
+                match effect:
+                    case Send(to=to, message=message):
+                        assert (to == peer.me) is not loopback
+                        events.append(Received(to, message))
+                    case Generate(job=job):
+                        seen.append(job)
+                        events += [Generated(job, "x"), Finished(job, Usage())]
+                    case Announce(notice=PromptAnswered(answer=answer)):
+                        seen.append(answer)
+        ways.append(seen)
+    assert ways[0] == ways[1] == [f"{'0' * 32}.1.0.0", "x"]

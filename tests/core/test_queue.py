@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from tests.core.world import FOUR, Moot, answered, fixed
 
 from folkmoot.core.events import (
+    Abort,
+    EngineFailed,
+    Event,
+    Finished,
     Generate,
     Plan,
     PromptFailed,
@@ -13,6 +19,7 @@ from folkmoot.core.events import (
     Send,
     Warmed,
 )
+from folkmoot.core.gossip import Card
 from folkmoot.core.ids import DeviceId, JobId, PromptId, job_id, prompt_of
 from folkmoot.core.messages import (
     Answer,
@@ -31,8 +38,9 @@ from folkmoot.core.messages import (
     Undone,
     Usage,
 )
-from folkmoot.core.peer import PeerConfig
+from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.queue import QueueConfig
+from folkmoot.errors import ConfigError
 
 ZED, YON = DeviceId("zed"), DeviceId("yon")
 
@@ -325,3 +333,74 @@ def test_prefill_of_a_prompt_without_news_gives_way() -> None:
     moot.pass_time(2.0)
     moot.tell("ann", Received(DeviceId("yon"), Prepare(two)))
     assert ann.warming == two
+
+
+# ---- later stage first, several slots ------------------------------------------------------------------
+
+
+def of_layer(number: int, layer: int) -> Ask:
+    prompt = PromptId(f"{number:032x}")
+    inference = Inference(prompt, (Turn("user", "x"),), (), 2)
+    return Ask(job_id(prompt, layer, 1), prompt, layer, Stage.PROPOSE, inference)
+
+
+def begun(moot: Moot, event: Event) -> list[JobId]:
+    return [e.job for e in moot.tell("ann", event) if isinstance(e, Generate)]
+
+
+def test_later_stage_first_serves_the_latest_layer_and_in_it_the_first_come() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(discipline="lsf")))
+    asks = [of_layer(number, layer) for number, layer in enumerate((1, 1, 3, 2, 3, 1))]
+    places = [replies(moot, ZED, ask)[0] for ask in asks]
+    assert [place.ahead for place in places if isinstance(place, Queued)] == [0, 1, 1, 2, 2, 5]
+    served = []
+    while (running := moot.devices[DeviceId("ann")].running) is not None:
+        served.append(running[0])
+        moot.write("ann", "x")
+    assert served == [asks[place].job for place in (0, 2, 4, 3, 1, 5)]
+
+
+def test_a_repeated_job_keeps_its_place_at_the_head_of_its_line() -> None:
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(discipline="lsf")))
+    for number, layer in enumerate((2, 2, 3)):
+        moot.tell("ann", Received(ZED, of_layer(number, layer)))
+    moot.break_engine("ann", "engine_failed")  # of the first one, before it wrote a word: it goes back
+    moot.write("ann", "x")
+    running = moot.devices[DeviceId("ann")].running
+    assert running is not None
+    assert running[0] == of_layer(0, 2).job
+
+
+def test_slots_are_filled_and_freed_one_by_one() -> None:
+    peer = Peer(DeviceId("ann"), Card("ann", "m"), 1, PeerConfig(queue=QueueConfig(slots=2)), Random(1))
+
+    def jobs(event: Event) -> list[JobId]:
+        return [e.job for e in peer.handle(event, 0.0) if isinstance(e, Generate)]
+
+    first, second, third = (ask_of(number).job for number in range(3))
+    assert [jobs(Received(ZED, ask_of(number))) for number in range(3)] == [[first], [second], []]
+    assert (peer.queue.busy, peer.queue.waiting) == (2, 1)
+    assert jobs(Finished(second, Usage())) == [third]
+    assert jobs(Finished(first, Usage())) == []
+    [abort] = [e for e in peer.handle(Received(ZED, Cancel(third)), 0.0) if isinstance(e, Abort)]
+    assert abort.job == third
+    assert peer.queue.busy == 1
+    peer.handle(EngineFailed(third, "cancelled", "aborted"), 0.0)
+    assert peer.idle
+
+
+def test_of_two_jobs_with_one_name_the_second_waits_for_the_first() -> None:
+    """The engine knows jobs by their ids; whoever gives another's gains nothing by it."""
+    peer = Peer(DeviceId("ann"), Card("ann", "m"), 1, PeerConfig(queue=QueueConfig(slots=2)), Random(1))
+    for origin in (ZED, YON):
+        peer.handle(Received(origin, ask_of(1)), 0.0)
+    assert (peer.queue.busy, peer.queue.waiting) == (1, 1)
+    effects = peer.handle(Finished(ask_of(1).job, Usage()), 0.0)
+    assert [e.job for e in effects if isinstance(e, Generate)] == [ask_of(1).job]
+    assert peer.queue.origin_of(ask_of(1).job) == YON
+
+
+@pytest.mark.parametrize("wrong", [QueueConfig(discipline="lifo"), QueueConfig(slots=0)])
+def test_a_queue_of_another_kind_is_refused(wrong: QueueConfig) -> None:
+    with pytest.raises(ConfigError, match="discipline is 'lifo'|slots is 0"):
+        Moot({"ann": "m"}, PeerConfig(queue=wrong))

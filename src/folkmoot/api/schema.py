@@ -26,7 +26,7 @@ class Own(Struct, frozen=True, omit_defaults=True):
     proposers: Annotated[int, Meta(ge=0, le=MAX_PROPOSERS)] | None = None
     mode: Literal["auto", "fixed", "local"] | None = None
     aggregator: Annotated[str, Meta(pattern="^(origin|strongest|fixed:.+)$")] | None = None
-    select: Annotated[str, Meta(pattern="^(uniform|fixed:.+)$")] | None = None
+    select: Annotated[str, Meta(pattern="^(uniform|best-of:[1-9][0-9]{0,3}|fixed:.+)$")] | None = None
     deadline_s: Annotated[float, Meta(ge=0.05, le=86_400)] | None = None
     private: bool | None = None
     quorum: Annotated[int, Meta(ge=1)] | None = None

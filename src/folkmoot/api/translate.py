@@ -72,13 +72,15 @@ def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, c
 
 def plan_of(own: Own) -> Plan:
     """Own parameters as a plan; giving M or k means `fixed`. Raises `FieldInvalid`."""
-    named = tuple(own.select.removeprefix("fixed:").split("+")) if own.select not in (None, "uniform") else ()
+    how, _, what = (own.select or "uniform").partition(":")
+    named = tuple(what.split("+")) if how == "fixed" else ()
+    best_of = int(what) if how == "best-of" else 0
     shaped = own.layers is not None or own.proposers is not None or bool(named)
     mode = own.mode or ("local" if own.private else "fixed" if shaped else "auto")
     if own.private:
         _check_private(own, mode)
     if mode == "local":
-        if own.layers or own.proposers or named:
+        if own.layers or own.proposers or named or best_of:
             raise _own("mode", "local asks no peer; leave layers, proposers and select out")
         return Plan("local", 0, 0, deadline_s=own.deadline_s)
     if mode == "auto" and shaped:
@@ -95,6 +97,8 @@ def plan_of(own: Own) -> Plan:
         raise _own("select", f"{own.select!r} must name each peer once, as fixed:NAME+NAME")
     if named and proposers != len(named):
         raise _own("select", f"names {len(named)} peers, but proposers is {proposers}")
+    if best_of and proposers is not None and best_of < proposers:
+        raise _own("select", f"draws {best_of} peers, but proposers is {proposers}; draw as many at least")
     if own.quorum is not None and proposers is not None and own.quorum > proposers + 1:
         raise _own("quorum", f"is {own.quorum}, but only {proposers + 1} devices answer in a layer")
     return Plan(
@@ -102,6 +106,7 @@ def plan_of(own: Own) -> Plan:
         layers=layers,
         proposers=proposers,
         select=named,
+        best_of=best_of,
         aggregator=own.aggregator or "origin",
         quorum=own.quorum or 0,
         deadline_s=own.deadline_s,

@@ -49,7 +49,10 @@ LISTED_BY_THE_API = "GET /v1/models lists them"
     help="Who writes the answer: origin, strongest or fixed:NAME.",
 )
 @click.option(
-    "--select", type=SELECT, metavar="HOW", help="Which peers are asked: uniform or fixed:NAME+NAME."
+    "--select",
+    type=SELECT,
+    metavar="HOW",
+    help="Which peers are asked: uniform, best-of:D (of D drawn those with the least expected delay) or fixed:NAME+NAME.",
 )
 @click.option("--private", is_flag=True, help="Let the prompt not leave this device.")
 @click.option("--quorum", type=click.IntRange(1), help="Answers that complete a layer. [default: all]")

@@ -58,7 +58,7 @@ class Form(click.ParamType[str]):
 
 
 AGGREGATOR = Form(r"origin|strongest|fixed:.+", "origin, strongest or fixed:NAME")
-SELECT = Form(r"uniform|fixed:.+", "uniform or fixed:NAME+NAME")
+SELECT = Form(r"uniform|best-of:[1-9][0-9]{0,3}|fixed:.+", "uniform, best-of:D or fixed:NAME+NAME")
 
 
 class Finite(click.FloatRange):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Protocol
 
 from folkmoot.core.events import Decision, DeviceRow, Plan, Prompt
 from folkmoot.core.gossip import Member, Standing
-from folkmoot.core.ids import DeviceId
+from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.membership import Membership
 from folkmoot.core.messages import Layout
 from folkmoot.errors import NoDevice, PromptInvalid, UnknownModel
@@ -28,6 +29,7 @@ class Resolved:
     own: DeviceId
     aggregator: DeviceId
     fixed: tuple[DeviceId, ...] = ()
+    best_of: int = 0
     quorum: int = 0
     deadline_s: float | None = None
     layout: Layout = Layout.SHARED_PREFIX
@@ -35,12 +37,35 @@ class Resolved:
     decisions: tuple[Decision, ...] = ()
 
 
-class Choice:
-    """The devices that can be chosen, as this device's member list has them now."""
+class Draw(Protocol):
+    """Where the chance in the choice of peers comes from."""
 
-    def __init__(self, me: DeviceId, membership: Membership) -> None:
+    def places(self, prompt: PromptId, layer: int, count: int, among: int) -> Sequence[int]:
+        """`count` distinct numbers below `among`, in random order, for a prompt's layer."""
+
+
+class RandomDraw:
+    """Fresh numbers at every call, from one generator."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def places(self, prompt: PromptId, layer: int, count: int, among: int) -> Sequence[int]:
+        """`count` distinct numbers below `among`, every order equally likely."""
+        return self._rng.sample(range(among), among)[:count]
+
+
+class Choice:
+    """The devices that can be chosen, as this device's member list has them now.
+
+    It counts the jobs that it has sent to each device since that device last told of its load.
+    """
+
+    def __init__(self, me: DeviceId, membership: Membership, draw: Draw) -> None:
         self.me = me
         self._membership = membership
+        self._draw = draw
+        self._sent: dict[DeviceId, tuple[int, int]] = {}
 
     def _member(self, device: DeviceId) -> Member | None:
         return self._membership.members.get(device)
@@ -59,11 +84,54 @@ class Choice:
         suspect = [m.device for m in live if m.standing is Standing.SUSPECT and m.device != self.me]
         return (*rng.sample(alive, len(alive)), *rng.sample(suspect, len(suspect)))
 
-    def peers(self, plan: Resolved, rng: Random) -> tuple[DeviceId, ...]:
-        """One layer's peers: k distinct live ones, each equally likely, or the fixed ones that live."""
+    def peers(self, plan: Resolved, prompt: PromptId, layer: int, rng: Random) -> tuple[DeviceId, ...]:
+        """One layer's peers: the fixed ones that live, or k distinct live ones.
+
+        Uniform: every set is equally likely. Best of d: of d that are drawn so those with the least expected
+        delay, the least first; among equals the first drawn. Suspects are taken only where others are too few.
+        """
         if plan.fixed:
             return tuple(d for d in plan.fixed if d != plan.own and self.serves(d))
-        return self.others((plan.own,), rng)[: plan.proposers]
+        live = [m for m in self._membership.live() if m.card.model and m.device not in (plan.own, self.me)]
+        alive = [m for m in live if m.standing is Standing.ALIVE]
+        count = min(max(plan.proposers, plan.best_of), len(alive))
+        drawn = [alive[place] for place in self._draw.places(prompt, layer, count, len(alive))]
+        if plan.best_of:
+            delays = self._delays(drawn)
+            drawn = [drawn[place] for place in sorted(range(len(drawn)), key=delays.__getitem__)]
+        chosen = tuple(m.device for m in drawn[: plan.proposers])
+        if len(chosen) == plan.proposers:
+            return chosen
+        more = self.others((plan.own, *chosen), rng)
+        return chosen + more[: plan.proposers - len(chosen)]
+
+    def sent(self, device: DeviceId) -> None:
+        """A job goes to a device, which has not told of it yet."""
+        member = self._member(device)
+        if member is not None and device != self.me:
+            version, count = self._sent.get(device, (-1, 0))
+            now = member.pulse.version
+            self._sent[device] = (now, count + 1 if version == now else 1)
+
+    def delay_s(self, device: DeviceId) -> float:
+        """Expected seconds until a job sent now would be done: α(q + 1), 0 where α is not known yet.
+
+        q is what the device last said of its queue and service, and this device's own jobs since then: a view
+        that others share and that grows old sends everybody to the same place (SCIENCE.md, Choosing peers).
+        """
+        member = self._member(device)
+        return 0.0 if member is None else self._delay(member, member.pulse.service_s)
+
+    def _delays(self, members: Sequence[Member]) -> list[float]:
+        """The same for some at once; who has served nothing yet counts as the mean of the others."""
+        known = [m.pulse.service_s for m in members if m.pulse.service_s]
+        usual = sum(known) / len(known) if known else 1.0
+        return [self._delay(m, m.pulse.service_s or usual) for m in members]
+
+    def _delay(self, member: Member, service_s: float) -> float:
+        version, count = self._sent.get(member.device, (-1, 0))
+        own = count if version == member.pulse.version else 0
+        return service_s * float(member.pulse.queue + member.pulse.busy + own + 1)
 
     def row(self, device: DeviceId) -> DeviceRow:
         """A device as people see it; where two have one name, a piece of the id tells them apart."""
@@ -130,6 +198,7 @@ class Choice:
             own,
             own,
             fixed if layers else (),
+            plan.best_of if layers else 0,
             plan.quorum if layers else 0,
             plan.deadline_s,
             plan.layout,
@@ -137,6 +206,10 @@ class Choice:
         )
         if resolved.quorum > proposers + 1:
             raise PromptInvalid(f"quorum is {plan.quorum}, but a layer has {proposers + 1} jobs (k + 1)")
+        if 0 < resolved.best_of < proposers:
+            raise PromptInvalid(
+                f"best-of draws {plan.best_of} peers, but proposers is {proposers}: draw as many"
+            )
         aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
         return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
 
@@ -200,6 +273,8 @@ def _check(plan: Plan) -> None:
         raise PromptInvalid(
             f"proposers is {plan.proposers}, but with layers = 0 nobody is asked: leave it out"
         )
+    if plan.best_of < 0 or (plan.best_of and plan.select):
+        raise PromptInvalid("select is best-of:D with D of 1 or more, or names peers; not both")
     if plan.quorum < 0:
         raise PromptInvalid(f"quorum is {plan.quorum}; it is 1 or more, at most k + 1")
     if plan.deadline_s is not None and not plan.deadline_s >= 0.05:

@@ -29,7 +29,8 @@ class Plan:
     """How a prompt is to be answered. `layers` = M, `proposers` = k (peers per layer).
 
     `mode` is `fixed`, `auto` or `local`; in `auto` and `local` the peer fills in M and k itself.
-    `select` is empty (uniform) or the fixed peers' names or ids; `aggregator` is `origin`, `strongest`
+    `select` is empty or the fixed peers' names or ids; without it peers are drawn uniformly, or with
+    `best_of` = d > 0 so many are drawn and those with the least expected delay are asked; `aggregator` is `origin`, `strongest`
     or `fixed:NAME`. `quorum` 0 means all k + 1.
     """
 
@@ -41,6 +42,7 @@ class Plan:
     quorum: int = 0
     deadline_s: float | None = None
     layout: Layout = Layout.SHARED_PREFIX
+    best_of: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,8 @@ class Mixture:
         self._keep_place()
         peers = self._draw()
         self._next_peers = None
-        if self._layer < self.plan.layers:
-            self._next_peers = self._choice.peers(self.plan, self._rng)
+        if self._layer < self.plan.layers and not self.plan.best_of:
+            self._next_peers = self._peers(self._layer + 1)
         stage = Stage.PROPOSE if self._layer == 1 else Stage.REFINE
         places = list(enumerate((self.plan.own, *peers)))
         if not self._mine_or_serving(self.plan.own):
@@ -207,7 +207,7 @@ class Mixture:
     def _draw(self) -> tuple[DeviceId, ...]:
         """This layer's peers: those drawn ahead while they live, and others in place of those that do not."""
         if self._next_peers is None or self.plan.fixed:
-            peers = self._choice.peers(self.plan, self._rng)
+            peers = self._peers(self._layer)
         else:
             peers = tuple(p for p in self._next_peers if p != self.plan.own and self._choice.serves(p))
             more = self._choice.others(exclude=(self.plan.own, *peers), rng=self._rng)
@@ -217,6 +217,14 @@ class Mixture:
                 f"layer {self._layer} asks {len(peers)} of {self.plan.proposers} peers",
                 "no more devices with a model are alive",
             )
+        return peers
+
+    def _peers(self, layer: int) -> tuple[DeviceId, ...]:
+        peers = self._choice.peers(self.plan, self.prompt.id, layer, self._rng)
+        if self.plan.best_of and peers:
+            told = ", ".join(f"{self._name(peer)} {self._choice.delay_s(peer):.3g} s" for peer in peers)
+            why = f"least expected delay of {self.plan.best_of} drawn: {told}"
+            self._decide(f"layer {layer} asks {', '.join(map(self._name, peers))}", why)
         return peers
 
     def _away(self, slot: int, device: DeviceId) -> DeviceId | None:
@@ -250,6 +258,7 @@ class Mixture:
         work = _Work(job, device, slot, stage, self._layer, ask, now, now, stand_in)
         self._works[job] = self._open[job] = work
         self._served[device] = None
+        self._choice.sent(device)
         effects: list[Effect] = [Send(device, ask), self._progress(work)]
         if device != self._choice.me:
             effects.append(SetTimer(now + self._config.poll_s, PollTimer(job)))

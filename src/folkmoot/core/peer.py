@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import assert_never
 
-from folkmoot.core.choice import Choice
+from folkmoot.core.choice import Choice, Draw, RandomDraw
 from folkmoot.core.events import (
     Announce,
     CardChanged,
@@ -64,24 +64,40 @@ from folkmoot.errors import LocalProtocolError, PromptError
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """The core's configuration, nested per machine. `max_prompts` asked here at a time (guess)."""
+    """The core's configuration, nested per machine. `max_prompts` asked here at a time (guess).
+
+    `admit_waiting` B > 0 refuses a prompt asked here while B or more jobs wait in this device's own queue, 0 never:
+    with first come first served this keeps the goodput beyond the limit (SCIENCE.md, Stability).
+    """
 
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     max_prompts: int = 256
+    admit_waiting: int = 0
 
 
 class Peer:
-    """One device. `incarnation` must rise at every start; `rng` is the only source of chance."""
+    """One device. `incarnation` must rise at every start; `rng` is the only source of chance.
 
-    def __init__(self, me: DeviceId, card: Card, incarnation: int, config: PeerConfig, rng: Random) -> None:
+    `draw` takes the drawing of peers from it, so that a simulation can name its random numbers.
+    """
+
+    def __init__(
+        self,
+        me: DeviceId,
+        card: Card,
+        incarnation: int,
+        config: PeerConfig,
+        rng: Random,
+        draw: Draw | None = None,
+    ) -> None:
         self.me = me
         self.config = config
         self._rng = rng
         self.membership = Membership(me, card, incarnation, config.membership, rng)
         self.queue = Queue(me, config.queue, bool(card.model))
-        self._choice = Choice(me, self.membership)
+        self._choice = Choice(me, self.membership, draw or RandomDraw(rng))
         self._mixtures: dict[PromptId, Mixture] = {}
         self._pulse = Pulse()
         self._leaving = False
@@ -109,14 +125,18 @@ class Peer:
 
     # ---- the door ----------------------------------------------------------------------------------
 
-    def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take one event at time `now` (seconds, never falling); returns effects to carry out in order."""
+    def handle(self, event: Event, now: float, *, loopback: bool = True) -> list[Effect]:
+        """Take one event at time `now` (seconds, never falling); returns effects to carry out in order.
+
+        Messages to this device itself are handled in the same step; without `loopback` they are among the effects,
+        for a driver that settles the order of all that happens at one time.
+        """
         pending = deque(self._on_event(event, now))
         effects: list[Effect] = []
         while pending:
             effect = pending.popleft()
             match effect:
-                case Send(to=to, message=message) if to == self.me:
+                case Send(to=to, message=message) if to == self.me and loopback:
                     # At the end: what stands before it was decided before it. A prefill step that was
                     # begun must reach the engine before the job that stops it.
                     pending.extend(self._on_message(self.me, message, now))
@@ -205,6 +225,9 @@ class Peer:
             bound = (
                 f"{len(self._mixtures)} prompts are under way here, the bound is {self.config.max_prompts}"
             )
+            return [_refused(prompt, "overloaded", bound)]
+        if 0 < self.config.admit_waiting <= self.queue.waiting:
+            bound = f"{self.queue.waiting} jobs wait at this device, the bound for new prompts is {self.config.admit_waiting}"
             return [_refused(prompt, "overloaded", bound)]
         try:
             plan = self._choice.resolve(prompt, self._rng)

@@ -1,4 +1,4 @@
-"""A device's queue: first come first served, one job at a time, and what is done while it is empty.
+"""A device's queue: who is served next, how many at a time, and what is done while it is empty.
 
 The device serves its own prompts' jobs and its peers' alike; replies go to the origin as messages,
 and the peer loops those to itself back. A finished job's text is kept for a while, so that an origin
@@ -8,6 +8,7 @@ that missed something can ask again.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from folkmoot.core.events import (
@@ -38,13 +39,17 @@ from folkmoot.core.messages import (
     Undone,
     Usage,
 )
+from folkmoot.errors import ConfigError
+
+DISCIPLINES = ("fcfs", "lsf")
+"""First come first served; later stage first: of the jobs of the latest layer the first come."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """Bounds of a device's queue.
+    """A device's queue: its order and its bounds.
 
-    `max_waiting` jobs and `max_characters` of all their texts together (guesses; a single question may
+    `discipline` is one of `DISCIPLINES`, `slots` how many jobs the engine serves at a time. `max_waiting` jobs and `max_characters` of all their texts together (guesses; a single question may
     have four million); another device's jobs may take up half of either, all others' three quarters.
     `tries` of one job on this engine while nothing was written (guess), `keep_s` seconds and `keep_jobs`
     finished texts for origins that ask again (guess), `warm_prompts` prompts prefilled ahead (one: each holds
@@ -53,6 +58,8 @@ class QueueConfig:
     may overtake its ask, and an ask may come twice).
     """
 
+    discipline: str = "fcfs"
+    slots: int = 1
     max_waiting: int = 256
     max_characters: int = 32_000_000
     tries: int = 2
@@ -60,6 +67,13 @@ class QueueConfig:
     keep_jobs: int = 64
     warm_prompts: int = 1
     declined_kept: int = 1024
+
+    def validate(self) -> None:
+        """Raises ConfigError where a value is none that a queue can work with."""
+        if self.discipline not in DISCIPLINES:
+            raise ConfigError(f"discipline is {self.discipline!r}; it is one of {', '.join(DISCIPLINES)}")
+        if self.slots < 1:
+            raise ConfigError(f"slots is {self.slots}; a device serves at least 1 job at a time")
 
 
 _LEAVING = "this device is shutting down"
@@ -97,6 +111,59 @@ class _Job:
         return "".join(self.text)[have:]
 
 
+class _Lines:
+    """The jobs that wait: one line, or under later stage first a line a layer, the latest one before the others.
+
+    `held` counts jobs and characters of each device that asks.
+    """
+
+    def __init__(self, by_layer: bool) -> None:
+        self.count = 0
+        self.characters = 0
+        self.held: dict[DeviceId, tuple[int, int]] = {}
+        self._by_layer = by_layer
+        self._lines: dict[int, deque[_Key]] = {}
+
+    def __iter__(self) -> Iterator[_Key]:
+        return (key for number in sorted(self._lines, reverse=True) for key in self._lines[number])
+
+    def put(self, key: _Key, job: _Job, *, first: bool = False) -> None:
+        """Let a job in, at the end of its line or at its head."""
+        line = self._lines.setdefault(self._number(job), deque())
+        if first:
+            line.appendleft(key)
+        else:
+            line.append(key)
+        self._hold(key, job, 1)
+
+    def take(self, key: _Key, job: _Job) -> None:
+        """A job leaves, to be served or for good."""
+        number = self._number(job)
+        line = self._lines[number]
+        line.remove(key)
+        if not line:
+            del self._lines[number]
+        self._hold(key, job, -1)
+
+    def ahead(self, key: _Key, job: _Job) -> int:
+        """How many are served before a job that waits, as things stand."""
+        number = self._number(job)
+        later = sum(len(line) for other, line in self._lines.items() if other > number)
+        return later + self._lines[number].index(key)
+
+    def _number(self, job: _Job) -> int:
+        return job.ask.layer if self._by_layer else 0
+
+    def _hold(self, key: _Key, job: _Job, sign: int) -> None:
+        jobs, characters = self.held.get(key[0], (0, 0))
+        self.count += sign
+        self.characters += sign * job.characters
+        if jobs + sign:
+            self.held[key[0]] = (jobs + sign, characters + sign * job.characters)
+        else:
+            del self.held[key[0]]
+
+
 @dataclass(slots=True)
 class _Warming:
     inference: Inference
@@ -111,14 +178,15 @@ class Queue:
     """
 
     def __init__(self, me: DeviceId, config: QueueConfig, has_engine: bool) -> None:
+        config.validate()
         self.config = config
         self._me = me
         self.has_engine = has_engine
         self.closing = False
         self.service_s = 0.0
         self._jobs: dict[_Key, _Job] = {}
-        self._waiting: deque[_Key] = deque()
-        self._current: _Key | None = None
+        self._waiting = _Lines(config.discipline == "lsf")
+        self._serving: dict[JobId, _Key] = {}
         self._kept: dict[_Key, None] = {}
         self._declined: dict[_Key, Undone] = {}
         self._warming: dict[tuple[DeviceId, PromptId], _Warming] = {}
@@ -127,18 +195,16 @@ class Queue:
     @property
     def waiting(self) -> int:
         """Jobs waiting, not counting the one in service (the paper's queue size)."""
-        return len(self._waiting)
+        return self._waiting.count
 
     @property
     def busy(self) -> int:
-        """Jobs in service: 0 or 1."""
-        return 0 if self._current is None else 1
+        """Jobs in service."""
+        return len(self._serving)
 
     def origin_of(self, job: JobId) -> DeviceId:
-        """Who asked for the job in service."""
-        if self._current is None or self._current[1] != job:
-            raise KeyError(job)
-        return self._current[0]
+        """Who asked for a job in service. Raises KeyError for any other."""
+        return self._serving[job][0]
 
     # ---- what origins say --------------------------------------------------------------------------
 
@@ -153,9 +219,9 @@ class Queue:
         refusal = self._refusal(origin, ask, characters)
         if refusal is not None:
             return [self._decline(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
-        ahead = self.waiting + self.busy
-        self._jobs[key] = _Job(ask, origin, now, characters)
-        self._waiting.append(key)
+        job = self._jobs[key] = _Job(ask, origin, now, characters)
+        self._waiting.put(key, job)
+        ahead = self._waiting.ahead(key, job) + self.busy
         return [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
 
     def _decline(self, origin: DeviceId, end: Undone) -> Effect:
@@ -173,16 +239,16 @@ class Queue:
         if ask.hops:
             return "recursion", f"the job has crossed {ask.hops} moot(s) already: no recursion"
         jobs, texts = self.config.max_waiting, self.config.max_characters
-        waiting = [self._jobs[key] for key in self._waiting]
-        if full := _over(waiting, characters, jobs, texts):
+        held, count, text = self._waiting.held, self._waiting.count, self._waiting.characters
+        if full := _over(count, text, characters, jobs, texts):
             return "overloaded", f"{full} here"
         if origin == self._me:
             return None
-        same = [job for job in waiting if job.origin == origin]
-        if full := _over(same, characters, max(1, jobs // 2), texts // 2):
+        if full := _over(*held.get(origin, (0, 0)), characters, max(1, jobs // 2), texts // 2):
             return "overloaded", f"{full} from the device that asks"
-        others = [job for job in waiting if job.origin != self._me]
-        if full := _over(others, characters, max(1, jobs * 3 // 4), texts * 3 // 4):
+        mine = held.get(self._me, (0, 0))
+        count, text = count - mine[0], text - mine[1]
+        if full := _over(count, text, characters, max(1, jobs * 3 // 4), texts * 3 // 4):
             return "overloaded", f"{full} from other devices"
         return None
 
@@ -204,11 +270,11 @@ class Queue:
 
     def _drop(self, key: _Key, now: float) -> list[Effect]:
         job = self._jobs[key]
-        if key == self._current:
+        if key == self._serving.get(key[1]):
             job.dropped = True
             return [Abort(key[1])]
         if job.end is None:
-            self._waiting.remove(key)
+            self._waiting.take(key, job)
             del self._jobs[key]
             return self._next(now)
         return []
@@ -220,7 +286,7 @@ class Queue:
         if job is None or job.dropped:
             return [Send(origin, Undone(poll.job, Outcome.FAILED, "unknown_job", "no such job here"))]
         if job.began is None:
-            return [Send(origin, Queued(poll.job, self._waiting.index(key) + self.busy))]
+            return [Send(origin, Queued(poll.job, self._waiting.ahead(key, job) + self.busy))]
         effects: list[Effect] = [Send(origin, Began(poll.job, job.queued_s))]
         missing = job.after(poll.have)
         if missing:
@@ -242,9 +308,10 @@ class Queue:
 
     def on_generated(self, event: Generated) -> list[Effect]:
         """Pass the next words on."""
-        if self._current is None or self._current[1] != event.job:
+        key = self._serving.get(event.job)
+        if key is None:
             return []
-        job = self._jobs[self._current]
+        job = self._jobs[key]
         job.usage = event.usage
         if job.dropped or not event.text:
             return []
@@ -255,7 +322,7 @@ class Queue:
 
     def on_finished(self, event: Finished, now: float) -> list[Effect]:
         """The engine is free; the answer is whole."""
-        key = self._take_current(event.job)
+        key = self._serving.pop(event.job, None)
         if key is None:
             return []
         job = self._jobs[key]
@@ -269,7 +336,7 @@ class Queue:
 
     def on_engine_failed(self, event: EngineFailed, now: float) -> list[Effect]:
         """The engine gave the job up: repeat it while nothing was written, else say so to its origin."""
-        key = self._take_current(event.job)
+        key = self._serving.pop(event.job, None)
         if key is None:
             return []
         job = self._jobs[key]
@@ -281,19 +348,12 @@ class Queue:
             job.spent, job.usage = job.cost, Usage()
             job.tries += 1
             job.began, job.waits_since = None, now
-            self._waiting.appendleft(key)
+            self._waiting.put(key, job, first=True)
             return self._next(now)
         outcome = Outcome.REFUSED if event.code == "too_long" else Outcome.FAILED
         detail = event.detail if job.origin == self._me else _TO_OTHERS.get(event.code, "its engine failed")
         end = Undone(event.job, outcome, event.code, detail, job.queued_s, job.cost)
         return [*self._end(key, end, now), *self._next(now)]
-
-    def _take_current(self, job: JobId) -> _Key | None:
-        key = self._current
-        if key is None or key[1] != job:
-            return None
-        self._current = None
-        return key
 
     def _end_dropped(self, key: _Key, now: float) -> list[Effect]:
         """The engine has let go of a job that nobody wants any more: say what it cost."""
@@ -363,7 +423,7 @@ class Queue:
         return self._next(now)
 
     def _warm_step(self) -> list[Effect]:
-        if self._current is not None or self._waiting or self._step is not None:
+        if self._serving or self.waiting or self._step is not None:
             return []
         for warming in self._warming.values():
             if warming.dirty:
@@ -374,28 +434,31 @@ class Queue:
     # ---- the discipline ----------------------------------------------------------------------------
 
     def _next(self, now: float) -> list[Effect]:
-        if self._current is not None:
-            return []
-        if not self._waiting:
-            return self._warm_step()
+        """Begin with as many jobs as there are free slots for."""
         effects: list[Effect] = []
-        if self._step is not None:
-            effects.append(Chill(self._step.prompt))
-        key = self._waiting.popleft()
-        job = self._jobs[key]
-        self._current = key
-        job.began = now
-        job.queued_s += now - job.waits_since
-        if job.ask.inference.answers:
-            self._warming.pop((job.origin, job.ask.prompt), None)
-        return [*effects, Generate(key[1], job.ask.inference), Send(job.origin, Began(key[1], job.queued_s))]
+        while len(self._serving) < self.config.slots and (key := self._first()) is not None:
+            if self._step is not None and not effects:
+                effects.append(Chill(self._step.prompt))
+            job = self._jobs[key]
+            self._waiting.take(key, job)
+            self._serving[key[1]] = key
+            job.began = now
+            job.queued_s += now - job.waits_since
+            if job.ask.inference.answers:
+                self._warming.pop((job.origin, job.ask.prompt), None)
+            effects += [Generate(key[1], job.ask.inference), Send(job.origin, Began(key[1], job.queued_s))]
+        return effects or self._warm_step()
+
+    def _first(self) -> _Key | None:
+        """Who is served next. The engine knows jobs by their ids: of two that bear one, the other waits."""
+        return next((key for key in self._waiting if key[1] not in self._serving), None)
 
     def hand_back(self) -> list[Effect]:
         """Shutting down: give every waiting job of another origin back; take none any more."""
         self.closing = True
         effects: list[Effect] = []
         for key in [key for key in self._waiting if key[0] != self._me]:
-            self._waiting.remove(key)
+            self._waiting.take(key, self._jobs[key])
             del self._jobs[key]
             effects.append(Send(key[0], Undone(key[1], Outcome.REFUSED, "leaving", _LEAVING)))
         for asker, prompt in list(self._warming):
@@ -403,26 +466,27 @@ class Queue:
         return effects
 
     def stop(self) -> list[Effect]:
-        """Stop at once: the job in service is given up too."""
+        """Stop at once: the jobs in service are given up too."""
         self.closing = True
-        if self._current is None or self._jobs[self._current].dropped:
-            return []
-        origin, job_id = self._current
-        job = self._jobs[self._current]
-        job.dropped = True
-        gone = Undone(job_id, Outcome.FAILED, "leaving", _LEAVING, job.queued_s, job.cost)
-        return [Abort(job_id), Send(origin, gone)]
+        effects: list[Effect] = []
+        for origin, job_id in self._serving.values():
+            job = self._jobs[origin, job_id]
+            if not job.dropped:
+                job.dropped = True
+                gone = Undone(job_id, Outcome.FAILED, "leaving", _LEAVING, job.queued_s, job.cost)
+                effects += [Abort(job_id), Send(origin, gone)]
+        return effects
 
 
 def _characters(inference: Inference) -> int:
     return sum(len(turn.content) for turn in inference.conversation) + sum(map(len, inference.answers))
 
 
-def _over(waiting: list[_Job], more: int, jobs: int, texts: int) -> str | None:
+def _over(waiting: int, characters: int, more: int, jobs: int, texts: int) -> str | None:
     """What is full, should one more job with `more` characters join those that wait."""
-    if len(waiting) >= jobs:
-        return f"{len(waiting)} jobs are waiting, the bound is {jobs},"
-    if waiting and sum(job.characters for job in waiting) + more > texts:
+    if waiting >= jobs:
+        return f"{waiting} jobs are waiting, the bound is {jobs},"
+    if waiting and characters + more > texts:
         return f"the waiting jobs have more than {texts} characters, which is the bound,"
     return None
 

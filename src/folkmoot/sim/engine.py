@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 from folkmoot.core.events import (
     Abort,
@@ -25,6 +26,32 @@ ServiceTime = Callable[[Random], float]
 
 ANYWAY = -1
 """The run of an event that counts whatever came in between: the end of a step that was stopped."""
+
+
+Reports = list[tuple[float, int, Event]]
+"""What an engine will say: after how many seconds, in which run, what."""
+
+
+class Machine(Protocol):
+    """What the world asks of a virtual engine."""
+
+    def generate(self, effect: Generate) -> Reports:
+        """Begin a job."""
+
+    def abort(self, effect: Abort) -> Reports:
+        """Stop a job."""
+
+    def warm(self, effect: Warm) -> Reports:
+        """One prefill step."""
+
+    def chill(self, effect: Chill) -> Reports:
+        """Stop the step."""
+
+    def current(self, run: int, event: Event) -> bool:
+        """Whether an event of this run still counts; ends free the engine."""
+
+    def settle(self) -> Reports:
+        """What else changes after an event of the engine was handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +86,14 @@ class Engine:
         """Whether a job is in service."""
         return self._job is not None
 
-    def generate(self, effect: Generate) -> list[tuple[float, int, Event]]:
+    def generate(self, effect: Generate) -> Reports:
         """Begin a job: its pieces, then its end."""
         assert self._job is None, f"{effect.job} began while {self._job} was in service"
         assert self._warming is None, f"{effect.job} began during a prefill step"
         self._run += 1
         self._job = effect.job
         self.served += 1
-        total, events = self._service(self._rng), list[tuple[float, int, Event]]()
+        total, events = self._service(self._rng), Reports()
         count = self._config.pieces
         words = [f"{effect.job}/{number} " for number in range(count)]
         fails = self._rng.random() < self._config.failure
@@ -80,14 +107,14 @@ class Engine:
         events.append((total, self._run, end))
         return events
 
-    def abort(self, effect: Abort) -> list[tuple[float, int, Event]]:
+    def abort(self, effect: Abort) -> Reports:
         """Stop the job in service; the engine is free once this is reported."""
         if self._job != effect.job:
             return []
         self._run += 1
         return [(self._config.abort_s, self._run, EngineFailed(effect.job, "cancelled", "aborted"))]
 
-    def warm(self, effect: Warm) -> list[tuple[float, int, Event]]:
+    def warm(self, effect: Warm) -> Reports:
         """One prefill step."""
         assert self._job is None, f"a prefill step began while {self._job} was in service"
         assert self._warming is None, "two prefill steps at once"
@@ -96,7 +123,7 @@ class Engine:
         self._warming = prompt
         return [(self._config.warm_step_s, self._run, self._warmed(prompt, 1))]
 
-    def chill(self, effect: Chill) -> list[tuple[float, int, Event]]:
+    def chill(self, effect: Chill) -> Reports:
         """Stop the step; reported at once."""
         if self._warming != effect.prompt:
             return []
@@ -118,6 +145,10 @@ class Engine:
             if len(self._evaluated) > 64:
                 del self._evaluated[next(iter(self._evaluated))]
         return True
+
+    def settle(self) -> Reports:
+        """Nothing: one job at a time disturbs no other."""
+        return []
 
     def _warmed(self, prompt: PromptId, steps: int) -> Warmed:
         total = self._config.warm_steps * 10

@@ -37,7 +37,7 @@ from folkmoot.core.events import (
 from folkmoot.core.gossip import DATAGRAMS, Heartbeat, Sync, SyncReply
 from folkmoot.core.ids import DeviceId, JobId
 from folkmoot.core.messages import Message, Prepare
-from folkmoot.sim.engine import Engine
+from folkmoot.sim.engine import Machine
 from folkmoot.sim.links import LinkConfig, Links
 from folkmoot.sim.trace import Trace
 from folkmoot.wire import decode, encode
@@ -66,7 +66,7 @@ class Device:
     id: DeviceId
     address: str
     host: Host
-    engine: Engine | None = None
+    engine: Machine | None = None
     alive: bool = True
     asleep_until: float = 0.0
     inbox: deque[Event] = field(default_factory=lambda: deque(maxlen=BACKLOG))
@@ -115,6 +115,7 @@ class _Engine:
 
 _Item = _Call | _Arrival | _Engine | Fired | LinkLost | StreamLost | Started
 _NOBODY = Device(DeviceId(""), "", None)  # type: ignore[arg-type]  # owner of calls, handles nothing
+Rank = Callable[[Device, Event], int]
 Observer = Callable[[Device, Notice, float], None]
 Checker = Callable[[Device, Event, list[Effect], float], None]
 
@@ -124,6 +125,8 @@ class World:
 
     `observe` gets every announcement, `check` every event with its effects after they were made.
     `codec`: each message goes through bytes and must come out equal. `datagrams` may be lost, all else travels on streams.
+    `rank` orders what happens at one time: what an engine reports and what arrives on a stream, smaller first, all
+    else is 0; equal ranks keep their order. With it devices may leave messages to themselves to the world.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class World:
         size_of: Callable[[Message], int] | None = None,
         codec: bool = False,
         datagrams: tuple[type, ...] = DATAGRAMS,
+        rank: Rank | None = None,
     ) -> None:
         self.now = 0.0
         self.rng = Random(seed)
@@ -146,7 +150,7 @@ class World:
         self.traffic = Traffic()
         self.events = 0
         self._by_address: dict[str, Device] = {}
-        self._heap: list[tuple[float, int, Device, _Item]] = []
+        self._heap: list[tuple[float, int, int, Device, _Item]] = []
         self._sequence = 0
         self._trace = trace
         self._observe = observe
@@ -154,6 +158,7 @@ class World:
         self._size_of = size_of
         self._codec = codec
         self._datagrams = datagrams
+        self._rank = rank
 
     # ---- devices and faults ------------------------------------------------------------------------
 
@@ -164,7 +169,7 @@ class World:
         host: Host,
         contacts: tuple[tuple[DeviceId, str], ...] = (),
         *,
-        engine: Engine | None = None,
+        engine: Machine | None = None,
         at: float | None = None,
     ) -> Device:
         """A device comes up; whatever bore its id before must be down."""
@@ -193,9 +198,9 @@ class World:
         body.asleep_until = max(body.asleep_until, self.now + seconds)
         self.at(body.asleep_until, lambda: self._wake(body))
 
-    def at(self, time: float, act: Callable[[], None]) -> None:
+    def at(self, time: float, act: Callable[[], None], rank: int = 0) -> None:
         """Do something at a moment: part of the scenario, of no device."""
-        self._push(time, _NOBODY, _Call(act))
+        self._push(time, _NOBODY, _Call(act), rank)
 
     def feed(self, device: DeviceId, event: Event) -> None:
         """Give a device an event now, or when it handles events again."""
@@ -215,7 +220,7 @@ class World:
         """Handle all that is due up to a moment, in seconds."""
         heap = self._heap
         while heap and heap[0][0] <= until:
-            self.now, _, body, item = heappop(heap)
+            self.now, _, _, body, item = heappop(heap)
             if isinstance(item, _Call):
                 item.act()
             elif not body.alive:
@@ -244,6 +249,8 @@ class World:
             body.inbox.append(event)
         else:
             self._handle(body, event)
+        if isinstance(item, _Engine) and body.engine is not None:
+            self._engine_does(body, body.engine.settle())
 
     def _wake(self, body: Device) -> None:
         if body.asleep_until > self.now or not body.alive:
@@ -292,16 +299,19 @@ class World:
 
     def _engine_does(self, body: Device, reports: list[tuple[float, int, Event]]) -> None:
         for delay, run, event in reports:
-            self._push(self.now + delay, body, _Engine(run, event))
+            self._push(self.now + delay, body, _Engine(run, event), self._ranked(body, event))
 
-    def _push(self, time: float, body: Device, item: _Item) -> None:
+    def _push(self, time: float, body: Device, item: _Item, rank: int = 0) -> None:
         self._sequence += 1
-        heappush(self._heap, (time, self._sequence, body, item))
+        heappush(self._heap, (time, rank, self._sequence, body, item))
+
+    def _ranked(self, body: Device, event: Event) -> int:
+        return 0 if self._rank is None else self._rank(body, event)
 
     # ---- the network -------------------------------------------------------------------------------
 
     def _send(self, body: Device, to: DeviceId, message: Message) -> None:
-        assert to != body.id, f"{to} sends itself {type(message).__name__}"
+        assert to != body.id or self._rank, f"{to} sends itself {type(message).__name__}"
         if self._size_of is not None:
             self._count(message)
         if self._codec:
@@ -355,9 +365,11 @@ class World:
             return
         arrival = self.now + wait + links.delay()
         if job is not None:
-            arrival = max(arrival, body.streams.get((target.id, job), 0.0) + 1e-6)
+            # Of what arrives at one time the earlier sent comes first, by the heap's order.
+            arrival = max(arrival, body.streams.get((target.id, job), 0.0))
             body.streams[target.id, job] = arrival
-        self._push(arrival, target, _Arrival(body, Received(body.id, message)))
+        event = Received(body.id, message)
+        self._push(arrival, target, _Arrival(body, event), self._ranked(target, event))
 
     def _both_ways(self, one: DeviceId, other: DeviceId) -> bool:
         return self.links.reaches(one, other) and self.links.reaches(other, one)
@@ -401,7 +413,7 @@ class World:
         traffic.by_kind[kind] = traffic.by_kind.get(kind, 0) + packets
 
 
-def _engine_of(body: Device) -> Engine:
+def _engine_of(body: Device) -> Machine:
     assert body.engine is not None, f"{body.id} has no engine"
     return body.engine
 
