@@ -8,6 +8,7 @@ load ρ_i, a layer is the largest of k + 1 independent sojourns, and the aggrega
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError
 from folkmoot.queueing._check import Floats, number, stable, whole
-from folkmoot.queueing.stability import loads
+from folkmoot.queueing.stability import Graph, loads
 
 POINTS = 1 << 17
 QUANTILES = 1 << 16
@@ -120,44 +121,61 @@ def mean_field(
     layers: int,
     proposers: int,
     *,
+    graph: Graph | None = None,
+    skip_aggregation: float = 0.0,
     points: int = POINTS,
 ) -> Latency:
-    """[A] E[T] ≈ M ∫(1 − F_layer) + ∫(1 − F), the mean over all prompts, for any laws, one a device (or one for all).
+    """[A] E[T] ≈ M ∫(1 − F_layer) + (1 − p) ∫(1 − F), the mean over all prompts, for any laws, one a device (or one for all).
 
-    F is a device's sojourn by `sojourn`; F_layer of an origin i with k peers drawn uniformly from the others is
-    F_i · e_k(F_j, j ≠ i)/C(n−1, k), with e_k the elementary symmetric polynomial. k <= n − 1, every load < 1.
-    Source: Pollaczek–Khinchine for F; the mean field is a heuristic (see the top of this file for its error).
+    F is a device's sojourn by `sojourn`; F_layer of an origin i with k peers drawn uniformly from those that it may
+    ask is F_i · e_k(F_j, i may ask j)/C(d_i, k), with e_k the elementary symmetric polynomial; an origin with d_i < k
+    asks all d_i. Without a `graph` it may ask all others, and k <= n − 1. p is the chance that a prompt ends with its
+    last layer (M >= 1). Every load < 1. Source: Pollaczek–Khinchine for F; the rest is a heuristic.
+    Its error: see the top of this file.
     """
     count = len(rates_hz)
     if len(laws) not in (1, count):
         raise TheoryError(f"{len(laws)} service laws for {count} devices; give 1, or one a device")
     each = [laws[device % len(laws)] for device in range(count)]
     moments = [Moments.of(law, device) for device, law in enumerate(each)]
-    rho = loads(rates_hz, [one.mean for one in moments], layers, proposers)
+    means = [one.mean for one in moments]
+    rho = loads(rates_hz, means, layers, proposers, graph=graph, skip_aggregation=skip_aggregation)
     for value in rho:
         stable(float(value))
-    kinds: dict[tuple[Law, int, float], list[int]] = {}
+    kinds: dict[tuple[Law, int, float], int] = {}
+    kind, first = [], list[int]()
     for device, law in enumerate(each):
-        column = device if hasattr(law, "columns") else 0
-        kinds.setdefault((law, column, float(rho[device])), []).append(device)
-    width = max(_width(moments[members[0]], float(rho[members[0]])) for members in kinds.values())
-    grids: list[Floats] = [np.empty(0)] * count
-    error = 0.0
-    for (law, column, at), members in kinds.items():
-        grid, off = sojourn(at / moments[members[0]].mean, law, column, width=width, points=points)
-        error = max(error, off)
-        for device in members:
-            grids[device] = grid
-    step = width / points
+        column = device % len(law.columns) if isinstance(law, Trace) else 0
+        place = kinds.setdefault((law, column, float(rho[device])), len(kinds))
+        kind.append(place)
+        if place == len(first):
+            first.append(device)
+    width = max(_width(moments[device], float(rho[device])) for device in first)
+    found = [
+        sojourn(at / moments[device].mean, law, column, width=width, points=points)
+        for device, (law, column, at) in zip(first, kinds, strict=True)
+    ]
+    grids, step = [grid for grid, _ in found], width / points
     weights = np.asarray(rates_hz, dtype=float) / float(np.sum(rates_hz))
-    aggregation = float(sum(w * _mean(grids[i], step) for i, w in enumerate(weights)))
-    layer = 0.0
-    if layers:
-        same = len(kinds) == 1
-        for origin in range(1 if same else count):
-            largest = grids[origin] * _subset_product(grids, origin, proposers, same)
-            layer += (1.0 if same else float(weights[origin])) * _mean(largest, step)
-    return Latency(layers * layer + aggregation, layer, aggregation, error)
+    everyone = Counter(kind)
+    layer = aggregation = 0.0
+    alike: dict[tuple[int, tuple[tuple[int, int], ...]], float] = {}
+    sojourns = [_mean(grid, step) for grid in grids]
+    for origin in range(count):
+        aggregation += float(weights[origin]) * sojourns[kind[origin]]
+        if not layers:
+            continue
+        peers = (
+            everyone - Counter([kind[origin]])
+            if graph is None
+            else Counter(kind[peer] for peer in graph[origin])
+        )
+        same = kind[origin], tuple(sorted(peers.items()))
+        if same not in alike:
+            alike[same] = _mean(grids[kind[origin]] * _subset_product(grids, peers, proposers), step)
+        layer += float(weights[origin]) * alike[same]
+    error = max(off for _, off in found)
+    return Latency(layers * layer + (1.0 - skip_aggregation) * aggregation, layer, aggregation, error)
 
 
 def sojourn(
@@ -217,13 +235,25 @@ def _mean(distribution: Floats, step: float) -> float:
     return float((1.0 - distribution).sum() * step)
 
 
-def _subset_product(grids: Sequence[Floats], origin: int, proposers: int, same: bool) -> Floats:
-    """Mean over all sets of k others of the product of their distributions: e_k(F_j)/C(n − 1, k)."""
-    if same:
-        return grids[0] ** proposers
-    others = [grid for device, grid in enumerate(grids) if device != origin]
-    sums = [np.ones_like(grids[0])] + [np.zeros_like(grids[0]) for _ in range(proposers)]
-    for grid in others:
-        for size in range(proposers, 0, -1):
-            sums[size] = sums[size] + grid * sums[size - 1]
-    return sums[proposers] / math.comb(len(others), proposers)
+def _subset_product(grids: Sequence[Floats], peers: Counter[int], proposers: int) -> Floats:
+    """Mean over all sets of min(k, d) of d peers of the product of their distributions: e_k(F_j)/C(d, k).
+
+    `peers` counts them by kind. The sets of a kind's m devices of which i are drawn are C(m, i) equal ones.
+    """
+    size = min(proposers, peers.total())
+    sums = [np.ones_like(grids[0])]
+    drawn_of = 0  # devices that the sums are over, so that each stays a mean and no count overflows
+    for place, many in peers.items():
+        powers = [np.ones_like(grids[0])]
+        for _ in range(min(many, size)):
+            powers.append(powers[-1] * grids[place])
+        more = []
+        for drawn in range(min(size, drawn_of + many) + 1):
+            total = math.comb(drawn_of + many, drawn)
+            mean = np.zeros_like(grids[0])
+            for own in range(max(0, drawn - drawn_of), min(drawn, many) + 1):
+                share = math.comb(many, own) * math.comb(drawn_of, drawn - own) / total
+                mean += share * powers[own] * sums[drawn - own]
+            more.append(mean)
+        sums, drawn_of = more, drawn_of + many
+    return sums[size]

@@ -40,29 +40,34 @@ def loads(
     proposers: int,
     *,
     graph: Graph | None = None,
-    aggregators: Sequence[float] | Floats | None = None,
+    aggregators: Sequence[float] | Sequence[Sequence[float]] | Floats | None = None,
     skip_aggregation: float = 0.0,
 ) -> Floats:
     """[E] ρ_i = α_i R_i of each device, shape (n,), where prompts come at unequal rates to unequal devices.
 
     R_i = λ_i M + M Σ_{j asks i} λ_j min(k, d_j)/d_j + (1 − p) A_i, with d_j the number of devices that j may ask
-    (n − 1 without a `graph`: Remark 1) and A_i the aggregations at i: λ_i at the origin, or the share
-    `aggregators[i]` of all prompts (shape (n,), sum 1: `fixed` and `strongest`). p is the chance that a
-    prompt skips its aggregation. The layers are asked uniformly among those that may be asked.
+    (n − 1 without a `graph`: Remark 1) and A_i the aggregations at i: λ_i at the origin; or Σ_j λ_j a_ji where
+    `aggregators` says who aggregates, as shares a_i of all prompts (shape (n,), sum 1: `fixed` and `strongest`) or
+    a_ji of each origin's (shape (n, n), rows sum to 1). p is the chance that a prompt skips its aggregation (M >= 1).
+    The layers are asked uniformly among those that may be asked. Source: jobs counted; Remark 1 for its case.
     """
     count = len(rates_hz)
     rates = numbers("rates_hz", rates_hz, count)
     services = numbers("services_s", services_s, count)
-    number("skip_aggregation", skip_aggregation, most=1.0)
     whole("layers", layers)
+    if number("skip_aggregation", skip_aggregation, most=1.0) and not layers:
+        raise TheoryError("skip_aggregation needs a last layer to end with; with 0 layers it must be 0")
     whole("proposers", proposers)
     asked = _asked(rates, proposers, graph) if layers else np.zeros(count)
     aggregations = rates
     if aggregators is not None:
-        shares = numbers("aggregators", aggregators, count)
-        if abs(float(shares.sum()) - 1.0) > 1e-9:
-            raise TheoryError(f"aggregators sum to {shares.sum():.6g}; they are shares and sum to 1")
-        aggregations = shares * rates.sum()
+        shares = np.asarray(aggregators, dtype=np.float64)
+        if shares.shape not in ((count,), (count, count)) or not np.all(shares >= 0.0):
+            raise TheoryError(f"aggregators must be {count} shares, or {count} rows of them, each 0 or more")
+        for total in np.atleast_1d(shares.sum(axis=-1)):
+            if abs(total - 1.0) > 1e-9:
+                raise TheoryError(f"aggregators sum to {total:.6g}; they are shares and sum to 1")
+        aggregations = rates @ shares if shares.ndim == 2 else shares * rates.sum()
     return services * (layers * (rates + asked) + (1.0 - skip_aggregation) * aggregations)
 
 
