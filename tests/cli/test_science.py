@@ -38,6 +38,30 @@ def test_theory_below_and_beyond_the_limit(run):
     assert "[A] mean latency" in out
 
 
+def test_what_a_quorum_saves(run):
+    found = json.loads(run("theory", "-M", "2", "-k", "3", "--rate", "0.1", "--quorum", "2", "--json")[1])
+    assert (found["load"], found["load_most"], found["latency"]) == (
+        pytest.approx(0.5),
+        pytest.approx(0.9),
+        None,
+    )
+    fixed = ("--quorum", "2", "--service", "det:1")
+    found = json.loads(run("theory", "--rate", "0.3", *fixed, "--json")[1])
+    assert (found["load"], found["rho"], found["limit_rate"], found["stable"]) == (
+        None,
+        [None] * 4,
+        None,
+        None,
+    )
+    assert "at most 0.5" in run("theory", "--rate", "0.1", *fixed)[1]
+    assert (
+        "at most 0.5 (how much less"
+        in run("simulate", "--rate", "0.1", *fixed, "--reps", "2", "--horizon", "100")[1]
+    )
+    code, _, err = run("simulate", "--load", "0.5", *fixed)
+    assert (code, "give --rate" in err) == (2, True)
+
+
 def test_simulate_says_the_same_again_and_for_any_number_of_workers(run):
     arguments = ("simulate", "--reps", "4", "--horizon", "500", "--json", "--load", "0.5", "--seed", "7")
     found = [json.loads(run(*arguments, "--workers", workers)[1]) for workers in ("1", "2")]
@@ -162,3 +186,10 @@ def test_plan_names_what_is_stable_and_the_best_under_a_deadline(run):
         == "no choice keeps the deadline"
     )
     assert run("plan")[0] == 2
+    more = ("--quorum", "2", "--topology", "ring", "--skip-aggregation", "0.5", "--max-layers", "1", "--json")
+    rows = json.loads(run("plan", "-n", "6", "--rate", "0.2", *more)[1])["choices"]
+    assert [(row["proposers"], row["stable"], row["tag"]) for row in rows] == [
+        (0, True, "E"), (0, True, "E"), (1, True, "A"), (2, True, None),
+    ]  # fmt: skip
+    assert [row["load"] for row in rows] == [*map(pytest.approx, (0.2, 0.3, 0.5)), None]
+    assert "latency not known" in run("plan", "-n", "6", "--rate", "0.2", *more[:-1])[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError, UnstableQueue
+from folkmoot.queueing.simulate import Question, mean_field_of, rho, rho_most, simulate
 
+RING = tuple(((i - 1) % 6, (i + 1) % 6) for i in range(6))
+STAR = ((1, 2, 3, 4), (0,), (0,), (0,), (0,))
 LAWS: list[Law] = [
     Exponential(2.0),
     Fixed(2.0),
@@ -77,6 +81,69 @@ def test_the_largest_of_a_random_pair() -> None:
     found = q.mean_field([1e-9] * 3, laws, 1, 1)
     assert found.layer == pytest.approx(((2 + 4) / 2 + (2 + 4) / 2 + 4) / 3, rel=1e-3)
     assert found.aggregation == pytest.approx(7 / 3, rel=1e-3)
+
+
+def test_a_graph_that_is_complete_changes_nothing() -> None:
+    laws: list[Law] = [Exponential(1.0), Fixed(2.0), Exponential(1.0), Lognormal(1.5, 0.5)]
+    rates = [0.03, 0.02, 0.05, 0.01]
+    complete = [[j for j in range(4) if j != i] for i in range(4)]
+    for proposers in range(4):
+        plain = q.mean_field(rates, laws, 2, proposers, points=1 << 13)
+        assert q.mean_field(rates, laws, 2, proposers, graph=complete, points=1 << 13).mean == pytest.approx(
+            plain.mean, rel=1e-12
+        )
+
+
+def test_the_layers_of_a_star_at_rest() -> None:
+    """Device 0 asks two of the three others, each of which can ask only it, however many it wants."""
+    laws = [Fixed(4.0), Fixed(1.0), Fixed(2.0), Fixed(6.0)]
+    found = q.mean_field([1e-9] * 4, laws, 1, 2, graph=[[1, 2, 3], [0], [0], [0]])
+    assert found.layer == pytest.approx(((4 + 6 + 6) / 3 + 4 + 4 + 6) / 4, rel=1e-3)
+
+
+def test_aggregations_that_are_skipped() -> None:
+    found = q.mean_field([0.1] * 4, [Exponential(1.0)], 1, 3, skip_aggregation=0.25)
+    assert found.mean == pytest.approx((q.harmonic(4) + 0.75) / (1 - 0.475), rel=2e-3)
+    with pytest.raises(TheoryError, match="with 0 layers"):
+        q.mean_field([0.1], [Exponential(1.0)], 0, 0, skip_aggregation=0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "exponential"),
+    [
+        (Question(6, 2, 2, (0.1,), (Exponential(1.0),), graph=RING), True),
+        (Question(6, 2, 2, (0.1,), (Fixed(1.0),), graph=RING), False),
+        (Question(5, 1, 2, (0.12,), (Lognormal(1.0, 0.5),), graph=STAR), False),
+        (Question(4, 1, 3, (0.15,), (Exponential(1.0),), skip_aggregation=1.0), True),
+    ],
+)
+def test_the_error_is_the_stated_one(asked: Question, exponential: bool) -> None:
+    found = simulate(replace(asked, horizon=4000, replications=6)).latency
+    field = mean_field_of(asked)
+    assert field is not None
+    low, high = q.MEAN_FIELD_ERROR[exponential]
+    assert found.low * (1 + low) <= field[0].mean <= found.high * (1 + high)
+
+
+def test_what_a_quorum_leaves_unknown() -> None:
+    asked = Question(6, 2, 3, (0.1,), (Exponential(1.0),), quorum=2)
+    assert rho(asked) == pytest.approx([0.5] * 6)
+    assert rho(replace(asked, skip_aggregation=0.5)) == pytest.approx([0.45] * 6)
+    assert rho(replace(asked, quorum=4)) == pytest.approx([0.9] * 6)
+    for other in (
+        replace(asked, laws=(Lognormal(1.0, 0.5),)),
+        replace(asked, laws=(Exponential(1.0), Exponential(2.0)) * 3, rates_hz=(0.05,)),
+        replace(asked, graph=RING, proposers=2),
+        replace(asked, rates_hz=(0.1,) * 5 + (0.2,), proposers=1, quorum=1),
+    ):
+        assert np.isnan(rho(other)).all()
+        assert np.isfinite(rho_most(other)).all()
+        assert mean_field_of(other) is None
+        seen = simulate(replace(other, horizon=2000, replications=2))
+        assert math.isnan(seen.limit_rate)
+        assert all(
+            one.utilisation < 1.05 * most for one, most in zip(seen.per_device, seen.rho_most, strict=True)
+        )
 
 
 def test_other_exact_cases() -> None:

@@ -45,8 +45,12 @@ def test_no_job_is_lost_whoever_is_asked(rates: list[float], layers: int, data: 
     fixed = q.loads(rates, 1.0, layers, proposers, aggregators=one)
     assert fixed.sum() == pytest.approx(jobs)
     assert fixed[-1] - q.loads(rates, 1.0, layers, proposers)[-1] == pytest.approx(sum(rates) - rates[-1])
-    skipped = q.loads(rates, 1.0, layers, proposers, skip_aggregation=0.25)
-    assert skipped.sum() == pytest.approx(jobs - 0.25 * sum(rates))
+    others = [[0.0] * origin + [0.25, 0.75] + [0.0] * (count - origin - 2) for origin in range(count - 1)]
+    uneven = q.loads(rates, 1.0, layers, proposers, aggregators=[*others, one])
+    assert uneven.sum() == pytest.approx(jobs)
+    if layers:
+        skipped = q.loads(rates, 1.0, layers, proposers, skip_aggregation=0.25)
+        assert skipped.sum() == pytest.approx(jobs - 0.25 * sum(rates))
 
 
 def test_loads_are_what_counting_gives() -> None:
@@ -61,6 +65,13 @@ def test_loads_are_what_counting_gives() -> None:
                 counted[peer] += 1
     expected = q.loads(rates, 1.0, layers, proposers, graph=graph)
     assert counted * sum(rates) / prompts == pytest.approx(expected, rel=0.03)
+
+
+def test_aggregators_of_each_origin() -> None:
+    """Origin 0 sends half of its aggregations to device 1, origin 1 all of its to device 2, origin 2 keeps its own."""
+    table = [[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+    found = q.loads([1.0, 2.0, 4.0], [1.0, 1.0, 0.5], 1, 1, aggregators=table)
+    assert found == pytest.approx([1 + 3 + 0.5, 2 + 2.5 + 0.5, (4 + 1.5 + 2 + 4) / 2])
 
 
 def test_a_hub_loses_the_region() -> None:
@@ -96,6 +107,10 @@ def test_what_changes_the_jobs_of_a_prompt() -> None:
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[[0], [0]]), "device 0 must name other devices"),
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[[1]]), "the graph has 1 devices"),
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, aggregators=[0.5, 0.1]), "sum to 0.6"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, aggregators=[[1.0, 0.0], [0.5, 0.0]]), "sum to 0.5"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, aggregators=[1.5, -0.5]), "each 0 or more"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, aggregators=[1.0]), "must be 2 shares, or 2 rows"),
+        (lambda: q.loads([1.0] * 2, 1.0, 0, 0, skip_aggregation=0.5), "with 0 layers it must be 0"),
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, skip_aggregation=1.5), "at most 1"),
         (lambda: q.early_stopping_jobs([0.5], 1), "sum to 0.5"),
         (

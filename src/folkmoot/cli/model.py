@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+REACH: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--topology", metavar="GRAPH", default="complete", show_default=True,
+        help="Who may ask whom: complete, ring, star, or a FILE with a line of numbers (from 0) a device.",
+    ),
+    click.option(
+        "--skip-aggregation", type=Finite(0, 1), default=0.0, show_default=True, metavar="P",
+        help="The chance that a prompt ends with its last layer.",
+    ),
+    click.option(
+        "--quorum", type=click.IntRange(1), metavar="Q", help="Answers that end a layer; the rest is cancelled."
+    ),
+)  # fmt: skip
 FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--devices", "-n", type=click.IntRange(1), default=4, show_default=True, help="Devices, n."),
     click.option(
@@ -37,20 +51,22 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         help="exp:MEAN, det:MEAN, lognormal:MEAN:CV, weibull:MEAN:SHAPE or trace:FILE[:COLUMNS[:MEAN]], in seconds; "
         "one for all devices, or one a device with commas.",
     ),
-    click.option(
-        "--topology", metavar="GRAPH", default="complete", show_default=True,
-        help="Who may ask whom: complete, ring, star, or a FILE with a line of numbers (from 0) a device.",
-    ),
-    click.option(
-        "--skip-aggregation", type=Finite(0, 1), default=0.0, show_default=True, metavar="P",
-        help="The chance that a prompt ends with its last layer.",
-    ),
+    *REACH,
 )  # fmt: skip
 
 
 def model_options(command: F) -> F:
     """The flags of `theory` and `simulate`."""
-    for flag in reversed(FLAGS):
+    return _with(FLAGS, command)
+
+
+def reach_options(command: F) -> F:
+    """Who may be asked, and when a layer or a prompt ends."""
+    return _with(REACH, command)
+
+
+def _with(flags: tuple[Callable[[Any], Any], ...], command: F) -> F:
+    for flag in reversed(flags):
         command = flag(command)
     return command
 
@@ -73,6 +89,7 @@ def question_of(
     service: str,
     topology: str,
     skip_aggregation: float,
+    quorum: int | None = None,
     **more: Any,
 ) -> Question:
     """The flags as a question. Raises `ConfigError`, `TheoryError`, `click.UsageError`."""
@@ -91,9 +108,14 @@ def question_of(
     if len(laws) not in (1, devices):
         raise ConfigError(f"--service has {len(laws)} laws for {devices} devices; give 1, or one a device")
     graph = graph_of(topology, devices)
+    more["quorum"] = quorum or 0
     asked = Question(devices, layers, proposers, (rate or 1.0,), laws, graph, skip_aggregation, **more)
     if rate is None:
         busiest = float(max(rho(asked)))
+        if math.isnan(busiest):
+            raise TheoryError(
+                "--load: with a quorum the load is known for equal devices with exponential service only; give --rate"
+            )
         if busiest <= 0:
             raise TheoryError("--load needs a service that takes time; give --rate")
         asked = replace(asked, rates_hz=((0.8 if load is None else load) / busiest,))

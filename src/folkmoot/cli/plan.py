@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.model import question_of
+from folkmoot.cli.model import graph_of, question_of, reach_options
 from folkmoot.cli.options import Finite, json_option, print_json
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--max-layers", type=click.IntRange(0, 8), default=3, show_default=True, help="Largest M.")
 @click.option("--max-proposers", type=click.IntRange(0, 64), default=8, show_default=True, help="Largest k.")
+@reach_options
 @json_option
 def plan(
     devices: int,
@@ -38,52 +40,65 @@ def plan(
     deadline_s: float | None,
     max_layers: int,
     max_proposers: int,
+    topology: str,
+    skip_aggregation: float,
+    quorum: int | None,
     as_json: bool,
 ) -> None:
     """Name every M and k that stay stable at a rate, their expected latency, and the best choice.
 
     The best is the one with most proposals a prompt, (k+1)M, that keeps the deadline; among equals the sooner one.
     That more proposals make better answers is the paper's premise, not something that this command knows.
+    With --quorum no latency is known where it cancels jobs, and a deadline leaves such choices out.
     """
+    graph = graph_of(topology, devices)
+    most = min(max_proposers, devices - 1 if graph is None else max(map(len, graph), default=0))
     rows = []
     for layers in range(max_layers + 1):
-        for proposers in range(min(max_proposers, devices - 1) + 1 if layers else 1):
-            asked = question_of(devices, layers, proposers, rate, None, service, "complete", 0.0)
+        for proposers in range(most + 1 if layers else 1):
+            skip = skip_aggregation if layers else 0.0
+            enough = min(quorum, proposers + 1) if quorum else None
+            asked = question_of(devices, layers, proposers, rate, None, service, topology, skip, enough)
             rows.append(_row(asked))
     stable = [row for row in rows if row["stable"]]
-    kept = [row for row in stable if deadline_s is None or row["latency"] <= deadline_s]
-    best = max(kept, key=lambda row: (row["proposals"], -row["latency"]), default=None)
+    kept = [row for row in stable if deadline_s is None or (row["latency"] or math.inf) <= deadline_s]
+    best = max(kept, key=lambda row: (row["proposals"], -(row["latency"] or math.inf)), default=None)
     if as_json:
         print_json({"n": devices, "rate": rate, "deadline_s": deadline_s, "choices": rows, "best": best})
         return
     for row in stable:
         mark = "  <- best" if row is best else ""
-        click.echo(
-            f"M={row['layers']} k={row['proposers']}: load {row['load']:.3f}, "
-            f"expected latency {row['latency']:.4g} s [{row['tag']}]{mark}"
+        load = (
+            f"load {row['load']:.3f}" if row["load"] is not None else f"load at most {row['load_most']:.3f}"
         )
+        latency = (
+            "latency not known"
+            if row["latency"] is None
+            else f"expected latency {row['latency']:.4g} s [{row['tag']}]"
+        )
+        click.echo(f"M={row['layers']} k={row['proposers']}: {load}, {latency}{mark}")
+    unknown = sum(row["stable"] is None for row in rows)
     click.echo(
-        f"{len(rows) - len(stable)} of {len(rows)} choices are not stable at {rate:g} prompts/s and device"
+        f"{len(rows) - len(stable) - unknown} of {len(rows)} choices are not stable at {rate:g} prompts/s and device"
+        + (f"; of {unknown} it is not known" if unknown else "")
     )
     if best is None:
         click.echo("no choice keeps the deadline" if stable else "not even M=0 is stable: lower the rate")
 
 
 def _row(asked: Question) -> dict[str, Any]:
-    from folkmoot import queueing
-    from folkmoot.queueing.simulate import rho
+    from folkmoot.queueing.simulate import mean_field_of, rho, rho_most
 
-    load = float(rho(asked).max())
-    latency = None
-    if load < 1:
-        rates = [asked.rates_hz[0]] * asked.devices
-        latency = queueing.mean_field(rates, asked.laws, asked.layers, asked.proposers, points=1 << 15).mean
+    most, load = float(rho_most(asked).max()), float(rho(asked).max())
+    known = not math.isnan(load)
+    found = mean_field_of(asked, points=1 << 15)
     return {
         "layers": asked.layers,
         "proposers": asked.proposers,
         "proposals": (asked.proposers + 1) * asked.layers,
-        "load": load,
-        "stable": load < 1,
-        "latency": latency,
-        "tag": "E" if asked.layers == 0 else "A",
+        "load": load if known else None,
+        "load_most": most,
+        "stable": load < 1 if known else True if most < 1 else None,
+        "latency": found[0].mean if found else None,
+        "tag": found[1] if found else None,
     }

@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     help="fcfs: first come first served; lsf: the job of the latest stage first.",
 )
 @click.option(
-    "--quorum", type=click.IntRange(1), metavar="Q", help="Answers that end a layer; the rest is cancelled."
-)
-@click.option(
     "--admit",
     type=click.IntRange(1),
     metavar="B",
@@ -77,7 +74,6 @@ def simulate(
     mode: str,
     prompts: int | None,
     discipline: str,
-    quorum: int | None,
     admit: int | None,
     select: str,
     view_age: float | None,
@@ -99,7 +95,6 @@ def simulate(
         replications=reps,
         seed=seed,
         discipline=discipline,
-        quorum=quorum or 0,
         admit=admit or 0,
         best_of=best_of,
         view_s=view_age or 0.0,
@@ -145,9 +140,12 @@ def _run(asked: Question, workers: int | None) -> Result:
 def told(found: Result) -> list[str]:
     """The result for people, the theory beside it."""
     asked, rates = found.question, found.inferences / max(found.kernel_s, 1e-9)
+    busiest = f"{max(found.rho):.4g}"
+    if math.isnan(max(found.rho)):
+        busiest = f"at most {max(found.rho_most):.4g} (how much less with this quorum is not known)"
     lines = [
         f"{asked.devices} devices, M={asked.layers} k={asked.proposers}, {asked.rates_hz[0]:.4g} prompts/s and device, "
-        f"load of the busiest{' with any peers' if asked.best_of else ''} {max(found.rho):.4g}"
+        f"load of the busiest{' with any peers' if asked.best_of else ''} {busiest}"
     ]
     if asked.prompts:
         lines.append(f"{asked.prompts} prompts from empty to empty, {asked.replications} times")
@@ -159,7 +157,8 @@ def told(found: Result) -> list[str]:
     lines += [
         f"latency {_text(found.latency)} s; half below {p50:.4g}, nine in ten below {p90:.4g}, 99 % below {p99:.4g}",
         f"waiting per device {_text(found.queue_size)}; in service {found.utilisation:.4g}",
-        f"goodput {found.goodput.value:.4g} prompts/s and device, {100 * found.goodput_of_limit:.1f} % of the limit",
+        f"goodput {found.goodput.value:.4g} prompts/s and device"
+        + ("" if math.isnan(found.limit_rate) else f", {100 * found.goodput_of_limit:.1f} % of the limit"),
         f"{found.inferences:,} inferences, {rates / 1e6:.1f} million a second and core",
     ]
     if not math.isnan(found.queue_size_script.value):
@@ -167,7 +166,9 @@ def told(found: Result) -> list[str]:
     worst = max(range(asked.devices), key=lambda device: found.per_device[device].queue_size)
     if asked.devices > 1 and found.per_device[worst].queue_size > 2 * found.queue_size.value > 0:
         one = found.per_device[worst]
-        lines.append(f"device {worst} waits most: {one.queue_size:.4g} jobs at a load of {one.rho:.4g}")
+        lines.append(
+            f"device {worst} waits most: {one.queue_size:.4g} jobs, {one.utilisation:.4g} in service"
+        )
     return lines
 
 

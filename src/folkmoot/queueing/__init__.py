@@ -2,10 +2,12 @@
 
 from folkmoot.queueing.choice import best_limit as best_limit
 from folkmoot.queueing.choice import best_limit_closed as best_limit_closed
+from folkmoot.queueing.latency import MEAN_FIELD_ERROR as MEAN_FIELD_ERROR
 from folkmoot.queueing.latency import Latency as Latency
 from folkmoot.queueing.latency import Moments as Moments
 from folkmoot.queueing.latency import alone as alone
 from folkmoot.queueing.latency import answer_age as answer_age
+from folkmoot.queueing.latency import harmonic as harmonic
 from folkmoot.queueing.latency import join_buffer as join_buffer
 from folkmoot.queueing.latency import layer_of_two as layer_of_two
 from folkmoot.queueing.latency import mean_field as mean_field
@@ -28,6 +30,7 @@ from folkmoot.queueing.stability import skipping_jobs as skipping_jobs
 from folkmoot.queueing.stability import stage_load as stage_load
 
 __all__ = [
+    "MEAN_FIELD_ERROR",
     "Latency",
     "Moments",
     "alone",
@@ -39,6 +42,7 @@ __all__ = [
     "early_stopping_jobs",
     "fluid_root",
     "goodput",
+    "harmonic",
     "join_buffer",
     "layer_of_two",
     "limit_rate",

@@ -17,7 +17,7 @@ def best_limit(services_s: Sequence[float] | Floats, layers: int, proposers: int
     For every policy that keeps the origin's own slot and cancels nothing, all devices having one rate:
     maximise l subject to (M+1) l + Σ_i x_ij <= μ_j, Σ_j x_ij = kM l, 0 <= x_ij <= M l, x_ii = 0, where
     x_ij is the rate of jobs from i to j. With enough room it is mean(μ)/K, against min(μ)/K for uniform
-    choice. Solved by HiGHS through scipy; n² variables, so n up to some hundreds. k <= n − 1, M >= 1.
+    choice. Solved by HiGHS through scipy; n² variables, so n up to some hundreds. k <= n − 1, M >= 1. Source: derived here, rates counted.
     """
     count = len(services_s)
     whole("layers", layers, least=1)
@@ -53,7 +53,8 @@ def best_limit(services_s: Sequence[float] | Floats, layers: int, proposers: int
 def best_limit_closed(services_s: Sequence[float] | Floats, layers: int, proposers: int) -> float:
     """[E] The same bound without a linear programme, 1/s, by bisection.
 
-    λ*_LP = max{ l <= μ_min/(M+1) : Σ_j min((n−1) M l, μ_j − (M+1) l) >= n k M l }.
+    λ*_LP = max{ l <= μ_min/(M+1) : Σ_j min((n−1) M l, μ_j − (M+1) l) >= n k M l }. Any n, k <= n − 1, M >= 1.
+    Source: derived here, the programme's cut conditions.
     """
     count = len(services_s)
     whole("layers", layers, least=1)

@@ -2,7 +2,8 @@
 
 Beyond the limit every queue holds early-stage jobs above all, each prompt waits at every stage, and ever
 fewer prompts get to their end: congestion collapse. All three are [C]: derived from a fluid model and
-confirmed by simulation; near the limit and at small n a finite-size bias of some per cent is real.
+confirmed by simulation; near the limit and at small n a finite-size bias of some per cent is real. Devices are alike,
+k <= n − 1, and services of a stage may follow any law; beyond the limit it is `UnstableQueue` elsewhere. Source: derived here.
 """
 
 from __future__ import annotations

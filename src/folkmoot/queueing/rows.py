@@ -18,7 +18,7 @@ def document(found: Result) -> dict[str, Any]:
         "rate": asked.rates_hz[0], "discipline": asked.discipline,
         "select": f"best-of:{asked.best_of}" if asked.best_of else "uniform", "view_age_s": asked.view_s,
         "mode": "paper" if asked.prompts else "steady", "verdict": found.verdict,
-        "theory": {"rho": list(found.rho), "limit_rate": found.limit_rate},
+        "theory": {"rho": list(found.rho), "rho_most": list(found.rho_most), "limit_rate": found.limit_rate},
         "drift": _interval(found.drift),
         "latency": {
             "mean": found.latency.value, "mean_low": found.latency.low, "mean_high": found.latency.high,

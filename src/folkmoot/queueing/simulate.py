@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from folkmoot.core.law import Law, Trace
+from folkmoot.core.law import Exponential, Law, Trace
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import calendar, fcfs
 from folkmoot.queueing._check import Floats, number, numbers, whole
 from folkmoot.queueing.estimate import Interval, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
-from folkmoot.queueing.latency import Moments
+from folkmoot.queueing.latency import POINTS, Latency, Moments, mean_field
 from folkmoot.queueing.overload import drift
 from folkmoot.queueing.published import script_queue
 from folkmoot.queueing.services import services
-from folkmoot.queueing.stability import Graph, loads
+from folkmoot.queueing.stability import Graph, loads, quorum_load
 from folkmoot.queueing.streams import STAGES, keys
 
 WARM_UP = 0.2
@@ -80,12 +80,14 @@ class Result:
     """What was seen. `drift` in jobs per service time and device, `goodput` in prompts per second and device.
 
     `queue_size` is the time average of jobs waiting per device; `queue_size_script` what the paper's published script
-    would print instead (mode `paper`, first come first served with every job to its end; else NaN).
+    would print instead (mode `paper`, first come first served with every job to its end; else NaN). `rho`,
+    `limit_rate` and `goodput_of_limit` are NaN where a quorum makes them unknown; `rho_most` bounds `rho`.
     """
 
     question: Question
     verdict: str
     rho: tuple[float, ...]
+    rho_most: tuple[float, ...]
     limit_rate: float
     drift: Interval
     latency: Interval
@@ -249,6 +251,7 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
         question=question,
         verdict="undecided" if question.prompts else verdict(seen.drift, overload * mean_s),
         rho=tuple(map(float, load)),
+        rho_most=tuple(map(float, rho_most(question))),
         limit_rate=limit,
         drift=interval(seen.drift),
         latency=interval(seen.latency),
@@ -299,7 +302,7 @@ def _shape(question: Question) -> tuple[Shape, Any]:
         n, question.layers, question.proposers, total, origins, first, peers, question.skip_aggregation, warm, until,
         question.prompts,
     )  # fmt: skip
-    rho(question)  # checks the graph
+    rho_most(question)  # checks the graph
     return shape, law
 
 
@@ -312,8 +315,26 @@ def _csr(graph: Graph | None, devices: int) -> tuple[Any, Any]:
     return first, np.array([peer for peers in graph for peer in peers], np.int64)
 
 
-def rho(question: Question) -> Any:
-    """[E] The load of each device, shape (n,)."""
+def rho(question: Question) -> Floats:
+    """[E] The load of each device, shape (n,): what uniform choice of peers offers it. NaN where it is not known.
+
+    A quorum cancels jobs that have cost nobody knows how much: known for devices that are alike, on the complete
+    graph, with exponential service (`quorum_load`); elsewhere there is only the bound `rho_most`.
+    """
+    whole("quorum", question.quorum, most=question.proposers + 1)
+    most = rho_most(question)
+    if not question.layers or question.quorum in (0, question.proposers + 1):
+        return most
+    law, rates = question.laws[0], question.rates_hz
+    alike = question.graph is None and len(set(rates)) == 1 and len(set(question.laws)) == 1
+    if not alike or not isinstance(law, Exponential):
+        return np.full(question.devices, math.nan)
+    cut = quorum_load(rates[0], law.mean, question.layers, question.proposers, question.quorum)
+    return np.full(question.devices, cut - rates[0] * law.mean * question.skip_aggregation)
+
+
+def rho_most(question: Question) -> Floats:
+    """[E] The load of each device if no job is cancelled, shape (n,): a quorum can only take from it."""
     laws = question.laws
     columns = max(len(law.columns) if isinstance(law, Trace) else 1 for law in laws)
     means = [Moments.of(law, column).mean for law in laws for column in range(columns)]
@@ -325,8 +346,27 @@ def rho(question: Question) -> Any:
     )  # fmt: skip
 
 
+def mean_field_of(question: Question, points: int = POINTS) -> tuple[Latency, str] | None:
+    """The mean field for a question and its tag, None where it has none: beyond the limit, or with a quorum that cancels.
+
+    [E] for M = 0, and for k = 0 with exponential service (a feedback queue of product form); else [A].
+    """
+    if question.layers and question.quorum not in (0, question.proposers + 1):
+        return None
+    if max(rho_most(question)) >= 1.0:
+        return None
+    rates = numbers("rates_hz", question.rates_hz, question.devices)
+    found = mean_field(
+        rates, question.laws, question.layers, question.proposers, graph=question.graph,
+        skip_aggregation=question.skip_aggregation, points=points,
+    )  # fmt: skip
+    exponential = all(isinstance(law, Exponential) for law in question.laws)
+    exact = question.layers == 0 or (question.proposers == 0 and exponential)
+    return found, "E" if exact else "A"
+
+
 def jobs_per_prompt(question: Question) -> float:
-    """[E] K = (k+1)M + 1, less the aggregations that are skipped."""
+    """[E] Jobs that a prompt begins, K = (k+1)M + 1, less the aggregations that are skipped; a quorum cancels some of them."""
     return (question.proposers + 1) * question.layers + 1 - question.skip_aggregation
 
 

@@ -74,14 +74,20 @@ def loads(
 def stage_load(
     rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int
 ) -> float:
-    """[E] ρ = λ[(k+1) Σ_m α^(m) + α^(agg)]: stages take unequal times, as prompts grow from layer to layer."""
+    """[E] ρ = λ[(k+1) Σ_m α^(m) + α^(agg)]: stages take unequal times, as prompts grow from layer to layer.
+
+    Devices alike, k <= n − 1. Source: Theorem 1, each stage counted with its own time.
+    """
     number("rate_hz", rate_hz)
     total = sum(number("stage_services_s", service) for service in stage_services_s)
     return rate_hz * ((whole("proposers", proposers) + 1) * total + number("aggregate_s", aggregate_s))
 
 
 def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
-    """[E] K_eff = (k+1) E[layers] + 1, where `stops[m]` is the chance to stop after layer m + 1 (they sum to 1)."""
+    """[E] K_eff = (k+1) E[layers] + 1, where `stops[m]` is the chance to stop after layer m + 1 (they sum to 1).
+
+    ρ = λ α K_eff as long as a stop does not depend on queues. Source: Theorem 1, with the mean number of layers.
+    """
     chances = numbers("stops", stops, len(stops))
     if abs(float(chances.sum()) - 1.0) > 1e-9:
         raise TheoryError(f"stops sum to {chances.sum():.6g}; they are chances and sum to 1")
@@ -89,14 +95,20 @@ def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
 
 
 def skipping_jobs(layers: int, proposers: int, skip_aggregation: float) -> float:
-    """[E] K_eff = (k+1)M + 1 − p, where a prompt skips its aggregation with chance p (M >= 1)."""
+    """[E] K_eff = (k+1)M + 1 − p, where a prompt skips its aggregation with chance p (M >= 1).
+
+    Source: Theorem 1, with the mean number of aggregations.
+    """
     return _jobs(whole("layers", layers, least=1), proposers) - number(
         "skip_aggregation", skip_aggregation, most=1.0
     )
 
 
 def batched_service(service_s: float, batch: int, batch_s: float) -> float:
-    """[E] α/φ(B): the time that a job takes of a device that serves B at once in `batch_s` seconds."""
+    """[E] α/φ(B): the time that a job takes of a device that serves B at once in `batch_s` seconds.
+
+    φ(B) = B α/`batch_s`. Holds at the limit, where batches are full. Source: a full batch's time, shared.
+    """
     number("service_s", service_s, above=True)
     return number("batch_s", batch_s, above=True) / whole("batch", batch, least=1)
 
@@ -104,8 +116,9 @@ def batched_service(service_s: float, batch: int, batch_s: float) -> float:
 def quorum_load(rate_hz: float, service_s: float, layers: int, proposers: int, quorum: int) -> float:
     """[E] ρ = λα(qM + 1): layers end with q of k + 1 answers, and what is queued or running is cancelled.
 
-    Exponential service only: a job that is cut has cost what it would have cost on average. Without
-    cancelling, the quorum changes nothing (`load`). 1 <= q <= k + 1.
+    Devices alike and exponential service only: a device at work ends jobs at the rate 1/α whether they are to be
+    cut or not, so that its busy time is α times the jobs that end, and q a layer do. Without cancelling the quorum
+    changes nothing (`load`); with other service there is only that bound. 1 <= q <= k + 1. Source: derived here.
     """
     number("rate_hz", rate_hz)
     whole("quorum", quorum, least=1, most=whole("proposers", proposers) + 1)
