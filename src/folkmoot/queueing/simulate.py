@@ -292,8 +292,7 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     law = services(question.laws, n)
     if not question.prompts:
         number("horizon", question.horizon, above=True)
-    jobs_hz = total * jobs_per_prompt(question) / n
-    until = math.inf if question.prompts else question.horizon / jobs_hz
+    until = end_s(question)
     equal = len(question.rates_hz) == 1
     origins = np.array([float(n)]) if equal else np.cumsum(rates) / total
     first, peers = _csr(question.graph, n)
@@ -304,6 +303,12 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     )  # fmt: skip
     rho_most(question)  # checks the graph
     return shape, law
+
+
+def end_s(question: Question) -> float:
+    """When a run ends, seconds; infinite in the mode `paper`, which ends when it is empty."""
+    jobs_hz = _rate(question) * jobs_per_prompt(question) / question.devices
+    return math.inf if question.prompts else question.horizon / jobs_hz
 
 
 def _csr(graph: Graph | None, devices: int) -> tuple[Any, Any]:

@@ -1,0 +1,410 @@
+"""A moot under load: the real protocol in virtual time, on the random numbers of the compiled simulator.
+
+Each prompt, peer, job and reply is the core's own; the world brings arrivals, service times and messages. As it
+stands (`Setting()`) messages take no time and each device knows its peers, which is the model of `queueing`: every
+job then begins and ends when the compiled simulator says, to the bit. What that one lacks is set here:
+several jobs at a time, batching, delays, gossip, devices that fail.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.core.events import (
+    Effect,
+    EngineFailed,
+    Event,
+    Finished,
+    Generate,
+    Generated,
+    JobProgress,
+    Notice,
+    Plan,
+    Prompt,
+    PromptAnswered,
+    PromptFailed,
+    Received,
+    Started,
+    Submitted,
+)
+from folkmoot.core.gossip import Card, Heartbeat, Member, Standing
+from folkmoot.core.ids import DeviceId, JobId, PromptId
+from folkmoot.core.law import Trace
+from folkmoot.core.messages import Answer, Ask, Turn
+from folkmoot.core.mixture import MixtureConfig
+from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.core.queue import QueueConfig
+from folkmoot.core.roster import hot_of
+from folkmoot.errors import TheoryError
+from folkmoot.queueing.simulate import Question
+from folkmoot.queueing.streams import (
+    ARRIVALS,
+    ORIGINS,
+    POLICY,
+    ROUTES,
+    SERVICES,
+    branch,
+    subset,
+    uniform,
+)
+from folkmoot.sim.links import LinkConfig
+from folkmoot.sim.server import Server
+from folkmoot.sim.world import Device, World
+
+Key = npt.NDArray[np.uint64]
+"""The keys of a run's streams, as `queueing.streams.keys` makes them."""
+INSTANT = LinkConfig(delay_s=0.0, jitter_s=0.0, loss=0.0)
+UNBOUNDED = 1 << 60
+TRIES = 256
+"""A job that is tried again has a service time of its own; a layer has fewer places."""
+
+_ARRIVAL, _ENGINE, _MESSAGE, _ANSWER = range(4)
+"""Ranks of what happens at one time; answers after all else, those of the layer that was asked first before others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What there is in the world beyond a `Question`. Times in seconds.
+
+    `slots` jobs are served at a time on each device, as fast as alone; with `speed` the engine batches: speed[b-1] is
+    φ(b), its speed with b jobs in service. `links` gives messages their delays and losses, None none.
+    `gossip`: devices learn of each other's load and death by heartbeats alone; without it they know who is there,
+    and best of d sees the queues as the question's `view_s` says. `up_s` and `down_s` are the mean times to failure
+    and to repair of a device, both exponential, 0 for devices that do not fail; failing needs gossip.
+    """
+
+    slots: int = 1
+    speed: tuple[float, ...] = ()
+    links: LinkConfig | None = None
+    gossip: bool = False
+    up_s: float = 0.0
+    down_s: float = 0.0
+
+    def check(self, question: Question) -> None:
+        """Raises `TheoryError` for what cannot be simulated."""
+        if self.slots < 1:
+            raise TheoryError(f"slots is {self.slots}; a device serves at least 1 job at a time")
+        if len(self.speed) > self.slots or any(not 0 < each < math.inf for each in self.speed):
+            raise TheoryError(
+                "speed has a finite number above 0 for each number of jobs in service, `slots` at most"
+            )
+        if self.up_s < 0 or self.down_s < 0 or (self.up_s > 0) != (self.down_s > 0):
+            raise TheoryError("up_s and down_s are both more than 0, or both 0 for devices that do not fail")
+        if self.up_s and not self.gossip:
+            raise TheoryError("devices that fail need gossip, or nobody hears of it")
+        if question.graph is not None and self.gossip:
+            raise TheoryError("gossip makes everybody known to everybody, so it needs the complete graph")
+        if question.skip_aggregation:
+            raise TheoryError(
+                "the protocol aggregates every prompt; skip_aggregation is for the compiled simulator"
+            )
+        if question.best_of and not question.count_own:
+            raise TheoryError(
+                "the protocol counts a device's own jobs in its view; count_own is for the compiled simulator"
+            )
+
+
+@dataclass(slots=True)
+class Job:
+    """One inference as it went; `start`, `end`, and when it was `cut` off, are NaN where it did not come to that."""
+
+    prompt: int
+    stage: int
+    slot: int
+    device: int
+    asked: float
+    start: float = math.nan
+    end: float = math.nan
+    cut: float = math.nan
+
+
+@dataclass(slots=True)
+class Asked:
+    """One prompt; `code` is empty where it was answered, an error's code where it failed, `open` before its end."""
+
+    number: int
+    origin: int
+    born: float
+    ended: float = math.nan
+    code: str = "open"
+
+
+@dataclass(slots=True)
+class History:
+    """All that a run saw, in the order in which it was asked."""
+
+    jobs: list[Job] = field(default_factory=list)
+    prompts: list[Asked] = field(default_factory=list)
+    failures: int = 0
+    events: int = 0
+    wall_s: float = 0.0
+
+
+class Load:
+    """One run: `key` are the keys of its streams (`streams.keys`), `until` the end of time (inf: drained)."""
+
+    def __init__(self, question: Question, key: Key, until: float, setting: Setting | None = None) -> None:
+        self.question = question
+        self.setting = setting or Setting()
+        self.setting.check(question)
+        self.history = History()
+        self._key = key
+        self._until = until
+        instant = self.setting.links is None and not self.setting.gossip
+        links = self.setting.links or INSTANT
+        seed = int(key[POLICY])
+        self.world = World(
+            seed, links, observe=self._observe, check=self._check, rank=self._rank if instant else None
+        )  # fmt: skip
+        self._loopback = not instant
+        self._rng = Random(seed + 1)
+        rates = question.rates_hz * (question.devices if len(question.rates_hz) == 1 else 1)
+        self._total = float(np.array(rates).sum())
+        self._shares = np.cumsum(rates) / self._total
+        self._ids = [DeviceId(f"d{number}") for number in range(question.devices)]
+        self._numbers = {device: number for number, device in enumerate(self._ids)}
+        self._rows: dict[JobId, Job] = {}
+        self._turns: dict[tuple[PromptId, int], int] = {}
+        self._left = question.prompts or math.inf
+        self._lives = [0] * question.devices
+        self._means = [_mean(question, number) for number in range(question.devices)]
+        for number in range(question.devices):
+            self._bring_up(number)
+
+    def run(self) -> History:
+        """Run to the end of time."""
+        began = time.perf_counter()
+        question, world = self.question, self.world
+        if question.best_of and question.view_s and not self.setting.gossip:
+            world.at(0.0, lambda: self._refresh(0), _ARRIVAL - 1)
+        world.at(self._gap(0), lambda: self._arrive(0))
+        if self.setting.up_s:
+            for number in range(question.devices):
+                self._fail_later(number)
+        world.run(self._until)
+        self.history.events, self.history.wall_s = world.events, time.perf_counter() - began
+        return self.history
+
+    # ---- devices -----------------------------------------------------------------------------------
+
+    def _bring_up(self, number: int) -> None:
+        question, device = self.question, self._ids[number]
+        self._lives[number] += 1
+        config = PeerConfig(
+            queue=QueueConfig(
+                discipline=question.discipline, slots=self.setting.slots, max_waiting=UNBOUNDED,
+                max_characters=UNBOUNDED, keep_jobs=0 if self._instant else 64, warm_prompts=0,
+            ),
+            mixture=MixtureConfig(poll_s=1e15, patience_s=1e15) if self._instant else MixtureConfig(patience_s=1e15),
+            max_prompts=UNBOUNDED,
+            admit_waiting=question.admit,
+        )  # fmt: skip
+        peer = Peer(
+            device,
+            self._card(number),
+            self._lives[number],
+            config,
+            Random(f"{self._key[POLICY]}.{number}"),
+            self,
+        )
+        rows = [
+            Member(self._ids[other], 1, Standing.ALIVE, self._card(other)) for other in self._known(number)
+        ]
+        peer.membership.adopt(rows, self.world.now)
+        server = Server(lambda: self.world.now, lambda job: self._took(job, number), self.setting.speed)
+        contacts = [(self._ids[other], self._card(other).address) for other in self._known(number)]
+        fresh = bool(question.best_of) and not question.view_s and not self.setting.gossip
+        seat = Seat(peer, self, loopback=self._loopback, gossip=self.setting.gossip, fresh=fresh)
+        self.world.spawn(device, str(device), seat, tuple(contacts), engine=server)
+
+    @property
+    def _instant(self) -> bool:
+        return not self._loopback
+
+    def _known(self, number: int) -> Sequence[int]:
+        if self.question.graph is not None:
+            return self.question.graph[number]
+        return [other for other in range(self.question.devices) if other != number]
+
+    def _card(self, number: int) -> Card:
+        return Card(f"d{number}", "law", 4096, 1.0, str(self._ids[number]))
+
+    def _fail_later(self, number: int) -> None:
+        self.world.at(
+            self.world.now + self._rng.expovariate(1 / self.setting.up_s), lambda: self._fail(number)
+        )
+
+    def _fail(self, number: int) -> None:
+        self.history.failures += 1
+        device = self._ids[number]
+        self.world.crash(device)
+        for asked in self.history.prompts:
+            if asked.origin == number and asked.code == "open":
+                asked.code, asked.ended = "origin_died", self.world.now
+        for name, job in list(self._rows.items()):
+            if job.device == number:
+                self._end(name)
+        self.world.at(
+            self.world.now + self._rng.expovariate(1 / self.setting.down_s), lambda: self._repair(number)
+        )
+
+    def _repair(self, number: int) -> None:
+        self._bring_up(number)
+        self._fail_later(number)
+
+    # ---- prompts -----------------------------------------------------------------------------------
+
+    def _gap(self, number: int) -> float:
+        return -math.log1p(-self._draw(ARRIVALS, number, 0, 0)) / self._total
+
+    def _arrive(self, number: int) -> None:
+        question, now = self.question, self.world.now
+        u = self._draw(ORIGINS, number, 0, 0)
+        origin = int(u * question.devices)
+        if len(question.rates_hz) > 1:
+            origin = min(int(np.searchsorted(self._shares, u, side="right")), question.devices - 1)
+        asked = Asked(number, origin, now)
+        self.history.prompts.append(asked)
+        if number + 1 != question.prompts:
+            self.world.at(now + self._gap(number + 1), lambda: self._arrive(number + 1))
+        device = self.world.devices[self._ids[origin]]
+        if not device.alive:
+            asked.code, asked.ended = "origin_down", now
+            return
+        proposers = question.proposers if question.layers else None
+        plan = Plan("fixed", question.layers, proposers, best_of=question.best_of, quorum=question.quorum)
+        self.world.feed(device.id, Submitted(Prompt(PromptId(f"{number:032x}"), (Turn("user", "x"),), plan)))
+
+    def _draw(self, stream: int, prompt: int, stage: int, slot: int) -> float:
+        return float(uniform(np.uint64(branch(self._key[stream], prompt, stage)), slot))
+
+    def places(self, prompt: PromptId, layer: int, count: int, among: int) -> Sequence[int]:
+        """The peers of a prompt's layer, by name (`core.choice.Draw`)."""
+        drawn = np.empty(max(1, count), np.int64)
+        subset(np.uint64(branch(self._key[ROUTES], int(prompt, 16), layer)), count, among, drawn)
+        return [int(place) for place in drawn[:count]]
+
+    def _took(self, name: JobId, device: int) -> float:
+        prompt, layer, slot, attempt = name.split(".")
+        law = self.question.laws[device % len(self.question.laws)]
+        whole = isinstance(law, Trace)
+        place = int(slot) + TRIES * int(attempt)
+        u = self._draw(SERVICES, int(prompt, 16), 0 if whole else int(layer), 0 if whole else place)
+        return law.quantile(u, device)
+
+    # ---- views of the queues -----------------------------------------------------------------------
+
+    def _refresh(self, turn: int) -> None:
+        """Everybody learns how long the queues are now."""
+        for device in self._ids:
+            self.look(device)
+        if self._left:
+            self.world.at((turn + 1) * self.question.view_s, lambda: self._refresh(turn + 1), _ARRIVAL - 1)
+
+    def look(self, device: DeviceId) -> None:
+        """A device learns how long its peers' queues are now; their mean service times are those of their laws."""
+        peer = self._peer(device)
+        for member in peer.membership.live():
+            other = self._peer(member.device)
+            pulse = other.membership.members[other.me].pulse
+            mean = self._means[self._numbers[other.me]]
+            told = replace(member, pulse=replace(pulse, service_s=mean))
+            peer.handle(Received(other.me, Heartbeat(1, 0, (), (hot_of(told),))), self.world.now)
+
+    def _peer(self, device: DeviceId) -> Peer:
+        seat = self.world.devices[device].host
+        assert isinstance(seat, Seat)
+        return seat.peer
+
+    # ---- what happens at one time, and what is seen of it -------------------------------------------
+
+    def _rank(self, device: Device, event: Event) -> int:
+        match event:
+            case Generated() | Finished() | EngineFailed():
+                return _ENGINE
+            case Received(message=Ask(prompt=prompt, layer=layer)):
+                self._turns.setdefault((prompt, layer), len(self._turns))
+                return _MESSAGE
+            case Received(message=Answer(job=job)):
+                prompt_of_it, layer_of_it, _, _ = job.split(".")
+                return _ANSWER + self._turns[PromptId(prompt_of_it), int(layer_of_it)]
+            case _:
+                return _MESSAGE
+
+    def _observe(self, device: Device, notice: Notice, now: float) -> None:
+        match notice:
+            case JobProgress(state="asked", job=name, layer=layer, device=other):
+                prompt, _, slot, _ = name.split(".")
+                job = Job(int(prompt, 16), layer, int(slot), self._numbers[other], now)
+                self._rows[name] = job
+                self.history.jobs.append(job)
+            case JobProgress(state="late" | "failed" | "cancelled" | "refused", job=name):
+                job_here = self._rows.get(name)
+                if job_here is not None:
+                    job_here.cut = now
+            case PromptAnswered(prompt=prompt_id):
+                self._close(prompt_id, "", now)
+            case PromptFailed(prompt=prompt_id, code=code):
+                self._close(prompt_id, code, now)
+            case _:
+                pass
+
+    def _close(self, prompt: PromptId, code: str, now: float) -> None:
+        asked = self.history.prompts[int(prompt, 16)]
+        asked.code, asked.ended = code, now
+        self._left -= 1
+
+    def _check(self, device: Device, event: Event, effects: list[Effect], now: float) -> None:
+        if isinstance(event, Finished | EngineFailed):
+            self._end(event.job)
+        for effect in effects:
+            if isinstance(effect, Generate) and effect.job in self._rows:
+                self._rows[effect.job].start = now
+
+    def _end(self, name: JobId) -> None:
+        job = self._rows.pop(name, None)
+        if job is not None and not math.isnan(job.start):
+            job.end = self.world.now
+
+
+class Seat:
+    """A peer's place in the world."""
+
+    def __init__(self, peer: Peer, load: Load, *, loopback: bool, gossip: bool, fresh: bool) -> None:
+        self.peer = peer
+        self._load = load
+        self._loopback = loopback
+        self._gossip = gossip
+        self._fresh = fresh
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """The peer's door. Without gossip it never starts its heartbeats; `fresh`: it looks before it may ask."""
+        if isinstance(event, Started) and not self._gossip:
+            return []
+        if self._fresh and (isinstance(event, Submitted) or _answers(event)):
+            self._load.look(self.peer.me)
+        return self.peer.handle(event, now, loopback=self._loopback)
+
+    def address_of(self, device: DeviceId) -> str | None:
+        """Where it would dial a device."""
+        return self.peer.address_of(device)
+
+
+def _mean(question: Question, number: int) -> float:
+    """The mean service of a device, seconds."""
+    law = question.laws[number % len(question.laws)]
+    if not isinstance(law, Trace):
+        return law.mean
+    place = number % len(law.columns)
+    return math.fsum(row[place] for row in law.rows) / len(law.rows)
+
+
+def _answers(event: Event) -> bool:
+    return isinstance(event, Received) and isinstance(event.message, Answer)

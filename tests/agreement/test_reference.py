@@ -1,0 +1,64 @@
+"""The compiled simulator against the real core in virtual time: every job's start and end, to the bit.
+
+The two share the random streams, `core/law.py` and the question; all else is written twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from folkmoot.core.law import Exponential, Fixed, Law, Trace
+from folkmoot.queueing.simulate import Question, end_s, replication
+from folkmoot.queueing.streams import keys
+from folkmoot.sim.load import Load
+
+from .test_calendar import policy
+
+CASES = 52
+POLICIES = ["plain", "lsf", "quorum", "admission", "best", "all"]
+
+
+def asked_of(kind: str, seed: int) -> Question:
+    """A question that the protocol can be asked: it aggregates always, and counts what it sends itself."""
+    asked = replace(policy(kind, seed), skip_aggregation=0.0, count_own=True)
+    if not asked.best_of:
+        return asked
+    # The protocol chooses before its cancels have arrived, the compiled simulator sees the queues without what it cuts.
+    fresh_and_cut = asked.quorum and not asked.view_s
+    view_s = 0.5 if fresh_and_cut else asked.view_s
+    return replace(asked, laws=tuple(map(told, asked.laws)), view_s=view_s)
+
+
+def told(law: Law) -> Law:
+    """Heartbeats tell mean services in whole milliseconds, and 0 says that nothing was served yet."""
+    match law:
+        case Trace():
+            return Exponential(0.5)
+        case Fixed(mean=0.0):
+            return Fixed(0.5)
+        case _:
+            return law
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("seed", range(CASES))
+def test_every_job_to_the_bit(kind: str, seed: int) -> None:
+    asked = asked_of(kind, seed)
+    key, end = keys(asked.seed, 1)[0], end_s(asked)
+    seen = Load(asked, key, end).run()
+    run = replication(asked, key, log=len(seen.jobs) + 1, events=True)
+    assert run.counts.totals[3] == len(seen.jobs)
+    assert run.counts.totals[5] == sum(prompt.code == "overloaded" for prompt in seen.prompts)
+    assert run.counts.totals[1] == sum(not prompt.code for prompt in seen.prompts)
+    for line, job in zip(run.counts.log, seen.jobs, strict=False):
+        told = (job.prompt, job.stage, job.slot, job.device, job.asked, job.start, job.end)
+        np.testing.assert_array_equal(line, told)
+    if kind == "plain":
+        fast = replication(asked, key, log=len(seen.jobs))
+        for line, job in zip(fast.counts.log, seen.jobs, strict=True):
+            assert tuple(line[:5]) == (job.prompt, job.stage, job.slot, job.device, job.asked)
+            assert line[5] == job.start or line[5] > end
+            assert line[6] == job.end or line[6] > end
