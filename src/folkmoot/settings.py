@@ -7,6 +7,7 @@ or stand between commas. This is the only module that reads the environment.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -111,6 +112,21 @@ class Loaded:
     def from_environment(self, key: str) -> bool:
         """Whether a variable set this key."""
         return any(each.name == key and each.origin.startswith(ENVIRONMENT) for each in self.origins)
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Variables for a library that has no other door, as long as a `with` block runs."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def load(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 from filelock import FileLock
+
+from folkmoot.cli import exits, group
 
 pytestmark = pytest.mark.live
 
@@ -32,7 +38,9 @@ def start():
 
     def command(*arguments):
         pipe = subprocess.PIPE
-        process = subprocess.Popen([*FOLKMOOT, *arguments], stdout=pipe, stderr=pipe, text=True)
+        process = subprocess.Popen(
+            [*FOLKMOOT, *arguments], stdout=pipe, stderr=pipe, text=True, process_group=0
+        )
         running.append(process)
         return process
 
@@ -87,3 +95,53 @@ def test_a_demo_leaves_nothing(start, tmp_path, monkeypatch, sent):
     assert (process.returncode, said) == (130, "folkmoot: cancelled\n")
     assert psutil.wait_procs(devices, timeout=30)[1] == []
     assert list(tmp_path.iterdir()) == []
+
+
+def simulated(said: str) -> dict:
+    """What `simulate --json` printed, without its two times."""
+    found = json.loads(said)
+    return {name: value for name, value in found.items() if name not in ("wall_s", "inferences_per_s")}
+
+
+def wait_for_the_first(process) -> None:
+    for line in process.stderr:
+        if re.match(r"[1-9]\d* of ", line):
+            return
+    pytest.fail("it ended before it had anything to say")
+
+
+@pytest.mark.parametrize("backend", ["threads", "ray"])
+def test_a_simulation_keeps_what_is_done_and_leaves_nothing(start, tmp_path, monkeypatch, capsys, backend):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = set(Path("/tmp").glob("folkmoot-ray-*"))
+    asked = ["simulate", "--load", "0.5", "--horizon", "100000", "--workers", "2", "--json"]
+    process = start(*asked, "--reps", "2000", "--backend", backend)
+    wait_for_the_first(process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    serving = [worker for worker in workers if worker.name().startswith("ray::PoolActor")]
+    assert len(serving) == (2 if backend == "ray" else 0)
+    for each in (psutil.Process(process.pid), *workers):
+        for connection in each.net_connections("inet"):
+            assert connection.laddr.ip.removeprefix("::ffff:") in ("127.0.0.1", "::1")
+    os.killpg(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    found = simulated(out)
+    assert 1 <= found["reps"] < 2000
+    last = f"folkmoot: interrupted: the result is of the {found['reps']} of 2000 replications that were done"
+    assert said.splitlines()[-1] == last
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert list(tmp_path.iterdir()) == []
+    assert set(Path("/tmp").glob("folkmoot-ray-*")) <= before
+    again = [*asked, "--reps", str(found["reps"])]
+    exits.run(lambda: group.main(again, standalone_mode=False), debug=True)
+    assert simulated(capsys.readouterr().out) == found
+
+
+def test_dask_s_workers_find_the_same(start, capsys):
+    asked = ["simulate", "--load", "0.5", "--horizon", "500", "--reps", "4", "--workers", "2", "--json"]
+    out, said = start(*asked, "--backend", "dask").communicate(timeout=60)
+    assert [line for line in said.splitlines() if "replications" not in line] == []
+    exits.run(lambda: group.main(asked, standalone_mode=False), debug=True)
+    assert simulated(capsys.readouterr().out) == simulated(out)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from folkmoot.cli.cluster import cluster, cluster_options
+from folkmoot.cli.exits import Interrupted, end_line
 from folkmoot.cli.model import model_options, question_of
 from folkmoot.cli.options import Finite, json_option, print_json
+from folkmoot.cli.progress import Progress
 
 if TYPE_CHECKING:
     from folkmoot.queueing.estimate import Interval
-    from folkmoot.queueing.simulate import Question, Result
+    from folkmoot.queueing.simulate import Question, Replication, Result
 
 
 @click.command()
@@ -65,7 +68,7 @@ if TYPE_CHECKING:
     help="best-of sees queues as they were at the last multiple of so many seconds, and adds what the origin has "
     "sent since. [default: as they are]",
 )
-@click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]")
+@cluster_options
 @json_option
 def simulate(
     seed: int,
@@ -78,6 +81,8 @@ def simulate(
     select: str,
     view_age: float | None,
     workers: int | None,
+    backend: str,
+    address: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -99,7 +104,8 @@ def simulate(
         best_of=best_of,
         view_s=view_age or 0.0,
     )
-    found = _run(asked, workers)
+    with cluster(backend, workers, address):
+        found = run(asked, workers)
     if as_json:
         from folkmoot.queueing.rows import document
 
@@ -107,6 +113,8 @@ def simulate(
     else:
         for line in told(found):
             click.echo(line)
+    if (done := found.question.replications) < reps:
+        raise Interrupted(f"interrupted: the result is of the {done} of {reps} replications that were done")
 
 
 def _best_of(select: str) -> int:
@@ -121,20 +129,23 @@ def _best_of(select: str) -> int:
     return int(number)
 
 
-def _run(asked: Question, workers: int | None) -> Result:
-    from folkmoot.queueing.simulate import simulate as run
+def run(asked: Question, workers: int | None) -> Result:
+    """The answer with progress on stderr. Ctrl-C ends it early: it is then of the replications that are done."""
+    from folkmoot.queueing.simulate import replications, summary
 
-    began = time.monotonic()
-
-    def progress(done: int) -> None:
-        left = (time.monotonic() - began) / done * (asked.replications - done)
-        if sys.stderr.isatty():
-            end = "\n" if done == asked.replications else ""
-            click.echo(
-                f"\r{done} of {asked.replications} replications, {left:.0f} s left  {end}", nl=False, err=True
-            )
-
-    return run(asked, workers=workers, progress=progress)
+    began = time.perf_counter()
+    done: list[Replication] = []
+    with Progress("replications", asked.replications) as bar:
+        try:
+            for one in replications(asked, workers):
+                done.append(one)
+                bar.step()
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            end_line()
+    found = summary(replace(asked, replications=len(done)), done)
+    return replace(found, wall_s=time.perf_counter() - began)
 
 
 def told(found: Result) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -125,25 +126,42 @@ def simulate(
     The same question gives the same result to the bit, apart from the times, for any number of workers.
     """
     began = time.perf_counter()
-    runs = []
+    done = []
     for one in replications(question, workers):
-        runs.append(one)
-        progress(len(runs))
-    return replace(summary(question, runs), wall_s=time.perf_counter() - began)
+        done.append(one)
+        progress(len(done))
+    return replace(summary(question, done), wall_s=time.perf_counter() - began)
 
 
 def replications(question: Question, workers: int | None = None) -> Iterator[Replication]:
-    """The runs of a question in their order, on all cores or so many.
+    """The runs of a question in their order, on all cores or so many; see `runs`."""
+    return runs([question], workers)
+
+
+def runs(questions: Iterable[Question], workers: int | None = None) -> Iterator[Replication]:
+    """The runs of all the questions, in their order, on all cores or so many.
 
     The kernel does not hold the interpreter's lock, so threads are enough; a joblib backend that is active
     (Ray, Dask) is used instead of them.
     """
     from joblib import Parallel, delayed
 
-    # The kernel is compiled, or read from its cache, before any of its runs is timed.
-    replication(replace(question, prompts=1), keys(question.seed, 1)[0])
+    asked = list(questions)
+    for question in asked:
+        _shape(question)  # what cannot be simulated is refused here, not in a worker
     run = Parallel(n_jobs=workers or -1, prefer="threads", return_as="generator")
-    yield from run(delayed(_with_script)(question, key) for key in keys(question.seed, question.replications))
+    yield from run(
+        delayed(_with_script)(question, key)
+        for question in asked
+        for key in keys(question.seed, question.replications)
+    )
+
+
+@cache
+def _compile(events: bool) -> None:
+    """Compile a kernel, or read it from its cache: once a process, before any run is timed."""
+    one = Question(2, 1, 1, (1.0,), (Exponential(1.0),), prompts=1)
+    replication(one, keys(1, 1)[0], events=events)
 
 
 def replication(question: Question, key: Any, log: int = 0, *, events: bool = False) -> Replication:
@@ -159,10 +177,7 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
         np.zeros((log, len(fcfs.FIELDS))),
     )  # fmt: skip
     began = time.perf_counter()
-    plain = question.discipline == "fcfs" and not (
-        question.quorum or question.admit or question.skip_aggregation or question.best_of
-    )
-    if plain and not events:
+    if not (events or _needs_events(question)):
         state = fcfs.run(shape, key, law.kind, law.parameters, law.rows, counts)
     else:
         order = calendar.LSF if question.discipline == "lsf" else calendar.FCFS
@@ -178,8 +193,15 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
     return Replication(counts, time.perf_counter() - began, int(state))
 
 
+def _needs_events(question: Question) -> bool:
+    return question.discipline != "fcfs" or bool(
+        question.quorum or question.admit or question.skip_aggregation or question.best_of
+    )
+
+
 def _with_script(question: Question, key: Any) -> Replication:
     """One run, in the mode `paper` with the published script's queue."""
+    _compile(_needs_events(question))
     jobs = int(question.prompts * jobs_per_prompt(replace(question, skip_aggregation=0.0)))
     to_its_end = question.discipline == "fcfs" and not (question.quorum or question.admit)
     if not (0 < jobs <= SCRIPT_JOBS) or not to_its_end or question.skip_aggregation:

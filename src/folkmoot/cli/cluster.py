@@ -1,0 +1,133 @@
+"""Where replications run: the cores of this machine, or a cluster under joblib."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import secrets
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+
+from folkmoot.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+KNOCK_S = 5.0
+
+
+def cluster_options(command: F) -> F:
+    """The flags that say where it is run."""
+    for flag in (
+        click.option(
+            "--address", metavar="ADDRESS",
+            help="An existing Ray or Dask cluster, whose machines must have Folkmoot. [default: one on this machine]",
+        ),
+        click.option(
+            "--backend", type=click.Choice(["threads", "ray", "dask"]), default="threads", show_default=True,
+            help="threads: this machine; ray, dask: worker processes, also on other machines (extra [cluster]). "
+            "The result is the same to the bit.",
+        ),
+        click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]"),
+    ):  # fmt: skip
+        command = flag(command)
+    return command
+
+
+@contextlib.contextmanager
+def cluster(backend: str, workers: int | None, address: str | None) -> Iterator[None]:
+    """A `with` block whose joblib calls run there. What was started for it has ended with it.
+
+    Raises `ConfigError` where the extra is missing or the cluster does not answer.
+    """
+    if backend == "threads":
+        if address is not None:
+            raise click.UsageError("--address belongs to --backend ray or dask")
+        yield
+        return
+    if importlib.util.find_spec("distributed" if backend == "dask" else backend) is None:
+        raise ConfigError(f"--backend {backend} is not installed; run: pip install 'folkmoot[sim,cluster]'")
+    if address is not None:
+        _knock(backend, address)
+    with _ray(workers, address) if backend == "ray" else _dask(workers, address):
+        yield
+
+
+def _knock(backend: str, address: str) -> None:
+    """Ray tries for minutes to reach an address where nobody is; an address without a port is for it to resolve."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--backend {backend}: no cluster answers at {address}: {error}") from error
+
+
+@contextlib.contextmanager
+def _ray(workers: int | None, address: str | None) -> Iterator[None]:
+    from folkmoot.settings import environment
+
+    local = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes Ray listen on loopback only
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+    with contextlib.ExitStack() as ending:
+        # Ray reads these when it is imported, and its processes when they start.
+        ending.enter_context(environment(RAY_USAGE_STATS_ENABLED="0", **({} if address else local)))
+        import joblib
+        import ray
+        from ray.util.joblib.ray_backend import RayBackend
+
+        # Its pool calls back as results come in, which is all that joblib needs to yield them.
+        backend = type("Backend", (RayBackend,), {"supports_return_generator": True})
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "configure_logging": False,
+        }
+        if not address:
+            # Its sockets' paths must stay below 108 bytes, which a user's own folder for such files may not leave room for.
+            folder = ending.enter_context(tempfile.TemporaryDirectory(prefix="folkmoot-ray-", dir="/tmp"))
+            quiet |= {"num_cpus": workers, "include_dashboard": False, "_temp_dir": folder}
+        ending.callback(ray.shutdown)
+        try:
+            ray.init(address=address or "local", **quiet)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"--backend ray: no cluster {f'answers at {address}' if address else 'starts here'}: {error}"
+            ) from error
+        joblib.register_parallel_backend("folkmoot-ray", backend)
+        with joblib.parallel_config(backend="folkmoot-ray"):
+            yield
+
+
+@contextlib.contextmanager
+def _dask(workers: int | None, address: str | None) -> Iterator[None]:
+    import joblib
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as ending:
+        if address:
+            found: Any = address
+        else:
+            found = ending.enter_context(
+                LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+                    local_directory=ending.enter_context(tempfile.TemporaryDirectory(prefix="folkmoot-dask-")),
+                    silence_logs=logging.CRITICAL,
+                )
+            )  # fmt: skip
+        try:
+            ending.enter_context(Client(found))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--backend dask: no cluster answers at {found}: {error}") from error
+        with joblib.parallel_config(backend="dask"):
+            yield
