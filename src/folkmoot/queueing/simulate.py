@@ -327,6 +327,11 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     return shape, law
 
 
+def check(question: Question) -> None:
+    """Raises `TheoryError` for a question that cannot be simulated."""
+    _shape(question)
+
+
 def end_s(question: Question) -> float:
     """When a run ends, seconds; infinite in the mode `paper`, which ends when it is empty."""
     jobs_hz = _rate(question) * jobs_per_prompt(question) / question.devices

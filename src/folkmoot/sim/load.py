@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.core.events import (
+    Announce,
     Effect,
     EngineFailed,
     Event,
@@ -25,7 +26,6 @@ from folkmoot.core.events import (
     Generate,
     Generated,
     JobProgress,
-    Notice,
     Plan,
     Prompt,
     PromptAnswered,
@@ -37,7 +37,7 @@ from folkmoot.core.events import (
 from folkmoot.core.gossip import Card, Heartbeat, Member, Standing
 from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.law import Trace
-from folkmoot.core.messages import Answer, Ask, Turn
+from folkmoot.core.messages import Answer, Ask, Outcome, Turn
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.queue import QueueConfig
@@ -65,6 +65,7 @@ UNBOUNDED = 1 << 60
 TRIES = 256
 """A job that is tried again has a service time of its own; a layer has fewer places."""
 
+_CUT = (Outcome.LATE, Outcome.FAILED, Outcome.CANCELLED, Outcome.REFUSED)
 _ARRIVAL, _ENGINE, _MESSAGE, _ANSWER = range(4)
 """Ranks of what happens at one time; answers after all else, those of the layer that was asked first before others."""
 
@@ -86,6 +87,11 @@ class Setting:
     gossip: bool = False
     up_s: float = 0.0
     down_s: float = 0.0
+
+    @property
+    def full_speed(self) -> float:
+        """How many times faster than with one job at a time a device is that has enough to do: φ(slots)."""
+        return self.speed[-1] if self.speed else float(self.slots)
 
     def check(self, question: Question) -> None:
         """Raises `TheoryError` for what cannot be simulated."""
@@ -160,9 +166,7 @@ class Load:
         instant = self.setting.links is None and not self.setting.gossip
         links = self.setting.links or INSTANT
         seed = int(key[POLICY])
-        self.world = World(
-            seed, links, observe=self._observe, check=self._check, rank=self._rank if instant else None
-        )  # fmt: skip
+        self.world = World(seed, links, check=self._check, rank=self._rank if instant else None)
         self._loopback = not instant
         self._rng = Random(seed + 1)
         rates = question.rates_hz * (question.devices if len(question.rates_hz) == 1 else 1)
@@ -338,39 +342,41 @@ class Load:
             case _:
                 return _MESSAGE
 
-    def _observe(self, device: Device, notice: Notice, now: float) -> None:
-        match notice:
-            case JobProgress(state="asked", job=name, layer=layer, device=other):
-                prompt, _, slot, _ = name.split(".")
-                job = Job(int(prompt, 16), layer, int(slot), self._numbers[other], now)
-                self._rows[name] = job
-                self.history.jobs.append(job)
-            case JobProgress(state="late" | "failed" | "cancelled" | "refused", job=name):
-                job_here = self._rows.get(name)
-                if job_here is not None:
-                    job_here.cut = now
-            case PromptAnswered(prompt=prompt_id):
-                self._close(prompt_id, "", now)
-            case PromptFailed(prompt=prompt_id, code=code):
-                self._close(prompt_id, code, now)
-            case _:
-                pass
+    def _check(self, device: Device, event: Event, effects: list[Effect], now: float) -> None:
+        if isinstance(event, Finished | EngineFailed):
+            self._end(event.job)
+        for effect in effects:
+            match effect:
+                case Announce(notice=JobProgress(state="asked", job=name, layer=layer, device=other)):
+                    prompt, _, slot, _ = name.split(".")
+                    job = Job(int(prompt, 16), layer, int(slot), self._numbers[other], now)
+                    self._rows[name] = job
+                    self.history.jobs.append(job)
+                case Announce(notice=JobProgress(state=state, job=name)) if state in _CUT:
+                    if name in self._rows:
+                        self._rows[name].cut = now
+                case Announce(notice=PromptAnswered(prompt=prompt_id)):
+                    self._close(prompt_id, "", now)
+                case Announce(notice=PromptFailed(prompt=prompt_id, code=code)):
+                    self._close(prompt_id, code, now)
+                case Generate(job=name) if name in self._rows:
+                    self._rows[name].start = now
+                case _:
+                    pass
 
     def _close(self, prompt: PromptId, code: str, now: float) -> None:
         asked = self.history.prompts[int(prompt, 16)]
         asked.code, asked.ended = code, now
         self._left -= 1
 
-    def _check(self, device: Device, event: Event, effects: list[Effect], now: float) -> None:
-        if isinstance(event, Finished | EngineFailed):
-            self._end(event.job)
-        for effect in effects:
-            if isinstance(effect, Generate) and effect.job in self._rows:
-                self._rows[effect.job].start = now
-
     def _end(self, name: JobId) -> None:
+        """A job leaves its device, done or not."""
         job = self._rows.pop(name, None)
-        if job is not None and not math.isnan(job.start):
+        if job is None:
+            return
+        if math.isnan(job.start):
+            job.cut = self.world.now
+        else:
             job.end = self.world.now
 
 

@@ -1,0 +1,159 @@
+"""The reference simulator: a question put to the real protocol, answered as the compiled simulator answers.
+
+Slower by three orders of magnitude, so for small moots and short times; what the compiled one lacks is a `Setting`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts
+from folkmoot.queueing.simulate import WARM_UP, Question, Replication, Result, check, end_s, summary
+from folkmoot.queueing.streams import keys
+from folkmoot.sim.load import History, Job, Load, Setting
+
+REFUSED = ("overloaded", "origin_down")
+"""How a prompt ends that was never let in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the real protocol did. In `result` loads and limit are those of all slots together, `utilisation` the mean
+    number of jobs in service. `ends` counts prompts by their end: "" answered, `open` not ended, else an error's code.
+
+    `availability` is the share of ended prompts that were answered, `failures` how often a device failed.
+    """
+
+    result: Result
+    ends: dict[str, int]
+    availability: float
+    failures: int
+    events: int
+    histories: tuple[History, ...]
+
+
+def simulate(
+    question: Question, setting: Setting | None = None, *, progress: Callable[[int], None] = lambda done: None
+) -> Seen:
+    """Run all replications of a question, one after the other. Raises `TheoryError` for what cannot be simulated.
+
+    Prompts, peers and service times are those of `queueing.simulate` for the same question.
+    """
+    check(question)
+    began, runs, histories = time.perf_counter(), list[Replication](), list[History]()
+    for key in keys(question.seed, question.replications):
+        history = Load(question, key, end_s(question), setting).run()
+        histories.append(history)
+        runs.append(Replication(counts(question, history), history.wall_s, 0))
+        progress(len(runs))
+    ends = Counter(prompt.code for history in histories for prompt in history.prompts)
+    over = sum(ends.values()) - ends["open"]
+    speed = (setting or Setting()).full_speed
+    alone = summary(question, runs)
+    result = replace(
+        alone,
+        rho=tuple(rho / speed for rho in alone.rho),
+        rho_most=tuple(rho / speed for rho in alone.rho_most),
+        limit_rate=alone.limit_rate * speed,
+        goodput_of_limit=alone.goodput_of_limit / speed,
+        wall_s=time.perf_counter() - began,
+    )
+    return Seen(
+        result,
+        dict(ends),
+        ends[""] / over if over else math.nan,
+        sum(history.failures for history in histories),
+        sum(history.events for history in histories),
+        tuple(histories),
+    )
+
+
+def counts(question: Question, history: History) -> Counts:
+    """A history as the compiled simulator counts: integrals over the time after the warm-up, in seconds."""
+    until = end_s(question)
+    warm = 0.0 if question.prompts else WARM_UP * until
+    n, jobs = question.devices, history.jobs
+    device = np.array([job.device for job in jobs], np.int64)
+    asked, left, start, end = (np.array(each, float) for each in (
+        [job.asked for job in jobs], [_left(job) for job in jobs],
+        [math.inf if math.isnan(job.start) else job.start for job in jobs],
+        [math.inf if math.isnan(job.end) else job.end for job in jobs],
+    ))  # fmt: skip
+    middle, quarter = (warm + until) / 2, (until - warm) / 4
+    late = np.zeros((n, 2))
+    checkpoints = np.zeros(CHECKPOINTS + 1, np.int64)
+    if not question.prompts:
+        late[:, 0] = _area(n, device, asked, left, middle, middle + quarter)
+        late[:, 1] = _area(n, device, asked, left, middle + quarter, until)
+        scale = CHECKPOINTS / (until - warm)
+        first = np.maximum(0, np.ceil((asked - warm) * scale)).astype(np.int64)
+        last = np.ceil((np.minimum(left, until + 1.0 / scale) - warm) * scale)
+        last = np.minimum(CHECKPOINTS, last).astype(np.int64)
+        waits = (left > asked) & (first < last)
+        np.add.at(checkpoints, first[waits], 1)
+        np.add.at(checkpoints, last[waits], -1)
+    latency, histogram = np.zeros(2), np.zeros(OCTAVES * BINS_PER_OCTAVE, np.int64)
+    totals = np.zeros(6, np.int64)
+    totals[0], totals[3] = len(history.prompts), len(jobs)
+    totals[5] = sum(prompt.code in REFUSED for prompt in history.prompts)
+    answered = sorted((p for p in history.prompts if not p.code), key=lambda prompt: prompt.ended)
+    totals[1] = len(answered)
+    for prompt in answered:
+        if prompt.ended >= warm:
+            took = prompt.ended - prompt.born
+            totals[4] += 1
+            latency[0] += took
+            place = int((math.log2(max(took, 1e-9)) + 24.0) * BINS_PER_OCTAVE)
+            histogram[min(max(place, 0), OCTAVES * BINS_PER_OCTAVE - 1)] += 1
+    finite = end[np.isfinite(end)]
+    latency[1] = finite.max() if finite.size else 0.0
+    return Counts(
+        waiting=_area(n, device, asked, left, warm, until),
+        busy=_area(n, device, start, end, warm, until),
+        late=late,
+        checkpoints=checkpoints,
+        latency=latency,
+        histogram=histogram,
+        age=_ages(question, history, warm, until),
+        totals=totals,
+        log=np.zeros((0, len(FIELDS))),
+    )
+
+
+def _left(job: Job) -> float:
+    """When a job stopped to wait."""
+    if not math.isnan(job.start):
+        return job.start
+    return math.inf if math.isnan(job.cut) else job.cut
+
+
+Floats = npt.NDArray[np.float64]
+
+
+def _area(
+    n: int, device: npt.NDArray[np.int64], since: Floats, to: Floats, low: float, high: float
+) -> Floats:
+    """Seconds of the spans within [low, high], summed by device."""
+    with np.errstate(invalid="ignore"):
+        within = np.minimum(to, high) - np.maximum(since, low)
+    within = np.where(np.isfinite(within), np.maximum(within, 0.0), 0.0)
+    return np.bincount(device, weights=within, minlength=n).astype(float)
+
+
+def _ages(question: Question, history: History, warm: float, until: float) -> Floats:
+    """The area under the age of each device's newest answer."""
+    ages, seen, newest = (np.zeros(question.devices) for _ in range(3))
+    ends = sorted((prompt.ended, prompt.origin, prompt.born) for prompt in history.prompts if not prompt.code)
+    for ended, origin, born in [*ends, *((until, device, 0.0) for device in range(question.devices))]:
+        since, now = max(seen[origin], warm), min(ended, until)
+        if since < now < math.inf:
+            ages[origin] += ((now - newest[origin]) ** 2 - (since - newest[origin]) ** 2) / 2
+        seen[origin], newest[origin] = max(seen[origin], now), max(newest[origin], born)
+    return ages
