@@ -193,3 +193,37 @@ def test_plan_names_what_is_stable_and_the_best_under_a_deadline(run):
     ]  # fmt: skip
     assert [row["load"] for row in rows] == [*map(pytest.approx, (0.2, 0.3, 0.5)), None]
     assert "latency not known" in run("plan", "-n", "6", "--rate", "0.2", *more[:-1])[1]
+
+
+def test_the_real_protocol_says_what_the_compiled_simulator_says(run):
+    flags = ("simulate", "-n", "4", "-M", "1", "-k", "2", "--horizon", "60", "--reps", "2", "--json")
+    compiled, core = (json.loads(run(*flags, *more)[1]) for more in ((), ("--core", "--workers", "1")))
+    assert core["latency"]["mean"] == pytest.approx(compiled["latency"]["mean"])
+    assert core["inferences"] == compiled["inferences"]
+    assert sum(core["ends"].values()) > 0
+    assert core["core"] is True
+
+
+def test_slots_and_batching_go_to_the_real_protocol(run):
+    flags = ("simulate", "-n", "3", "--horizon", "30", "--reps", "1", "--workers", "1", "--json")
+    told = json.loads(run(*flags, "--slots", "2", "--batching", "1,1.5")[1])
+    assert told["load"] == pytest.approx(0.8), "of both slots together"
+    assert told["rate"] == pytest.approx(0.8 * 1.5 / 4)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--mttf", "5"), "--mttf and --mttr go together"),
+        (("--mttf", "5", "--mttr", "1"), "--gossip"),
+        (("--batching", "1,x"), "--batching 1,x"),
+        (("--slots", "2", "--batching", "1,2,3"), "speed"),
+        (("--gossip", "--topology", "ring"), "complete graph"),
+        (("--core", "--skip-aggregation", "0.5"), "aggregates every prompt"),
+        (("--core", "-n", "2000"), "too many"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused(run, more, why):
+    code, out, err = run("simulate", "--horizon", "5", *more)
+    assert (code, out) == (2, "")
+    assert why in err

@@ -10,14 +10,24 @@ import pytest
 
 from folkmoot.core.law import Exponential, Fixed
 from folkmoot.errors import TheoryError
-from folkmoot.queueing.estimate import Interval
 from folkmoot.queueing.simulate import Question
 from folkmoot.queueing.simulate import simulate as compiled
 from folkmoot.sim.links import LinkConfig
-from folkmoot.sim.load import Setting
-from folkmoot.sim.reference import simulate
+from folkmoot.sim.load import History, Setting
+from folkmoot.sim.reference import Run, Seen
+from folkmoot.sim.reference import simulate as on_workers
+
+
+def history(run: Run) -> History:
+    assert run.history is not None
+    return run.history
+
 
 ALONE = Question(1, 0, 0, (0.7,), (Exponential(1.0),), horizon=3_000, replications=4)
+
+
+def simulate(asked: Question, setting: Setting | None = None, workers: int = 1, keep: bool = False) -> Seen:
+    return on_workers(asked, setting, workers=workers, keep=keep)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +80,8 @@ def test_batching_moves_the_limit_to_the_full_batch_s_speed() -> None:
 def test_messages_that_take_time_lengthen_each_layer_by_a_round_trip() -> None:
     links = LinkConfig(delay_s=0.25, jitter_s=0.0, loss=0.0)
     asked = Question(4, 2, 3, (1e-4,), (Fixed(1.0),), horizon=90, replications=1)
-    seen = simulate(asked, Setting(links=links))
-    took = sorted(p.ended - p.born for h in seen.histories for p in h.prompts if not p.code)
+    seen = simulate(asked, Setting(links=links), workers=1, keep=True)
+    took = sorted(p.ended - p.born for h in map(history, seen.runs) for p in h.prompts if not p.code)
     assert len(took) > 30
     assert took[len(took) // 2] == pytest.approx(3 * 1.0 + 2 * 0.5)
 
@@ -95,7 +105,8 @@ def test_best_of_d_works_on_what_heartbeats_tell() -> None:
     gossip = Setting(gossip=True, links=LinkConfig())
 
     def share(asked: Question) -> float:
-        jobs = [job for h in simulate(asked, gossip).histories for job in h.jobs if job.slot]
+        seen = simulate(asked, gossip, workers=1, keep=True)
+        jobs = [job for run in seen.runs for job in history(run).jobs if job.slot]
         return sum(job.device == 5 for job in jobs) / len(jobs)
 
     assert share(asked) == pytest.approx(1 / 6, abs=0.06)
@@ -122,5 +133,7 @@ def test_what_cannot_be_simulated_is_refused(asked: Question, setting: Setting, 
         simulate(asked, setting)
 
 
-def test_an_interval_is_as_the_compiled_simulator_s() -> None:
-    assert isinstance(simulate(replace(ALONE, horizon=50)).result.latency, Interval)
+def test_the_number_of_workers_changes_nothing() -> None:
+    asked = Question(3, 1, 1, (0.2,), (Exponential(1.0),), horizon=40, replications=3)
+    one, two = (simulate(asked, Setting(slots=2), workers=workers) for workers in (1, 2))
+    assert (one.result, one.ends, one.events) == (two.result, two.ends, two.events)

@@ -1,11 +1,12 @@
-"""`folkmoot simulate`: one question to the compiled simulator."""
+"""`folkmoot simulate`: one question to the compiled simulator, or to the real protocol in virtual time."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,10 +15,14 @@ from folkmoot.cli.exits import Interrupted, end_line
 from folkmoot.cli.model import model_options, question_of
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
+from folkmoot.cli.world import setting_of, world_options
 
 if TYPE_CHECKING:
     from folkmoot.queueing.estimate import Interval
-    from folkmoot.queueing.simulate import Question, Replication, Result
+    from folkmoot.queueing.simulate import Question, Result
+    from folkmoot.sim.load import Setting
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     help="best-of sees queues as they were at the last multiple of so many seconds, and adds what the origin has "
     "sent since. [default: as they are]",
 )
+@world_options
 @cluster_options
 @json_option
 def simulate(
@@ -83,10 +89,20 @@ def simulate(
     workers: int | None,
     backend: str,
     address: str | None,
+    core: bool,
+    slots: int | None,
+    batching: str | None,
+    delay: float | None,
+    jitter: float | None,
+    loss: float | None,
+    gossip: bool,
+    mttf: float | None,
+    mttr: float | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Simulate a moot in virtual time, with intervals over replications."""
+    setting = setting_of(core, slots, batching, delay, jitter, loss, gossip, mttf, mttr)
     if prompts is not None and mode != "paper":
         raise click.UsageError("--prompts belongs to --mode paper")
     best_of = _best_of(select)
@@ -104,14 +120,19 @@ def simulate(
         best_of=best_of,
         view_s=view_age or 0.0,
     )
+    if setting is not None and flags["rate"] is None:  # --load is that of all slots together
+        asked = replace(asked, rates_hz=tuple(rate * setting.full_speed for rate in asked.rates_hz))
     with cluster(backend, workers, address):
-        found = run(asked, workers)
+        if setting is None:
+            found, more, lines = run(asked, workers), dict[str, Any](), list[str]()
+        else:
+            found, more, lines = _run_core(asked, setting, workers)
     if as_json:
         from folkmoot.queueing.rows import document
 
-        print_json(document(found))
+        print_json(document(found) | more)
     else:
-        for line in told(found):
+        for line in (*told(found), *lines):
             click.echo(line)
     if (done := found.question.replications) < reps:
         raise Interrupted(f"interrupted: the result is of the {done} of {reps} replications that were done")
@@ -134,18 +155,44 @@ def run(asked: Question, workers: int | None) -> Result:
     from folkmoot.queueing.simulate import replications, summary
 
     began = time.perf_counter()
-    done: list[Replication] = []
-    with Progress("replications", asked.replications) as bar:
+    done = _collected(replications(asked, workers), asked.replications)
+    found = summary(replace(asked, replications=len(done)), done)
+    return replace(found, wall_s=time.perf_counter() - began)
+
+
+def _run_core(
+    asked: Question, setting: Setting, workers: int | None
+) -> tuple[Result, dict[str, Any], list[str]]:
+    """The same by the real protocol: the result, what its JSON has besides, and more lines for people."""
+    from folkmoot.sim.reference import replications, summed
+
+    began = time.perf_counter()
+    done = _collected(replications(asked, setting, workers), asked.replications)
+    seen = summed(replace(asked, replications=len(done)), setting, done)
+    ends = {code or "answered": count for code, count in sorted(seen.ends.items())}
+    more = {"core": True, "ends": ends, "availability": seen.availability, "failures": seen.failures}
+    lines = [
+        f"the real protocol in virtual time: {', '.join(f'{count} {code}' for code, count in ends.items())}"
+    ]
+    if seen.failures:
+        lines.append(
+            f"{seen.failures} failures; {100 * seen.availability:.2f} % of the prompts were answered"
+        )
+    return replace(seen.result, wall_s=time.perf_counter() - began), more, lines
+
+
+def _collected(runs: Iterator[T], count: int) -> list[T]:
+    done: list[T] = []
+    with Progress("replications", count) as bar:
         try:
-            for one in replications(asked, workers):
+            for one in runs:
                 done.append(one)
                 bar.step()
         except KeyboardInterrupt:
             if not done:
                 raise
             end_line()
-    found = summary(replace(asked, replications=len(done)), done)
-    return replace(found, wall_s=time.perf_counter() - began)
+    return done
 
 
 def told(found: Result) -> list[str]:
@@ -170,7 +217,7 @@ def told(found: Result) -> list[str]:
         f"waiting per device {_text(found.queue_size)}; in service {found.utilisation:.4g}",
         f"goodput {found.goodput.value:.4g} prompts/s and device"
         + ("" if math.isnan(found.limit_rate) else f", {100 * found.goodput_of_limit:.1f} % of the limit"),
-        f"{found.inferences:,} inferences, {rates / 1e6:.1f} million a second and core",
+        f"{found.inferences:,} inferences, {rates:,.0f} a second and core",
     ]
     if not math.isnan(found.queue_size_script.value):
         lines.insert(-2, f"the paper's published script would say {_text(found.queue_size_script)} waiting")

@@ -61,6 +61,8 @@ from folkmoot.sim.world import Device, World
 Key = npt.NDArray[np.uint64]
 """The keys of a run's streams, as `queueing.streams.keys` makes them."""
 INSTANT = LinkConfig(delay_s=0.0, jitter_s=0.0, loss=0.0)
+MOST_DEVICES = 1_000
+"""Each device keeps a row of every other: beyond this many it takes minutes before the first prompt."""
 UNBOUNDED = 1 << 60
 TRIES = 256
 """A job that is tried again has a service time of its own; a layer has fewer places."""
@@ -95,6 +97,11 @@ class Setting:
 
     def check(self, question: Question) -> None:
         """Raises `TheoryError` for what cannot be simulated."""
+        if question.devices > MOST_DEVICES:
+            raise TheoryError(
+                f"{question.devices} devices of the real protocol are too many here, {MOST_DEVICES} the most; "
+                "the compiled simulator takes more"
+            )
         if self.slots < 1:
             raise TheoryError(f"slots is {self.slots}; a device serves at least 1 job at a time")
         if len(self.speed) > self.slots or any(not 0 < each < math.inf for each in self.speed):

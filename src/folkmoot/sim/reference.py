@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,61 +17,97 @@ import numpy.typing as npt
 from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts
 from folkmoot.queueing.simulate import WARM_UP, Question, Replication, Result, check, end_s, summary
 from folkmoot.queueing.streams import keys
-from folkmoot.sim.load import History, Job, Load, Setting
+from folkmoot.sim.load import History, Job, Key, Load, Setting
 
 REFUSED = ("overloaded", "origin_down")
 """How a prompt ends that was never let in."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the real protocol did. In `result` loads and limit are those of all slots together, `utilisation` the mean
-    number of jobs in service. `ends` counts prompts by their end: "" answered, `open` not ended, else an error's code.
+class Run:
+    """One replication: as the compiled simulator counts, and what else there was to see. `history` where it was kept.
 
-    `availability` is the share of ended prompts that were answered, `failures` how often a device failed.
+    `ends` counts prompts by their end: "" answered, `open` not ended, else an error's code.
+    """
+
+    replication: Replication
+    ends: dict[str, int]
+    failures: int
+    events: int
+    history: History | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the real protocol did in all replications. In `result` loads and limit are those of all slots together,
+    `utilisation` the mean number of jobs in service. `availability` is the share of ended prompts that were answered.
     """
 
     result: Result
+    setting: Setting
     ends: dict[str, int]
     availability: float
     failures: int
     events: int
-    histories: tuple[History, ...]
+    runs: tuple[Run, ...]
 
 
 def simulate(
-    question: Question, setting: Setting | None = None, *, progress: Callable[[int], None] = lambda done: None
+    question: Question, setting: Setting | None = None, *, workers: int | None = None, keep: bool = False
 ) -> Seen:
-    """Run all replications of a question, one after the other. Raises `TheoryError` for what cannot be simulated.
+    """Run all replications of a question and sum them up. Raises `TheoryError` for what cannot be simulated.
 
-    Prompts, peers and service times are those of `queueing.simulate` for the same question.
+    Prompts, peers and service times are those of `queueing.simulate` for the same question; `keep` keeps histories.
     """
+    began = time.perf_counter()
+    runs = list(replications(question, setting, workers, keep=keep))
+    seen = summed(question, setting or Setting(), runs)
+    return replace(seen, result=replace(seen.result, wall_s=time.perf_counter() - began))
+
+
+def replications(
+    question: Question, setting: Setting | None = None, workers: int | None = None, *, keep: bool = False
+) -> Iterator[Run]:
+    """The runs of a question in their order, on all cores or so many, or on the joblib backend that is active."""
+    from joblib import Parallel, delayed
+
     check(question)
-    began, runs, histories = time.perf_counter(), list[Replication](), list[History]()
-    for key in keys(question.seed, question.replications):
-        history = Load(question, key, end_s(question), setting).run()
-        histories.append(history)
-        runs.append(Replication(counts(question, history), history.wall_s, 0))
-        progress(len(runs))
-    ends = Counter(prompt.code for history in histories for prompt in history.prompts)
-    over = sum(ends.values()) - ends["open"]
-    speed = (setting or Setting()).full_speed
-    alone = summary(question, runs)
-    result = replace(
-        alone,
-        rho=tuple(rho / speed for rho in alone.rho),
-        rho_most=tuple(rho / speed for rho in alone.rho_most),
-        limit_rate=alone.limit_rate * speed,
-        goodput_of_limit=alone.goodput_of_limit / speed,
-        wall_s=time.perf_counter() - began,
+    (setting or Setting()).check(question)
+    # Processes: unlike the kernels this is Python through and through.
+    run = Parallel(n_jobs=workers or -1, prefer="processes", return_as="generator")
+    yield from run(
+        delayed(_run)(question, setting, key, keep) for key in keys(question.seed, question.replications)
     )
+
+
+def _run(question: Question, setting: Setting | None, key: Key, keep: bool) -> Run:
+    history = Load(question, key, end_s(question), setting).run()
+    ends = Counter(prompt.code for prompt in history.prompts)
+    counted = Replication(counts(question, history), history.wall_s, 0)
+    return Run(counted, dict(ends), history.failures, history.events, history if keep else None)
+
+
+def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
+    """Replications as means with intervals."""
+    alone, speed = summary(question, [run.replication for run in runs]), setting.full_speed
+    ends: Counter[str] = Counter()
+    for run in runs:
+        ends.update(run.ends)
+    over = sum(ends.values()) - ends["open"]
     return Seen(
-        result,
+        replace(
+            alone,
+            rho=tuple(rho / speed for rho in alone.rho),
+            rho_most=tuple(rho / speed for rho in alone.rho_most),
+            limit_rate=alone.limit_rate * speed,
+            goodput_of_limit=alone.goodput_of_limit / speed,
+        ),
+        setting,
         dict(ends),
         ends[""] / over if over else math.nan,
-        sum(history.failures for history in histories),
-        sum(history.events for history in histories),
-        tuple(histories),
+        sum(run.failures for run in runs),
+        sum(run.events for run in runs),
+        tuple(runs),
     )
 
 
