@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from folkmoot.core.events import (
 from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.law import parse_law
-from folkmoot.core.messages import Turn
+from folkmoot.core.messages import Inference, Turn
+from folkmoot.core.peer import PeerConfig
+from folkmoot.core.queue import QueueConfig
 from folkmoot.engine.config import EngineConfig
-from folkmoot.engine.protocol import Engine, EngineInfo
+from folkmoot.engine.protocol import Done as EngineDone
+from folkmoot.engine.protocol import Engine, EngineInfo, Text
 from folkmoot.engine.timed import TimedEngine
 from folkmoot.errors import EngineError, EngineUnreachable, NodeError
 from folkmoot.node.config import NodeConfig
@@ -74,6 +77,20 @@ class Odd(TimedEngine):
 
     async def close(self) -> None:
         self.closed += 1
+
+
+class Pair(Odd):
+    """Begins to write when two jobs are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = asyncio.Barrier(2)
+
+    async def generate(self, inference: Inference) -> AsyncGenerator[Text | EngineDone, None]:
+        await self.both.wait()
+        async with contextlib.aclosing(super().generate(inference)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 class Home:
@@ -395,3 +412,10 @@ async def test_a_requester_is_answered_by_the_others(home: Home) -> None:
     end = (await told(daemon, ask(daemon, mode="fixed", layers=1, proposers=1)))[-1]
     assert isinstance(end, PromptAnswered)
     assert {job.device for job in end.provenance.jobs} == {"d1", "d2"}
+
+
+async def test_two_slots_serve_two_jobs_at_once(home: Home) -> None:
+    config = PeerConfig(queue=QueueConfig(slots=2))
+    daemon = await home.up(home.make("d0", Pair(), peer=config))
+    ends = await asyncio.gather(*(told(daemon, ask(daemon, mode="local")) for _ in range(2)))
+    assert all(isinstance(notices[-1], PromptAnswered) for notices in ends)
