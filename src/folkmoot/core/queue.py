@@ -50,7 +50,7 @@ class QueueConfig:
     """A device's queue: its order and its bounds.
 
     `discipline` is one of `DISCIPLINES`, `slots` how many jobs the engine serves at a time (more than one is for
-    servers that batch; the embedded engine keeps one prompt's answers in its cache after the other's). `max_waiting` jobs and `max_characters` of all their texts together (guesses; a single question may
+    servers that batch). `max_waiting` jobs and `max_characters` of all their texts together (guesses; a single question may
     have four million); another device's jobs may take up half of either, all others' three quarters.
     `tries` of one job on this engine while nothing was written (guess), `keep_s` seconds and `keep_jobs`
     finished texts for origins that ask again (guess), `warm_prompts` prompts prefilled ahead (one: each holds
