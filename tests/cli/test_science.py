@@ -221,6 +221,8 @@ def test_slots_and_batching_go_to_the_real_protocol(run):
         (("--gossip", "--topology", "ring"), "complete graph"),
         (("--core", "--skip-aggregation", "0.5"), "aggregates every prompt"),
         (("--core", "-n", "2000"), "too many"),
+        (("--aggregator", "fixed:9"), "aggregator is 9; devices are numbered 0 to 3"),
+        (("--aggregator", "best"), "--aggregator best"),
     ],
 )
 def test_a_world_that_cannot_be_is_refused(run, more, why):

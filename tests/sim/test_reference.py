@@ -98,6 +98,16 @@ def test_devices_fail_and_the_moot_goes_on() -> None:
     assert (again.ends, again.result.latency) == (seen.ends, seen.result.latency)
 
 
+def test_one_aggregator_for_all_bears_their_load() -> None:
+    """[E] ρ_j = α_j(λM + Mλk + Σ_i λ_i a_ij)."""
+    asked = Question(6, 1, 2, (0.06,), (Exponential(1.0),), horizon=1_500, replications=4)
+    seen = simulate(asked, Setting(aggregator=2)).result
+    assert seen.rho == pytest.approx([0.18 + 0.36 * (device == 2) for device in range(6)])
+    assert seen.limit_rate == pytest.approx(0.06 / 0.54)
+    for device in seen.per_device:
+        assert device.utilisation == pytest.approx(device.rho, rel=0.1)
+
+
 def test_best_of_d_works_on_what_heartbeats_tell() -> None:
     """One of six devices is ten times slower: whoever looks at the load leaves it alone."""
     laws = (*[Exponential(1.0)] * 5, Exponential(10.0))

@@ -98,11 +98,12 @@ def simulate(
     gossip: bool,
     mttf: float | None,
     mttr: float | None,
+    aggregator: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Simulate a moot in virtual time, with intervals over replications."""
-    setting = setting_of(core, slots, batching, delay, jitter, loss, gossip, mttf, mttr)
+    setting = setting_of(core, slots, batching, delay, jitter, loss, gossip, mttf, mttr, aggregator)
     if prompts is not None and mode != "paper":
         raise click.UsageError("--prompts belongs to --mode paper")
     best_of = _best_of(select)

@@ -34,6 +34,9 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         help="Devices know of each other by heartbeats alone; otherwise they know who lives, and loads as --view-age says.",
     ),
     click.option(
+        "--aggregator", metavar="origin|fixed:N", help="Who aggregates: each prompt's origin, or device N for all. [default: origin]",
+    ),
+    click.option(
         "--mttf", type=Finite(0, 1e12, min_open=True), metavar="SECONDS",
         help="Mean time until a device fails; with --mttr and --gossip.",
     ),
@@ -60,9 +63,11 @@ def setting_of(
     gossip: bool,
     mttf: float | None,
     mttr: float | None,
+    aggregator: str | None,
 ) -> Setting | None:
     """The flags as a setting, None where the compiled simulator will do. Raises `click.UsageError`."""
-    given = (slots, batching, delay, jitter, loss, mttf, mttr)
+    who = _aggregator(aggregator)
+    given = (slots, batching, delay, jitter, loss, mttf, mttr, who)
     if not (core or gossip or any(each is not None for each in given)):
         return None
     from folkmoot.sim.links import LinkConfig
@@ -76,7 +81,16 @@ def setting_of(
     if gossip or delay is not None or jitter is not None or loss is not None:
         links = LinkConfig(delay_s=delay or 0.0, jitter_s=jitter or 0.0, loss=loss or 0.0)
     speed = _speed(batching) if batching else ()
-    return Setting(slots or max(1, len(speed)), speed, links, gossip, mttf or 0.0, mttr or 0.0)
+    return Setting(slots or max(1, len(speed)), speed, links, gossip, mttf or 0.0, mttr or 0.0, who)
+
+
+def _aggregator(text: str | None) -> int | None:
+    kind, _, number = (text or "origin").partition(":")
+    if kind == "fixed" and number.isascii() and number.isdecimal() and len(number) < 10:
+        return int(number)
+    if text in (None, "origin"):
+        return None
+    raise click.UsageError(f"--aggregator {text}: it is origin, or fixed:N with a device's number from 0 on")
 
 
 def _speed(text: str) -> tuple[float, ...]:

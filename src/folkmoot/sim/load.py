@@ -80,7 +80,8 @@ class Setting:
     φ(b), its speed with b jobs in service. `links` gives messages their delays and losses, None none.
     `gossip`: devices learn of each other's load and death by heartbeats alone; without it they know who is there,
     and best of d sees the queues as the question's `view_s` says. `up_s` and `down_s` are the mean times to failure
-    and to repair of a device, both exponential, 0 for devices that do not fail; failing needs gossip.
+    and to repair of a device, both exponential, 0 for devices that do not fail; failing needs gossip. `aggregator` is
+    the device that aggregates all prompts, None their origins.
     """
 
     slots: int = 1
@@ -89,6 +90,7 @@ class Setting:
     gossip: bool = False
     up_s: float = 0.0
     down_s: float = 0.0
+    aggregator: int | None = None
 
     @property
     def full_speed(self) -> float:
@@ -114,6 +116,12 @@ class Setting:
             raise TheoryError("devices that fail need gossip, or nobody hears of it")
         if question.graph is not None and self.gossip:
             raise TheoryError("gossip makes everybody known to everybody, so it needs the complete graph")
+        if self.aggregator is not None and not 0 <= self.aggregator < question.devices:
+            raise TheoryError(
+                f"aggregator is {self.aggregator}; devices are numbered 0 to {question.devices - 1}"
+            )
+        if self.aggregator is not None and question.graph is not None:
+            raise TheoryError("one aggregator for all must be known to all, so it needs the complete graph")
         if question.skip_aggregation:
             raise TheoryError(
                 "the protocol aggregates every prompt; skip_aggregation is for the compiled simulator"
@@ -185,7 +193,7 @@ class Load:
         self._turns: dict[tuple[PromptId, int], int] = {}
         self._left = question.prompts or math.inf
         self._lives = [0] * question.devices
-        self._means = [_mean(question, number) for number in range(question.devices)]
+        self._means = [mean_s(question, number) for number in range(question.devices)]
         for number in range(question.devices):
             self._bring_up(number)
 
@@ -290,7 +298,11 @@ class Load:
             asked.code, asked.ended = "origin_down", now
             return
         proposers = question.proposers if question.layers else None
-        plan = Plan("fixed", question.layers, proposers, best_of=question.best_of, quorum=question.quorum)
+        chosen = self.setting.aggregator
+        plan = Plan(
+            "fixed", question.layers, proposers, best_of=question.best_of, quorum=question.quorum,
+            aggregator="origin" if chosen is None else f"fixed:{self._ids[chosen]}",
+        )  # fmt: skip
         self.world.feed(device.id, Submitted(Prompt(PromptId(f"{number:032x}"), (Turn("user", "x"),), plan)))
 
     def _draw(self, stream: int, prompt: int, stage: int, slot: int) -> float:
@@ -410,7 +422,7 @@ class Seat:
         return self.peer.address_of(device)
 
 
-def _mean(question: Question, number: int) -> float:
+def mean_s(question: Question, number: int) -> float:
     """The mean service of a device, seconds."""
     law = question.laws[number % len(question.laws)]
     if not isinstance(law, Trace):

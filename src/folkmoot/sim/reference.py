@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts
 from folkmoot.queueing.simulate import WARM_UP, Question, Replication, Result, check, end_s, summary
+from folkmoot.queueing.stability import loads
 from folkmoot.queueing.streams import keys
-from folkmoot.sim.load import History, Job, Key, Load, Setting
+from folkmoot.sim.load import History, Job, Key, Load, Setting, mean_s
 
 REFUSED = ("overloaded", "origin_down")
 """How a prompt ends that was never let in."""
@@ -94,13 +95,21 @@ def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     for run in runs:
         ends.update(run.ends)
     over = sum(ends.values()) - ends["open"]
+    known = not math.isnan(max(alone.rho))
+    most = alone.rho_most if setting.aggregator is None else _loads(question, setting.aggregator)
+    rho = alone.rho if setting.aggregator is None else most if known else (math.nan,) * question.devices
+    # The limit is where the busiest device's load would be 1.
+    limit = alone.limit_rate * max(alone.rho_most) / max(max(most), 1e-300) * speed
     return Seen(
         replace(
             alone,
-            rho=tuple(rho / speed for rho in alone.rho),
-            rho_most=tuple(rho / speed for rho in alone.rho_most),
-            limit_rate=alone.limit_rate * speed,
-            goodput_of_limit=alone.goodput_of_limit / speed,
+            rho=tuple(each / speed for each in rho),
+            per_device=tuple(
+                replace(one, rho=each / speed) for one, each in zip(alone.per_device, rho, strict=True)
+            ),
+            rho_most=tuple(each / speed for each in most),
+            limit_rate=limit,
+            goodput_of_limit=alone.goodput.value / limit,
         ),
         setting,
         dict(ends),
@@ -109,6 +118,16 @@ def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
         sum(run.events for run in runs),
         tuple(runs),
     )
+
+
+def _loads(question: Question, aggregator: int) -> tuple[float, ...]:
+    """[E] The loads where one device aggregates for all."""
+    n = question.devices
+    rates = question.rates_hz * (n if len(question.rates_hz) == 1 else 1)
+    means = [mean_s(question, number) for number in range(n)]
+    shares = [float(number == aggregator) for number in range(n)]
+    found = loads(rates, means, question.layers, question.proposers, aggregators=shares)
+    return tuple(map(float, found))
 
 
 def counts(question: Question, history: History) -> Counts:
