@@ -108,6 +108,13 @@ def test_one_aggregator_for_all_bears_their_load() -> None:
         assert device.utilisation == pytest.approx(device.rho, rel=0.1)
 
 
+def test_ten_prompts_among_devices_that_fail_come_to_an_end() -> None:
+    asked = Question(4, 1, 2, (0.2,), (Exponential(5.0),), prompts=10, replications=2)
+    seen = simulate(asked, Setting(gossip=True, links=LinkConfig(), up_s=60.0, down_s=5.0))
+    assert sum(seen.ends.values()) == 20
+    assert "open" not in seen.ends
+
+
 def test_best_of_d_works_on_what_heartbeats_tell() -> None:
     """One of six devices is ten times slower: whoever looks at the load leaves it alone."""
     laws = (*[Exponential(1.0)] * 5, Exponential(10.0))

@@ -63,6 +63,8 @@ Key = npt.NDArray[np.uint64]
 INSTANT = LinkConfig(delay_s=0.0, jitter_s=0.0, loss=0.0)
 MOST_DEVICES = 1_000
 """Each device keeps a row of every other: beyond this many it takes minutes before the first prompt."""
+STEP_S = 60.0
+"""So often is looked whether all prompts have ended."""
 UNBOUNDED = 1 << 60
 TRIES = 256
 """A job that is tried again has a service time of its own; a layer has fewer places."""
@@ -207,7 +209,11 @@ class Load:
         if self.setting.up_s:
             for number in range(question.devices):
                 self._fail_later(number)
-        world.run(self._until)
+        if math.isinf(self._until) and not self._instant:
+            while self._left:  # heartbeats go on for ever
+                world.run(world.now + STEP_S)
+        else:
+            world.run(self._until)
         self.history.events, self.history.wall_s = world.events, time.perf_counter() - began
         return self.history
 
@@ -266,7 +272,7 @@ class Load:
         self.world.crash(device)
         for asked in self.history.prompts:
             if asked.origin == number and asked.code == "open":
-                asked.code, asked.ended = "origin_died", self.world.now
+                self._close(asked, "origin_died")
         for name, job in list(self._rows.items()):
             if job.device == number:
                 self._end(name)
@@ -295,7 +301,7 @@ class Load:
             self.world.at(now + self._gap(number + 1), lambda: self._arrive(number + 1))
         device = self.world.devices[self._ids[origin]]
         if not device.alive:
-            asked.code, asked.ended = "origin_down", now
+            self._close(asked, "origin_down")
             return
         proposers = question.proposers if question.layers else None
         chosen = self.setting.aggregator
@@ -375,17 +381,16 @@ class Load:
                     if name in self._rows:
                         self._rows[name].cut = now
                 case Announce(notice=PromptAnswered(prompt=prompt_id)):
-                    self._close(prompt_id, "", now)
+                    self._close(self.history.prompts[int(prompt_id, 16)], "")
                 case Announce(notice=PromptFailed(prompt=prompt_id, code=code)):
-                    self._close(prompt_id, code, now)
+                    self._close(self.history.prompts[int(prompt_id, 16)], code)
                 case Generate(job=name) if name in self._rows:
                     self._rows[name].start = now
                 case _:
                     pass
 
-    def _close(self, prompt: PromptId, code: str, now: float) -> None:
-        asked = self.history.prompts[int(prompt, 16)]
-        asked.code, asked.ended = code, now
+    def _close(self, asked: Asked, code: str) -> None:
+        asked.code, asked.ended = code, self.world.now
         self._left -= 1
 
     def _end(self, name: JobId) -> None:
