@@ -21,7 +21,7 @@ OFTEN = Failures(100.0, 20.0, 2.0)
 def test_the_centre_is_one_queue(law, layers: int, proposers: int) -> None:
     rate = 0.6 / ((proposers + 1) * layers + 1)
     asked = replace(ASKED, layers=layers, proposers=proposers, rates_hz=(rate,), laws=(law,), horizon=2000)
-    seen = centre(asked, 3.0)
+    seen = centre(asked, 3.0).summary()
     half = 2 * (seen.latency.high - seen.latency.value)
     assert abs(seen.latency.value - centre_latency(asked, 3.0)) < half
     assert (seen.answered.value, seen.refused.value) == (1.0, 0.0)
@@ -29,10 +29,10 @@ def test_the_centre_is_one_queue(law, layers: int, proposers: int) -> None:
 
 def test_the_moot_without_failures_is_the_simulated_one() -> None:
     """The same random numbers: the same prompts but for those on the way at the end, which this one waits for."""
-    assert moot(ASKED).latency.value == pytest.approx(simulate(ASKED).latency.value, rel=0.02)
+    assert moot(ASKED).summary().latency.value == pytest.approx(simulate(ASKED).latency.value, rel=0.02)
     never = Failures()
     assert (never.up, never.nobody(3)) == (1.0, 0.0)
-    assert moot(ASKED, Failures(1e12, 1.0)) == moot(ASKED)
+    assert moot(ASKED, Failures(1e12, 1.0)).summary() == moot(ASKED).summary()
 
 
 def test_who_is_refused() -> None:
@@ -40,7 +40,8 @@ def test_who_is_refused() -> None:
     assert OFTEN.nobody(1) == pytest.approx(1 / 6)
     assert OFTEN.nobody(4) == pytest.approx(6**-4)
     asked = replace(ASKED, horizon=2000)
-    own, other, one = moot(asked, OFTEN), moot(asked, OFTEN, elsewhere=True), centre(asked, 0.0, OFTEN)
+    runs = moot(asked, OFTEN), moot(asked, OFTEN, elsewhere=True), centre(asked, 0.0, OFTEN)
+    own, other, one = (run.summary() for run in runs)
     for seen, expected in ((own, 1 / 6), (other, 6**-4), (one, 1 / 6)):
         half = 2 * (seen.refused.high - seen.refused.value)
         assert abs(seen.refused.value - expected) < half
@@ -53,13 +54,14 @@ def test_what_a_failure_takes() -> None:
     asked = Question(3, 0, 0, (0.002,), (Fixed(10.0),), horizon=400, replications=6)
     failures = Failures(20.0, 5.0)
     expected = 0.8 * math.exp(-0.5)
-    for seen in (moot(asked, failures), centre(replace(asked, devices=1), 0.0, failures)):
+    for run in (moot(asked, failures), centre(replace(asked, devices=1), 0.0, failures)):
+        seen = run.summary()
         assert abs(seen.answered.value - expected) < 2 * (seen.answered.high - seen.answered.value)
         assert seen.latency.value == pytest.approx(10.0, rel=0.05)
 
 
 def test_a_late_notice_costs_time() -> None:
-    quick, late = (moot(ASKED, replace(OFTEN, notice_s=notice)) for notice in (0.0, 60.0))
+    quick, late = (moot(ASKED, replace(OFTEN, notice_s=notice)).summary() for notice in (0.0, 60.0))
     assert late.latency.low > quick.latency.high
 
 

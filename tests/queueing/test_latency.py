@@ -148,6 +148,9 @@ def test_what_a_quorum_leaves_unknown() -> None:
 
 def test_other_exact_cases() -> None:
     assert q.refining_alone(0.1, 1.0, 2) == pytest.approx(3.0 / 0.7)
+    assert q.refining_alone(0.1, 1.0, 2, 0.5) == pytest.approx(2.5 / 0.75)
+    with pytest.raises(TheoryError, match="skip_aggregation"):
+        q.refining_alone(0.1, 1.0, 0, 0.5)
     assert q.refining_alone(0.1, 1.0, 0) == pytest.approx(q.alone(0.1, q.Moments(1.0, 2.0)))
     assert q.layer_of_two(1e-12, 2.0) == pytest.approx(3.0), "an empty queue: the larger of two exponentials"
     assert q.answer_age(0.5, 1.0) == pytest.approx(1 + 2 + 0.5)

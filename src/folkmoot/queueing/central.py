@@ -19,7 +19,7 @@ import numpy as np
 
 from folkmoot.core.law import Law, Trace
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import number
+from folkmoot.queueing._check import Floats, number
 from folkmoot.queueing.estimate import Interval, interval
 from folkmoot.queueing.latency import Moments, alone
 from folkmoot.queueing.simulate import WARM_UP, Question, jobs_per_prompt, rho_most
@@ -55,6 +55,19 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What each replication saw, shape (replications,): mean latency of the answered, and shares of all that were asked."""
+
+    latency: Floats
+    answered: Floats
+    refused: Floats
+
+    def summary(self) -> Served:
+        """The replications with their intervals."""
+        return Served(interval(self.latency), interval(self.answered), interval(self.refused))
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """What became of the prompts: the latency of those that were answered, and shares of all that were asked."""
 
@@ -76,22 +89,18 @@ def centre_latency(question: Question, round_trip_s: float) -> float:
     return number("round_trip_s", round_trip_s) + alone(n * _rate(question), whole)
 
 
-def centre(question: Question, round_trip_s: float, failures: Failures = Failures()) -> Served:
+def centre(question: Question, round_trip_s: float, failures: Failures = Failures()) -> Outcomes:
     """The centre, simulated: the prompts and the service times of `moot` with the same seed."""
     number("round_trip_s", round_trip_s)
-    return _summed(
-        question, [_centre(question, round_trip_s, failures, key) for key in _keys(question, failures)]
-    )
+    return _outcomes([_centre(question, round_trip_s, failures, key) for key in _keys(question, failures)])
 
 
-def moot(question: Question, failures: Failures = Failures(), *, elsewhere: bool = False) -> Served:
+def moot(question: Question, failures: Failures = Failures(), *, elsewhere: bool = False) -> Outcomes:
     """The moot, simulated. First come first served, any live peers, nobody stands in for one that fails.
 
     `elsewhere`: whose own device is down asks at another one that is up, any of them; only if none is, it is refused.
     """
-    return _summed(
-        question, [_Moot(question, failures, key, elsewhere).run() for key in _keys(question, failures)]
-    )
+    return _outcomes([_Moot(question, failures, key, elsewhere).run() for key in _keys(question, failures)])
 
 
 def _keys(question: Question, failures: Failures) -> Any:
@@ -136,11 +145,15 @@ class _Tally:
     latency_s: float = 0.0
 
 
-def _summed(question: Question, runs: list[_Tally]) -> Served:
-    return Served(
-        interval([run.latency_s / run.answered if run.answered else math.nan for run in runs]),
-        interval([run.answered / run.asked if run.asked else math.nan for run in runs]),
-        interval([run.refused / run.asked if run.asked else math.nan for run in runs]),
+def _outcomes(runs: list[_Tally]) -> Outcomes:
+    asked = np.array([run.asked for run in runs], dtype=float)
+    answered = np.array([run.answered for run in runs], dtype=float)
+    refused, sums = np.array([run.refused for run in runs]), np.array([run.latency_s for run in runs])
+    unknown = np.full(len(runs), math.nan)
+    return Outcomes(
+        np.divide(sums, answered, out=unknown.copy(), where=answered > 0),
+        np.divide(answered, asked, out=unknown.copy(), where=asked > 0),
+        np.divide(refused, asked, out=unknown.copy(), where=asked > 0),
     )
 
 

@@ -78,9 +78,13 @@ def alone(rate_hz: float, service: Moments) -> float:
     return service.mean + mg1_wait(rate_hz, service)
 
 
-def refining_alone(rate_hz: float, service_s: float, layers: int) -> float:
-    """[E] E[T] = (M+1)α/(1 − ρ): k = 0 and exponential service, a feedback queue of product form (ρ = λα(M+1))."""
-    stages = whole("layers", layers) + 1
+def refining_alone(rate_hz: float, service_s: float, layers: int, skip_aggregation: float = 0.0) -> float:
+    """[E] E[T] = Sα/(1 − ρ) with S = M + 1 − p stages and ρ = λαS: k = 0 and exponential service, p the chance to skip the last.
+
+    A feedback queue of product form: every stage waits as in M/M/1. p = 0 for M = 0. Source: Jackson; Kelly.
+    """
+    skipped = number("skip_aggregation", skip_aggregation, most=1.0 if whole("layers", layers) else 0.0)
+    stages = layers + 1 - skipped
     rho = stable(number("rate_hz", rate_hz) * number("service_s", service_s, above=True) * stages)
     return stages * service_s / (1.0 - rho)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
+from folkmoot.queueing import central
 from folkmoot.queueing._check import Floats
 from folkmoot.queueing.estimate import Interval, interval
 from folkmoot.queueing.simulate import Measures, Question, measures, replications, rho
@@ -25,9 +26,13 @@ QUICK = 0.15
 Seen = Callable[[Measures], Floats]
 
 
+def _nothing(seen: Measures) -> Floats:
+    return np.full_like(seen.latency, np.nan)
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One statement: `theory` for what `seen` reads of each replication.
+    """One statement: `theory` for what `seen` reads of each replication, or `other` where another simulator than the compiled one runs it.
 
     `bound` -1: it may be less, never more; 1: it may be more, never less. Within the share `tolerance` of the
     theory it holds in any case (for what is known to have a finite-size bias).
@@ -37,9 +42,10 @@ class Case:
     tag: str
     theory: float
     question: Question
-    seen: Seen
+    seen: Seen = _nothing
     bound: int = 0
     tolerance: float = 0.0
+    other: Callable[[Question], Floats] | None = None
 
     def holds(self, found: Interval) -> bool:
         """Whether an interval agrees with the statement."""
@@ -70,16 +76,20 @@ def validate(cases: list[Case], *, quick: bool = False, workers: int | None = No
             horizon=case.question.horizon * share,
             prompts=math.ceil(case.question.prompts * share),
         )
-        if last is None or last[0] != asked:  # statements on one question stand side by side
-            last = asked, measures(asked, list(replications(asked, workers)))
-        found = interval(case.seen(last[1]), confidence)
+        if case.other is not None:
+            values = case.other(asked)
+        else:
+            if last is None or last[0] != asked:  # statements on one question stand side by side
+                last = asked, measures(asked, list(replications(asked, workers)))
+            values = case.seen(last[1])
+        found = interval(values, confidence)
         agrees = case.holds(found)
         yield Outcome(case, found, "ok" if agrees else "mismatch")
 
 
 def cases(*, beyond: bool = False) -> list[Case]:
     """The [E] statements that this simulator can check; with `beyond` also the [C] ones on what lies beyond uniform choice's limit."""
-    exact = [*_alone(), *_markov(), *_loads(), *_limits(), *_quorum(), *_published()]
+    exact = [*_alone(), *_markov(), *_loads(), *_limits(), *_quorum(), *_published(), *_central()]
     return [*exact, *_collapse(), *_chosen()] if beyond else exact
 
 
@@ -110,6 +120,17 @@ def _markov() -> Iterator[Case]:
         asked = Question(3, layers, 0, (rate,), (Exponential(1.0),), horizon=200_000, replications=16)
         theory = q.refining_alone(rate, 1.0, layers)
         yield Case(f"k = 0, M = {layers}: latency", "E", theory, asked, lambda seen: seen.latency)
+    asked = Question(
+        3, 2, 0, (0.28,), (Exponential(1.0),), skip_aggregation=0.5, horizon=100_000, replications=16
+    )
+    theory = q.refining_alone(0.28, 1.0, 2, 0.5)
+    yield Case(
+        "k = 0, M = 2, half of the aggregations skipped: latency",
+        "E",
+        theory,
+        asked,
+        lambda seen: seen.latency,
+    )
     for load in (0.3, 0.7):
         asked = Question(
             2, 1, 1, (load / 2,), (Exponential(1.0),), skip_aggregation=1.0, horizon=200_000, replications=16
@@ -194,6 +215,26 @@ def _published() -> Iterator[Case]:
                 asked,
                 lambda seen: seen.script,
             )
+
+
+def _central() -> Iterator[Case]:
+    """One server for all beside the moot, and machines that fail."""
+    for layers, proposers, law in ((1, 3, Exponential(1.0)), (2, 2, Lognormal(1.0, 0.5))):
+        rate = 0.6 * q.limit_rate(1.0, layers, proposers)
+        asked = Question(4, layers, proposers, (rate,), (law,), horizon=15_000, replications=12)
+        theory = central.centre_latency(asked, 2.0)
+        yield Case(
+            f"central server, M = {layers}, k = {proposers}, {type(law).__name__}: latency", "E", theory, asked,
+            other=lambda asked: central.centre(asked, 2.0).latency,
+        )  # fmt: skip
+    often = central.Failures(100.0, 20.0)
+    asked = Question(4, 1, 2, (0.1,), (Exponential(1.0),), horizon=4_000, replications=12)
+    for where, theory, other in (
+        ("the central server", 1.0 - often.up, lambda asked: central.centre(asked, 0.0, often).refused),
+        ("one's own device", 1.0 - often.up, lambda asked: central.moot(asked, often).refused),
+        ("any device", often.nobody(4), lambda asked: central.moot(asked, often, elsewhere=True).refused),
+    ):
+        yield Case(f"refused, as {where} is down", "E", theory, asked, other=other)
 
 
 def _collapse() -> Iterator[Case]:
