@@ -49,8 +49,10 @@ struct Heap {
   void pop() {
     Entry last = at.back();
     at.pop_back();
+    if (!at.empty()) top(last);
+  }
+  void top(Entry last) {
     size_t size = at.size(), place = 0;
-    if (!size) return;
     for (;;) {
       size_t child = 4 * place + 1;
       if (child >= size) break;
@@ -65,6 +67,7 @@ struct Heap {
   }
 };
 
+struct alignas(64) Device { double free = 0, waiting = 0, early = 0, late = 0, busy = 0, age = 0, seen = 0, newest = 0; };
 struct Prompt { double born; i64 number; int32_t origin; int16_t stage; };
 
 int main(int, char** arguments) {
@@ -73,7 +76,7 @@ int main(int, char** arguments) {
   const double rate = std::atof(arguments[4]), until = std::atof(arguments[5]), warm = 0.2 * until;
   u64 key[4];
   for (int stream = 0; stream < 4; stream++) key[stream] = mixed(std::strtoull(arguments[6], nullptr, 10) + stream + 1);
-  std::vector<double> free(n, 0.0), waiting(n, 0.0), busy(n, 0.0), late(2 * n, 0.0), age(n, 0.0), seen(n, 0.0), newest(n, 0.0);
+  std::vector<Device> devices(n);
   std::vector<i64> checkpoints(CHECKPOINTS + 1, 0), histogram(OCTAVES * BINS, 0);
   std::vector<Prompt> prompts;
   std::vector<int32_t> empty;
@@ -84,23 +87,25 @@ int main(int, char** arguments) {
   const double middle = (warm + until) / 2, quarter = (until - warm) / 4, scale = CHECKPOINTS / (until - warm);
   auto began = std::chrono::steady_clock::now();
 
-  auto gap = [&](i64 prompt) { return -std::log1p(-uniform(branch(key[0], prompt, 0), 0)) / rate; };
+  auto gap = [&](i64 prompt) { return -std::log(1.0 - uniform(branch(key[0], prompt, 0), 0)) / rate; };
   auto aged = [&](i64 device, double now) {
-    double since = std::max(seen[device], warm);
+    Device& at = devices[device];
+    double since = std::max(at.seen, warm);
     now = std::min(now, until);
     if (now > since) {
-      double a = now - newest[device], b = since - newest[device];
-      age[device] += (a * a - b * b) / 2;
+      double a = now - at.newest, b = since - at.newest;
+      at.age += (a * a - b * b) / 2;
     }
-    seen[device] = std::max(seen[device], now);
+    at.seen = std::max(at.seen, now);
   };
   auto serve = [&](i64 device, double now, double took) {
-    double start = std::max(now, free[device]), end = start + took;
-    free[device] = end;
-    waiting[device] += std::max(0.0, std::min(start, until) - std::max(now, warm));
-    busy[device] += std::max(0.0, std::min(end, until) - std::max(start, warm));
-    late[2 * device] += std::max(0.0, std::min(start, middle + quarter) - std::max(now, middle));
-    late[2 * device + 1] += std::max(0.0, std::min(start, until) - std::max(now, middle + quarter));
+    Device& at = devices[device];
+    double start = std::max(now, at.free), end = start + took;
+    at.free = end;
+    at.waiting += std::max(0.0, std::min(start, until) - std::max(now, warm));
+    at.early += std::max(0.0, std::min(start, middle + quarter) - std::max(now, middle));
+    at.late += std::max(0.0, std::min(start, until) - std::max(now, middle + quarter));
+    at.busy += std::max(0.0, std::min(end, until) - std::max(start, warm));
     if (start > now) {
       i64 first = std::max(0.0, std::ceil((now - warm) * scale));
       i64 last = std::min(double(CHECKPOINTS), std::ceil((std::min(start, until + 1 / scale) - warm) * scale));
@@ -114,6 +119,7 @@ int main(int, char** arguments) {
   for (;;) {
     double now;
     int32_t slot;
+    bool again = false;
     if (heap.at.empty() || coming <= time_of(heap.at[0].bits)) {
       if (coming > until) break;
       if (empty.empty()) { empty.push_back(int32_t(prompts.size())); prompts.emplace_back(); }
@@ -126,8 +132,8 @@ int main(int, char** arguments) {
     } else {
       now = time_of(heap.at[0].bits);
       slot = int32_t(heap.at[0].tag & 0xFFFFFF);
-      heap.pop();
       if (now > until) break;
+      again = true;
     }
     Prompt& prompt = prompts[slot];
     const i64 device = prompt.origin;
@@ -144,15 +150,16 @@ int main(int, char** arguments) {
       double latest = now;
       for (int place = 0; place <= k; place++) {
         i64 other = place ? chosen[place - 1] + (chosen[place - 1] >= device) : device;
-        latest = std::max(latest, serve(other, now, -std::log1p(-uniform(draw, place))));
+        latest = std::max(latest, serve(other, now, -std::log(1.0 - uniform(draw, place))));
       }
       prompt.stage++;
-      heap.push(latest, (pushed++ << 24) | slot);
+      if (again) heap.top({bits_of(latest), (pushed++ << 24) | slot});
+      else heap.push(latest, (pushed++ << 24) | slot);
     } else {
-      double end = serve(device, now, -std::log1p(-uniform(draw, 0)));
+      double end = serve(device, now, -std::log(1.0 - uniform(draw, 0)));
       if (end <= until) {
         aged(device, end);
-        newest[device] = std::max(newest[device], prompt.born);
+        devices[device].newest = std::max(devices[device].newest, prompt.born);
         if (end >= warm) {
           double took = end - prompt.born;
           latency += took;
@@ -161,12 +168,13 @@ int main(int, char** arguments) {
           histogram[std::min<i64>(std::max<i64>(bin, 0), OCTAVES * BINS - 1)]++;
         }
       }
+      if (again) heap.pop();
       empty.push_back(slot);
     }
   }
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   double waits = 0;
-  for (double each : waiting) waits += each;
+  for (const Device& each : devices) waits += each.waiting;
   size_t bytes = n * 8 * 8 + heap.at.capacity() * sizeof(Entry) + prompts.capacity() * (sizeof(Prompt) + 4);
   std::printf("%lld %.6f %.6f %.6f %zu\n", (long long)inferences, seconds, latency / std::max<i64>(1, done), waits / (until - warm) / n, bytes);
 }

@@ -199,7 +199,7 @@ class World:
         return next((device for device, share in enumerate(shares) if u < share), len(rates) - 1)
 
     def gap(self, prompt: int, rate: float) -> float:
-        return -math.log1p(-self.draw(ARRIVALS, prompt, 0, 0)) / rate
+        return -math.log(1.0 - self.draw(ARRIVALS, prompt, 0, 0)) / rate
 
     def draw(self, stream: int, prompt: int, stage: int, slot: int) -> float:
         return float(uniform(np.uint64(branch(self.key[stream], prompt, stage)), slot))

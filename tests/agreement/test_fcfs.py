@@ -10,7 +10,7 @@ import pytest
 
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError
-from folkmoot.queueing import fcfs
+from folkmoot.queueing import fcfs, memory
 from folkmoot.queueing.simulate import Question, _shape, replication
 from folkmoot.queueing.streams import keys
 
@@ -99,8 +99,14 @@ def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
     assert np.abs(waiting - expected).max() <= 1, "a checkpoint on a start or an arrival may see either side"
 
 
-def test_more_than_can_be_numbered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound is a constant of the compiled kernel, so its answer is given in its place."""
-    monkeypatch.setattr(fcfs, "run", lambda *_: fcfs.TOO_MANY)
+def test_what_needs_more_memory_than_there_is_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    growing = Question(2, 1, 1, (10.0,), (Exponential(1.0),), horizon=1e9)
+    for left, asked in ((100_000, growing), (100_000, replace(growing, discipline="lsf")), (1000, growing)):
+        monkeypatch.setattr(memory, "available", lambda left=left: left)
+        with pytest.raises(TheoryError, match="shorten the horizon"):
+            replication(asked, keys(1, 1)[0])
+
+
+def test_more_than_can_be_numbered_is_refused() -> None:
     with pytest.raises(TheoryError, match="shorten the horizon"):
-        replication(Question(2, 1, 1, (0.1,), (Exponential(1.0),)), keys(1, 1)[0])
+        fcfs.more(1 << fcfs.SLOT_BITS)

@@ -123,6 +123,7 @@ def test_a_graph_from_a_file(run, tmp_path: Path):
         (("simulate", "--select", "best"), "best-of:D"),
         (("simulate", "--select", "best-of:2"), "at least k = 3"),
         (("simulate", "--view-age", "1"), "belongs to --select"),
+        (("simulate", "-n", "1000000000000"), "GB more memory would be needed"),
         (("simulate", "--select", "best-of:3", "--view-age", "nan"), "no number"),
         (("theory", "--rate", "1", "--load", "1"), "the same thing"),
         (("simulate", "--service", "det:0", "--load", "0.5"), "takes time"),

@@ -1,16 +1,50 @@
-"""How this room's kernels are compiled: cached on disk, with exact arithmetic, without the interpreter's lock."""
+"""How this room's kernels are compiled: cached on disk, with exact arithmetic, without the interpreter's lock.
+
+A signed index costs a comparison, since numba lets it count from the end; so the kernels' indices are unsigned,
+and all that they calculate with is `np.uint64`, as numba makes a float of a signed and an unsigned number.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
+Word: TypeAlias = Any
+"""A whole number of a kernel; numba knows the arithmetic of its types, and numpy's stubs do not."""
+u64: Any = np.uint64
+u32: Any = np.uint32
+i64: Any = np.int64
 
 
-def compiled(*, inline: bool = False) -> Callable[[F], F]:
+def compiled() -> Callable[[F], F]:
     """Decorates a function that numba compiles when it is first called. No `fastmath`: results are the same to the bit."""
-    made: Any = numba.njit(cache=True, fastmath=False, nogil=True, inline="always" if inline else "never")
+    made: Any = numba.njit(cache=True, fastmath=False, nogil=True, error_model="numpy")
     return cast(Callable[[F], F], made)
+
+
+def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
+    """Ask for the cache line of `array[place]`, which is not needed yet; `place` is unsigned."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        whole = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, whole, whole, whole])
+        name = "llvm.prefetch.p0" if "opaque" in str(pointer.type) else "llvm.prefetch.p0i8"
+        asked: Any = cgutils
+        builder.call(
+            asked.get_or_insert_function(builder.module, kind, name), [pointer, whole(0), whole(3), whole(1)]
+        )
+        return context.get_dummy_value()
+
+    return types.void(array, place), generate
+
+
+prefetch: Any = intrinsic(_prefetch)

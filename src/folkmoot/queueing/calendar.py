@@ -5,6 +5,10 @@ Slower than `fcfs`, which knows a job's end when it arrives; here a job may be o
 time views are refreshed first, then arrivals come, then all departures in the order in which their jobs began,
 then the one prompt with a complete layer that was asked first goes on; then departures that are due by now,
 the next prompt, and so on. Its naive twin is in tests/agreement.
+
+All that a service touches of its device stands in one cache line up to three lines of jobs, and all of a prompt
+in one row, its jobs at the end. The words of a row are whole numbers, floats or pairs of halves, so the same
+memory is given to the kernel in three ways. It runs in slices, as that of `fcfs` does.
 """
 
 from __future__ import annotations
@@ -15,38 +19,84 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.queueing._jit import compiled
+from folkmoot.queueing._jit import Word, compiled, i64, u32, u64
 from folkmoot.queueing.fcfs import (
-    TOO_MANY,
+    ARRIVED,
+    BEGUN,
+    CHECKPOINTS,
+    COMING,
+    COUNTED,
+    EPOCH,
+    FULL,
+    JOBS,
+    LAST,
+    LATENCY,
+    MORE,
+    NONE,
+    NOW,
+    OVER,
+    REFUSED,
+    SIZE,
+    SLICE,
+    SLOT_BITS,
+    SPARE,
+    TALLIED,
+    THROUGH,
+    TURNS,
     Counts,
     Shape,
-    _aged,
-    _count,
-    _finished,
-    _gap,
-    _note,
-    _origin,
-    _pop,
-    _push,
-    _time,
+    Tally,
+    aged,
+    answered,
+    bin_of,
+    gap,
+    grown,
+    more,
+    origin_of,
+    too_many,
+)  # fmt: skip
+from folkmoot.queueing.heap import TOP, TOP_TAG, bits_of, heap_of, pop, push, replace_top, time_of
+from folkmoot.queueing.memory import room_for
+from folkmoot.queueing.services import EXPONENTIAL, TRACE, Services, duration
+from folkmoot.queueing.streams import (
+    ARRIVALS,
+    ORIGINS,
+    POLICY,
+    ROUTES,
+    SERVICES,
+    STAGES,
+    branch_of,
+    subset,
+    uniform,
 )
-from folkmoot.queueing.services import TRACE, duration
-from folkmoot.queueing.streams import POLICY, ROUTES, SERVICES, branch, subset, uniform
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
-
-MOST = (1 << 31) - (1 << 24)
-"""Jobs that may begin: their number is the upper half of a tag of the heap, and one step begins fewer than 2^24."""
+Halves = npt.NDArray[np.uint32]
 
 FCFS, LSF = range(2)
 """Disciplines: first come first served; the job of the latest stage first, among equals the first come."""
 
-# Columns of a prompt's row, and of a job's.
-_NUMBER, _ORIGIN, _STAGE, _GOT, _TURN, _JOBS, _READY = range(7)
-_PROMPT, _AT, _SLOT, _DEVICE, _NEXT, _STATE, _LOG = range(7)
-_WAITS, _SERVED, _GONE = range(3)
-_ASKED, _TOOK, _BEGAN, _ENDS = range(4)
+# Why the kernel comes back, beside the reasons of `fcfs`.
+_HEAP_FULL, _READY_FULL, _SENT_FULL = range(MORE + 1, MORE + 4)
+# More that stays between its slices: where the prompts that may go on begin in `ready`, and where they end.
+_FIRST, _FOUND = 11, 12
+
+# A device's words: four areas; then halves: the job in service, the number waiting, first and last job of each line.
+_WAITING, _EARLY, _LATE, _BUSY = (u64(word) for word in range(4))
+_SERVING, _COUNT, _HEAD, _TAIL = (u64(half) for half in range(8, 12))
+# A prompt's words: number times STAGES plus stage, birth, when its layer was asked, and as the how manieth; then two
+# halves: its origin, and the answers that its layer still needs; then its place in the log.
+_BORN, _ASKED, _TURN, _PLACE = (u64(word) for word in (1, 2, 3, 5))
+_ORIGIN, _LEFT = u64(8), u64(9)
+# Then two words a job: its service time; as halves the next in its line, and its device.
+_ROW, _TOOK = 6, u64(6)
+_NEXT, _DEVICE = u64(14), u64(15)
+
+_NOBODY = u32(2**32 - 1)
+_1, _2, _4 = u64(1), u64(2), u64(4)
+_BITS, _MASK = u64(SLOT_BITS), u64((1 << SLOT_BITS) - 1)
+_STAGES = u64(STAGES)
 
 
 class Policy(NamedTuple):
@@ -68,17 +118,77 @@ class _Views(NamedTuple):
     """Numbers of jobs at the devices at the last refresh, and what each origin has sent since.
 
     `lengths` and `first` hold for a device only where `stamps` and `sent` say so; the rest is untouched since.
-    `tally` is a list of (peer, jobs, next) for each origin that begins at `first`.
+    `entries` has (peer, jobs, next) for each origin, from `first` on.
     """
 
     lengths: Whole
     stamps: Whole
     first: Whole
     sent: Whole
+    entries: Whole
+
+
+class _Cut(NamedTuple):
+    """What only cutting needs of a device: when its job began, counted in jobs, and when it ends."""
+
+    stamps: Whole
+    ends: Floats
+
+
+def run(
+    shape: Shape, policy: Policy, key: npt.NDArray[np.uint64], law: Services, log: int = 0
+) -> tuple[Counts, int]:
+    """Run as `fcfs.run` does. A prompt is refused where `policy.admit` or more jobs wait at its own device."""
+    n, fan = shape.devices, shape.proposers + 1
+    lines = shape.layers + 1 if policy.discipline == LSF else 1
+    shift = max(3, (5 + lines - 1).bit_length())
+    areas = room_for(n << shift, np.float64)
+    areas[:] = 0.0
+    halves = areas.view(np.uint32).reshape(n, 2 << shift)
+    halves[:, 8:] = _NOBODY
+    halves[:, 9] = 0
+    ages = room_for(3 * n, np.float64)
+    ages[:] = 0.0
+    bits, words, room = (fan - 1).bit_length(), _ROW + 2 * fan, 256
+    prompts, heap = grown(None, room, words), heap_of(n + 2 * fan)
+    ready, starts = np.empty(64, np.int64), np.empty(2 * fan, np.int64)
+    drawn = max(1, shape.proposers, min(policy.best_of, n - 1))
+    chosen, scores = np.empty(drawn, np.int64), np.empty(max(1, shape.proposers))
+    old = n if policy.best_of and policy.view_s else 0
+    views = _Views(
+        np.zeros(old, np.int64), np.full(old, -1, np.int64), np.zeros(old, np.int64), np.full(old, -1, np.int64),
+        np.empty((16 + 2 * fan, 3), np.int64),
+    )  # fmt: skip
+    some = n if policy.quorum else 0
+    cut = _Cut(np.zeros(some, np.int64), np.zeros(some))
+    tally = Tally.new(log)
+    tally.real[COMING] = gap(key[ARRIVALS], u64(0), shape.rate)
+    while True:
+        why = _kernel(
+            shape, policy, key, *law, areas, halves.ravel(), u64(shift), ages, prompts, prompts.view(np.float64),
+            prompts.view(np.uint32), u64(bits), heap, ready, starts, chosen, scores, views, cut, tally, SLICE,
+        )  # fmt: skip
+        if why == OVER:
+            break
+        if why == FULL:
+            tally.whole[SPARE], room = room, more(room)
+            if room << bits >= _NOBODY:
+                raise too_many()
+            prompts = grown(prompts, room, words)
+        elif why == _HEAP_FULL:
+            heap = heap_of(heap.size, heap)
+        elif why == _READY_FULL:
+            ready = np.concatenate([ready, np.empty_like(ready)])
+        elif why == _SENT_FULL:
+            views = views._replace(entries=np.concatenate([views.entries, np.empty_like(views.entries)]))
+        if tally.whole[BEGUN] >> (63 - SLOT_BITS):
+            raise too_many()
+    state = [areas, ages, prompts, heap, law.which, ready, *views, *cut]
+    return tally.counts(areas.reshape(n, 1 << shift), ages[::3]), sum(each.nbytes for each in state)
 
 
 @compiled()
-def run(
+def _kernel(
     shape: Shape,
     policy: Policy,
     key: npt.NDArray[np.uint64],
@@ -86,348 +196,466 @@ def run(
     parameters: Floats,
     rows: Floats,
     mean: Floats,
-    counts: Counts,
+    which: Halves,
+    areas: Floats,
+    devices: Halves,
+    shift: Word,
+    ages: Floats,
+    prompts: Whole,
+    times: Floats,
+    jobs: Halves,
+    bits: Word,
+    heap: Whole,
+    ready: Whole,
+    starts: Whole,
+    chosen: Whole,
+    scores: Floats,
+    views: _Views,
+    cut: _Cut,
+    tally: Tally,
+    events: int,
 ) -> int:
-    """Run as `fcfs.run` does; `mean` are the devices' mean services, which weigh the queues in the best of d.
-
-    A prompt is refused where `policy.admit` or more jobs wait at its own device; `counts.totals[5]` counts these.
-    """
-    n, layers, k = shape.devices, shape.layers, shape.proposers
-    quorum, admit = policy.quorum, policy.admit
-    lines = layers + 1 if policy.discipline == LSF else 1
-    head, tail = np.full((n, lines), -1, np.int64), np.full((n, lines), -1, np.int64)
-    serving, waiting = np.full(n, -1, np.int64), np.zeros(n, np.int64)
-    room, fan = 256, k + 1
-    heap = np.empty((room, 2), np.int64)
-    prompts, born = np.empty((room, 7), np.int64), np.empty(room)
-    jobs, times = np.empty((room * fan, 7), np.int64), np.empty((room * fan, 4))
-    empty = np.arange(room - 1, -1, -1)
-    spare, size, begun, turns, arrived = room, 0, 0, 0, 0
-    ready = np.empty(16, np.int64)
-    first, found = 0, 0
-    chosen, scores = np.empty(max(1, k, min(policy.best_of, n - 1)), np.int64), np.empty(max(1, k))
-    old = policy.best_of > 0 and policy.view_s > 0.0
-    old_n = n if old else 0
-    views = _Views(
-        np.zeros(old_n, np.int64),
-        np.full(old_n, -1, np.int64),
-        np.zeros(old_n, np.int64),
-        np.full(old_n, -1, np.int64),
+    n, layers, k, rate, warm, until = (
+        shape.devices,
+        shape.layers,
+        shape.proposers,
+        shape.rate,
+        shape.warm,
+        shape.until,
     )
-    tally, tallied = np.empty((16, 3), np.int64), 0
-    refresh, refreshed = 0, math.inf
-    if old:
-        refreshed = policy.view_s
-    seen, newest = np.zeros(n), np.zeros(n)
-    coming = _gap(key, 0, shape.rate)
-    now = 0.0
-    while True:
-        leaving = _time(heap[0, 0]) if size else math.inf
-        asking = -1
-        if first < found and leaving > now:
+    quorum, admit, best_of, view_s = policy.quorum, policy.admit, policy.best_of, policy.view_s
+    whole, real, log = tally.whole, tally.real, tally.log
+    checkpoints, histogram = tally.checkpoints, tally.histogram
+    neighbours, peers, origins, skip = shape.first, shape.peers, shape.origins, shape.skip
+    arrivals, places, routes, services = key[ARRIVALS], key[ORIGINS], key[ROUTES], key[SERVICES]
+    arrived, size, turns, spare = (
+        u64(whole[ARRIVED]),
+        u64(whole[SIZE]),
+        u64(whole[TURNS]),
+        u64(whole[SPARE]),
+    )
+    asked_for, begun, refused = whole[JOBS], u64(whole[BEGUN]), whole[REFUSED]
+    through, counted, latency = whole[THROUGH], whole[COUNTED], real[LATENCY]
+    first, found, epoch, sent = (
+        u64(whole[_FIRST]),
+        u64(whole[_FOUND]),
+        whole[EPOCH],
+        u64(whole[TALLIED]),
+    )
+    coming, last, now = real[COMING], real[LAST], real[NOW]
+    limit, noted, graph, laws = u64(shape.prompts), log.shape[0], neighbours.size > 0, which.size > 0
+    by_stage = policy.discipline == LSF
+    lines = u64(layers + 1 if by_stage else 1)
+    fan, old = u64(k + 1), views.stamps.size > 0
+    row, slots = u64(_ROW) + _2 * fan, (_1 << bits) - _1
+    refresh_at = (epoch + 1) * view_s if old else math.inf
+    early, late = (warm + until) / 2, (warm + until) / 2 + (until - warm) / 4
+    scale = CHECKPOINTS / (until - warm)
+    why = MORE
+    while events:
+        events -= 1
+        if size + _2 * fan > (u64(heap.size) - TOP) // _2 - _4:
+            why = _HEAP_FULL
+            break
+        if old and sent + fan > u64(views.entries.shape[0]):
+            why = _SENT_FULL
+            break
+        leaving = heap[TOP]
+        started, departed = u64(0), False
+        asking = NONE
+        if first < found and leaving > bits_of(now):
             # Nothing else is due by now, so the prompt whose layer was asked first goes on.
-            asking = ready[first]
-            first += 1
+            asking = u64(ready[first])
+            first += _1
             if first == found:
-                first, found = 0, 0
-            row = prompts[asking]
-            device = row[_ORIGIN]
-            for slot in range(row[_JOBS]):  # what is left of its layer is cut off
-                job = asking * fan + slot
-                other = jobs[job, _DEVICE]
-                if jobs[job, _STATE] == _WAITS:
-                    jobs[job, _STATE] = _GONE
-                    _keep(views, refresh, other, waiting, serving)
-                    _unlink(job, other, jobs[job, _AT] - 1 if lines > 1 else 0, head, tail, jobs)
-                    waiting[other] -= 1
-                    _count(shape, counts, other, times[job, _ASKED], now, 0.0)
-                elif jobs[job, _STATE] == _SERVED:
-                    jobs[job, _STATE] = _GONE
-                    _keep(views, refresh, other, waiting, serving)
-                    serving[other] = -1
-                    _left(shape, counts, jobs, times, job, now)
-                    heap, size, begun = _serve(
-                        other, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
-                    )
-            row[_STAGE] += 1
-            over = row[_STAGE] > layers + 1
-            if row[_STAGE] == layers + 1 and shape.skip > 0.0:
-                over = uniform(branch(key[POLICY], row[_NUMBER], 0), 0) < shape.skip
+                first, found = u64(0), u64(0)
+            at = asking * row
+            device, word = u64(jobs[_2 * at + _ORIGIN]), u64(prompts[at])
+            if quorum:  # what is left of its layer is cut off
+                asked = 0
+                if i64(word % _STAGES) <= layers:
+                    asked = min(k, neighbours[device + _1] - neighbours[device]) if graph else k
+                for slot in range(u64(asked + 1)):
+                    half = _2 * (at + _2 * slot)
+                    where = jobs[half + _DEVICE]
+                    if where == _NOBODY:
+                        continue
+                    other = u64(where)
+                    line, job = other << shift, (asking << bits) | slot
+                    server = _2 * line
+                    if old:
+                        _keep(views, epoch, other, devices, server)
+                    last = now
+                    if u64(devices[server + _SERVING]) != job:
+                        _unlink(
+                            job,
+                            server + _2 * (word % _STAGES - _1 if by_stage else u64(0)),
+                            devices,
+                            jobs,
+                            row,
+                            bits,
+                        )
+                        devices[server + _COUNT] -= u32(1)
+                        _served(
+                            areas,
+                            line,
+                            checkpoints,
+                            times[at + _ASKED],
+                            now,
+                            now,
+                            warm,
+                            until,
+                            early,
+                            late,
+                            scale,
+                        )
+                        continue
+                    if prompts[at + _PLACE] + i64(slot) < noted:
+                        log[prompts[at + _PLACE] + i64(slot), 6] = now
+                    areas[line + _BUSY] -= max(0.0, min(cut.ends[other], until) - max(now, warm))
+                    if _next(devices, server, lines, jobs, row, bits):
+                        starts[started] = i64(other)
+                        started += _1
+            word += _1
+            over = i64(word % _STAGES) > layers + 1
+            if skip > 0.0 and i64(word % _STAGES) == layers + 1:
+                over = uniform(branch_of(key[POLICY], word - word % _STAGES), 0) < skip
+            prompts[at] = i64(word)
             if over:
-                _finished(shape, counts, device, born[asking], now, seen, newest)
-                empty[spare] = asking
-                spare += 1
-                continue
+                through += 1
+                answered(ages, u64(3) * device, times[at + _BORN], now, warm, until)
+                if now >= warm:
+                    counted += 1
+                    latency += now - times[at + _BORN]
+                    histogram[bin_of(now - times[at + _BORN])] += 1
+                prompts[at], spare = i64(spare), asking
+                asking = NONE
         else:
-            if shape.prompts and arrived == shape.prompts:
-                coming = math.inf
-            now = min(coming, leaving)
-            if now > shape.until or math.isinf(now):
+            comes = bits_of(coming) <= leaving
+            time = coming if comes else time_of(leaving)
+            if time > until or time == math.inf:
+                why = OVER
                 break
-            if begun > MOST:
-                return TOO_MANY
-            if now >= refreshed:
-                refresh = _latest(refresh, now, policy.view_s)
-                refreshed = (refresh + 1) * policy.view_s
-                tallied = 0
-            if coming <= leaving:
-                device = _origin(key, arrived, shape.origins)
-                counts.totals[0] += 1
-                taken = admit == 0 or waiting[device] < admit
-                if taken:
-                    if spare == 0:
-                        prompts, born, jobs, times, empty = _grown(prompts, born, jobs, times, fan)
-                        spare = room
-                        room *= 2
-                    spare -= 1
-                    asking = empty[spare]
-                    row = prompts[asking]
-                    row[_NUMBER], row[_ORIGIN], row[_STAGE], row[_READY] = arrived, device, 1, 0
-                    born[asking] = now
-                arrived += 1
-                coming = now + _gap(key, arrived, shape.rate)
-                if not taken:
-                    counts.totals[5] += 1
-                    continue
+            if comes and spare == NONE:
+                why = FULL
+                break
+            if found == u64(ready.size):
+                why = _READY_FULL
+                break
+            now = time
+            if now >= refresh_at:
+                epoch = _latest(epoch, now, view_s)
+                refresh_at = (epoch + 1) * view_s
+                sent = u64(0)
+            if comes:
+                device = origin_of(uniform(branch_of(places, arrived * _STAGES), 0), origins)
+                if admit == 0 or i64(devices[_2 * (device << shift) + _COUNT]) < admit:
+                    asking = spare
+                    at = asking * row
+                    spare = u64(prompts[at])
+                    word = arrived * _STAGES + _1
+                    prompts[at] = i64(word)
+                    times[at + _BORN] = now
+                    jobs[_2 * at + _ORIGIN] = u32(device)
+                else:
+                    refused += 1
+                arrived += _1
+                coming = now + gap(arrivals, arrived, rate)
+                if arrived == limit:
+                    coming = math.inf
             else:
-                job = heap[0, 1] & 0xFFFFFFFF
-                stamp = heap[0, 1] >> 32
-                size = _pop(heap, size)
-                device = jobs[job, _DEVICE]
-                if jobs[job, _STATE] != _SERVED or serving[device] != job or jobs[job, _NEXT] != stamp:
-                    continue  # cut off before its end
-                _keep(views, refresh, device, waiting, serving)
-                serving[device] = -1
-                jobs[job, _STATE] = _GONE
-                _left(shape, counts, jobs, times, job, now)
-                prompt = jobs[job, _PROMPT]
-                row = prompts[prompt]
-                row[_GOT] += 1
-                needed = row[_JOBS] if row[_STAGE] > layers or quorum == 0 else min(quorum, row[_JOBS])
-                if row[_GOT] >= needed and row[_READY] == 0:
-                    row[_READY] = 1
-                    if found == ready.size:
-                        more = np.empty(2 * found, np.int64)
-                        more[:found] = ready
-                        ready = more
+                tag = u64(heap[TOP_TAG])
+                device = tag & _MASK
+                server = _2 * (device << shift)
+                job = u64(devices[server + _SERVING])
+                if quorum and (job == u64(_NOBODY) or u64(cut.stamps[device]) != tag >> _BITS):
+                    size = pop(heap, size)  # it was cut off before its end
+                    continue
+                if old:
+                    _keep(views, epoch, device, devices, server)
+                prompt, slot = job >> bits, job & slots
+                at = prompt * row
+                half = _2 * at
+                last, departed = now, True
+                if quorum:
+                    jobs[half + _4 * slot + _DEVICE] = _NOBODY
+                if noted and prompts[at + _PLACE] + i64(slot) < noted:
+                    log[prompts[at + _PLACE] + i64(slot), 6] = now
+                jobs[half + _LEFT] -= u32(1)
+                if jobs[half + _LEFT] == u32(0):
                     # In the order of their turns: few are ready at one time.
                     place = found
-                    while place > first and prompts[ready[place - 1], _TURN] > row[_TURN]:
-                        ready[place] = ready[place - 1]
-                        place -= 1
-                    ready[place] = prompt
-                    found += 1
-                heap, size, begun = _serve(
-                    device, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
-                )
-                continue
-        row = prompts[asking]
-        number, at, asked = row[_NUMBER], row[_STAGE], 0
-        if at <= layers:
-            degree = shape.first[device + 1] - shape.first[device] if shape.first.size else n - 1
-            asked = min(k, degree)
-            drawn = min(max(k, policy.best_of), degree)
-            subset(branch(key[ROUTES], number, at), drawn, degree, chosen)
-            for place in range(drawn):
-                if shape.first.size:
-                    chosen[place] = shape.peers[shape.first[device] + chosen[place]]
+                    while (
+                        place > first and prompts[u64(ready[place - _1]) * row + _TURN] > prompts[at + _TURN]
+                    ):
+                        ready[place] = ready[place - _1]
+                        place -= _1
+                    ready[place] = i64(prompt)
+                    found += _1
+                if _next(devices, server, lines, jobs, row, bits):
+                    starts[0] = i64(device)
+                    started = _1
+        if asking != NONE:
+            at = asking * row
+            stage, asked = i64(word % _STAGES), 0
+            if stage <= layers:
+                degree = neighbours[device + _1] - neighbours[device] if graph else n - 1
+                asked = min(k, degree)
+                drawn = u64(min(max(k, best_of), degree))
+                subset(branch_of(routes, word), i64(drawn), degree, chosen)
+                for place in range(drawn):
+                    peer = u64(chosen[place])
+                    if graph:
+                        chosen[place] = peers[u64(neighbours[device]) + peer]
+                    else:
+                        chosen[place] = i64(peer + u64(peer >= device))
+                if best_of:
+                    _best(chosen, scores, drawn, asked, device, mean, which, devices, shift, views, epoch)
+                    if old and policy.count_own:
+                        sent = _sent(chosen, u64(asked), device, views, epoch, sent)
+            half = _2 * at
+            times[at + _ASKED], prompts[at + _TURN], prompts[at + _PLACE] = now, i64(turns), asked_for
+            turns += _1
+            jobs[half + _LEFT] = u32(min(quorum, asked + 1) if quorum and stage <= layers else asked + 1)
+            draw = branch_of(services, word)
+            for slot in range(u64(asked + 1)):
+                other = u64(chosen[slot - _1]) if slot else device
+                law = u64(which[other]) if laws else u64(0)
+                if kind[law] == EXPONENTIAL:
+                    took = -parameters[law, 0] * math.log(1.0 - uniform(draw, slot))
                 else:
-                    chosen[place] += chosen[place] >= device
-            if policy.best_of:
-                _best(chosen, scores, drawn, asked, device, mean, waiting, serving, views, refresh, tally)
-                if old and policy.count_own:
-                    if tallied + asked > tally.shape[0]:
-                        longer = np.empty((2 * (tallied + asked), 3), np.int64)
-                        longer[:tallied] = tally[:tallied]
-                        tally = longer
-                    tallied = _sent(chosen, asked, device, views, refresh, tally, tallied)
-        row[_GOT], row[_TURN], row[_JOBS], row[_READY] = 0, turns, asked + 1, 0
-        turns += 1
-        for slot in range(asked + 1):
-            other = chosen[slot - 1] if slot else device
-            u = (
-                uniform(branch(key[SERVICES], number, 0), 0)
-                if kind[other] == TRACE
-                else uniform(branch(key[SERVICES], number, at), slot)
-            )
-            job = asking * fan + slot
-            line = at - 1 if lines > 1 else 0
-            jobs[job, _PROMPT], jobs[job, _AT], jobs[job, _SLOT], jobs[job, _DEVICE] = asking, at, slot, other
-            jobs[job, _NEXT], jobs[job, _STATE], jobs[job, _LOG] = -1, _WAITS, counts.totals[3]
-            times[job, _ASKED] = now
-            times[job, _TOOK] = duration(kind[other], parameters[other, 0], parameters[other, 1], rows, u)
-            _note(counts, number, at, slot, other, now, math.nan, math.nan)
-            _keep(views, refresh, other, waiting, serving)
-            if tail[other, line] >= 0:
-                jobs[tail[other, line], _NEXT] = job
+                    u = uniform(draw, slot)
+                    if kind[law] == TRACE:
+                        u = uniform(branch_of(services, word - word % _STAGES), 0)
+                    took = duration(kind[law], parameters[law, 0], parameters[law, 1], rows, u)
+                times[at + _TOOK + _2 * slot] = took
+                one = half + _4 * slot
+                jobs[one + _DEVICE] = u32(other)
+                if asked_for < noted:
+                    log[asked_for, 0], log[asked_for, 1], log[asked_for, 2] = word // _STAGES, stage, slot
+                    log[asked_for, 3], log[asked_for, 4] = other, now
+                    log[asked_for, 5], log[asked_for, 6] = math.nan, math.nan
+                asked_for += 1
+                server = _2 * (other << shift)
+                if old:
+                    _keep(views, epoch, other, devices, server)
+                job = u32((asking << bits) | slot)
+                if devices[server + _SERVING] == _NOBODY:
+                    devices[server + _SERVING] = job
+                    starts[started] = i64(other)
+                    started += _1
+                    continue
+                devices[server + _COUNT] += u32(1)
+                jobs[one + _NEXT] = _NOBODY
+                queue = server + _2 * (u64(stage) - _1 if by_stage else u64(0))
+                behind = devices[queue + _TAIL]
+                if behind == _NOBODY:
+                    devices[queue + _HEAD] = job
+                else:
+                    jobs[_half(u64(behind), row, bits) + _NEXT] = job
+                devices[queue + _TAIL] = job
+        for place in range(started):
+            device = u64(starts[place])
+            line = device << shift
+            job = u64(devices[_2 * line + _SERVING])
+            slot = job & slots
+            at = (job >> bits) * row
+            end = now + times[at + _TOOK + _2 * slot]
+            _served(areas, line, checkpoints, times[at + _ASKED], now, end, warm, until, early, late, scale)
+            if noted and prompts[at + _PLACE] + i64(slot) < noted:
+                log[prompts[at + _PLACE] + i64(slot), 5] = now
+            if quorum:
+                cut.stamps[device], cut.ends[device] = i64(begun), end
+            tag = i64((begun << _BITS) | device)
+            begun += _1
+            if departed:
+                replace_top(heap, size, bits_of(end), tag)
+                departed = False
             else:
-                head[other, line] = job
-            tail[other, line] = job
-            waiting[other] += 1
-            heap, size, begun = _serve(
-                other, now, head, tail, serving, waiting, jobs, times, counts, heap, size, begun
-            )
-    for device in range(n):
-        _aged(shape, counts, device, shape.until, seen, newest)
-        if serving[device] >= 0:
-            job = serving[device]
-            _count(shape, counts, device, times[job, _ASKED], times[job, _BEGAN], times[job, _TOOK])
-        for line in range(lines):
-            job = head[device, line]
-            while job >= 0:
-                _count(shape, counts, device, times[job, _ASKED], math.inf, 0.0)
-                job = jobs[job, _NEXT]
-    words = heap.size + prompts.size + jobs.size + times.size + 4 * old_n + tally.size
-    return int(n * (2 * lines + 4) * 8 + words * 8)
+                push(heap, size, bits_of(end), tag)
+                size += _1
+        if departed:
+            size = pop(heap, size)
+    if why == OVER:
+        for device in range(u64(n)):
+            aged(ages, u64(3) * device, until, warm, until)
+            line = device << shift
+            for stage in range(lines):
+                waits = devices[_2 * (line + stage) + _HEAD]
+                while waits != _NOBODY:
+                    asked_at = times[(u64(waits) >> bits) * row + _ASKED]
+                    _served(
+                        areas,
+                        line,
+                        checkpoints,
+                        asked_at,
+                        math.inf,
+                        math.inf,
+                        warm,
+                        until,
+                        early,
+                        late,
+                        scale,
+                    )
+                    waits = jobs[_half(u64(waits), row, bits) + _NEXT]
+    whole[ARRIVED], whole[SIZE], whole[TURNS], whole[SPARE], whole[JOBS] = (
+        arrived,
+        size,
+        turns,
+        spare,
+        asked_for,
+    )
+    whole[THROUGH], whole[COUNTED], whole[REFUSED], whole[BEGUN] = through, counted, refused, begun
+    whole[_FIRST], whole[_FOUND], whole[EPOCH], whole[TALLIED] = first, found, epoch, sent
+    real[COMING], real[LAST], real[LATENCY], real[NOW] = coming, last, latency, now
+    return why
 
 
 @compiled()
-def _latest(refresh: int, now: float, view_s: float) -> int:
-    """The largest m with m * view_s <= now, m being at least `refresh`."""
-    refresh = max(refresh, int(now / view_s) - 1)
-    while (refresh + 1) * view_s <= now:
-        refresh += 1
-    return refresh
+def _half(job: Word, row: Word, bits: Word) -> Word:
+    """Where the halves of a job are counted from."""
+    return _2 * ((job >> bits) * row) + _4 * (job & ((_1 << bits) - _1))
 
 
-@compiled(inline=True)
-def _keep(views: _Views, refresh: int, device: int, waiting: Whole, serving: Whole) -> None:
-    """A device's number of jobs is about to change: as it is, it was at the last refresh, if it changes for the first time."""
-    if views.stamps.size and views.stamps[device] != refresh:
-        views.stamps[device] = refresh
-        views.lengths[device] = waiting[device] + (serving[device] >= 0)
+@compiled()
+def _next(devices: Halves, server: Word, lines: np.uint64, jobs: Halves, row: Word, bits: Word) -> bool:
+    """A device is free: take the first job of the latest stage's line into service, if any waits."""
+    queue = server + _2 * lines
+    for _ in range(lines):
+        queue -= _2
+        job = devices[queue + _HEAD]
+        if job == _NOBODY:
+            continue
+        after = jobs[_half(u64(job), row, bits) + _NEXT]
+        devices[queue + _HEAD] = after
+        if after == _NOBODY:
+            devices[queue + _TAIL] = _NOBODY
+        devices[server + _COUNT] -= u32(1)
+        devices[server + _SERVING] = job
+        return True
+    devices[server + _SERVING] = _NOBODY
+    return False
+
+
+@compiled()
+def _unlink(job: Word, queue: Word, devices: Halves, jobs: Halves, row: Word, bits: Word) -> None:
+    """Take a waiting job out of its line."""
+    before, at = _NOBODY, devices[queue + _HEAD]
+    while u64(at) != job:
+        before, at = at, jobs[_half(u64(at), row, bits) + _NEXT]
+    after = jobs[_half(job, row, bits) + _NEXT]
+    if before == _NOBODY:
+        devices[queue + _HEAD] = after
+    else:
+        jobs[_half(u64(before), row, bits) + _NEXT] = after
+    if after == _NOBODY:
+        devices[queue + _TAIL] = before
+
+
+@compiled()
+def _served(
+    areas: Floats,
+    line: Word,
+    checkpoints: Whole,
+    asked: float,
+    start: float,
+    end: float,
+    warm: float,
+    until: float,
+    early: float,
+    late: float,
+    scale: float,
+) -> None:
+    """Add a job to the areas of its device, and to the number waiting at each checkpoint."""
+    areas[line] += max(0.0, min(start, until) - max(asked, warm))
+    areas[line + _EARLY] += max(0.0, min(start, late) - max(asked, early))
+    areas[line + _LATE] += max(0.0, min(start, until) - max(asked, late))
+    areas[line + _BUSY] += max(0.0, min(end, until) - max(start, warm))
+    if start > asked:
+        since = i64(max(0.0, np.ceil((asked - warm) * scale)))
+        to = i64(min(float(CHECKPOINTS), np.ceil((min(start, until + 1.0 / scale) - warm) * scale)))
+        if since < to:
+            checkpoints[u64(since)] += 1
+            checkpoints[u64(to)] -= 1
+
+
+@compiled()
+def _latest(epoch: int, now: float, view_s: float) -> int:
+    """The largest m with m * view_s <= now, m being at least `epoch`."""
+    epoch = max(epoch, i64(now / view_s) - 1)
+    while (epoch + 1) * view_s <= now:
+        epoch += 1
+    return epoch
+
+
+@compiled()
+def _here(devices: Halves, server: Word) -> Word:
+    return i64(devices[server + _COUNT]) + i64(devices[server + _SERVING] != _NOBODY)
+
+
+@compiled()
+def _keep(views: _Views, epoch: int, device: Word, devices: Halves, server: Word) -> None:
+    """A device's number of jobs is about to change: if for the first time since the last refresh, keep it as it was."""
+    if views.stamps[device] != epoch:
+        views.stamps[device] = epoch
+        views.lengths[device] = _here(devices, server)
 
 
 @compiled()
 def _best(
     chosen: Whole,
     scores: Floats,
-    drawn: int,
+    drawn: Word,
     asked: int,
-    device: int,
+    device: Word,
     mean: Floats,
-    waiting: Whole,
-    serving: Whole,
+    which: Halves,
+    devices: Halves,
+    shift: Word,
     views: _Views,
-    refresh: int,
-    tally: Whole,
+    epoch: int,
 ) -> None:
     """Keep the `asked` of the `drawn` peers that promise the least delay, best first, equals as they were drawn."""
+    kept = u64(asked)
     for place in range(drawn):
-        peer = chosen[place]
-        jobs = waiting[peer] + (serving[peer] >= 0)
+        peer = u64(chosen[place])
+        here = _here(devices, _2 * (peer << shift))
         if views.stamps.size:
-            if views.stamps[peer] == refresh:
-                jobs = views.lengths[peer]
-            entry = views.first[device] if views.sent[device] == refresh else -1
+            if views.stamps[peer] == epoch:
+                here = views.lengths[peer]
+            entry = views.first[device] if views.sent[device] == epoch else -1
             while entry >= 0:
-                if tally[entry, 0] == peer:
-                    jobs += tally[entry, 1]
+                if views.entries[entry, 0] == i64(peer):
+                    here += views.entries[entry, 1]
                     break
-                entry = tally[entry, 2]
-        score = mean[peer] * float(jobs + 1)
-        spot = min(place, asked)
-        while spot and scores[spot - 1] > score:
-            if spot < asked:
-                scores[spot], chosen[spot] = scores[spot - 1], chosen[spot - 1]
-            spot -= 1
-        if spot < asked:
-            scores[spot], chosen[spot] = score, peer
+                entry = views.entries[entry, 2]
+        score = mean[u64(which[peer]) if which.size else u64(0)] * float(here + 1)
+        spot = min(place, kept)
+        while spot and scores[spot - _1] > score:
+            if spot < kept:
+                scores[spot], chosen[spot] = scores[spot - _1], chosen[spot - _1]
+            spot -= _1
+        if spot < kept:
+            scores[spot], chosen[spot] = score, i64(peer)
 
 
 @compiled()
-def _sent(
-    chosen: Whole, asked: int, device: int, views: _Views, refresh: int, tally: Whole, tallied: int
-) -> int:
+def _sent(chosen: Whole, asked: Word, device: Word, views: _Views, epoch: int, sent: Word) -> Word:
     """Add the jobs of a layer to what their origin has sent since the last refresh. Gives the entries in use."""
-    if views.sent[device] != refresh:
-        views.sent[device], views.first[device] = refresh, -1
+    if views.sent[device] != epoch:
+        views.sent[device], views.first[device] = epoch, -1
     for place in range(asked):
         entry = views.first[device]
-        while entry >= 0 and tally[entry, 0] != chosen[place]:
-            entry = tally[entry, 2]
+        while entry >= 0 and views.entries[entry, 0] != chosen[place]:
+            entry = views.entries[entry, 2]
         if entry >= 0:
-            tally[entry, 1] += 1
+            views.entries[entry, 1] += 1
         else:
-            tally[tallied, 0], tally[tallied, 1], tally[tallied, 2] = chosen[place], 1, views.first[device]
-            views.first[device] = tallied
-            tallied += 1
-    return tallied
-
-
-@compiled(inline=True)
-def _serve(
-    device: int,
-    now: float,
-    head: Whole,
-    tail: Whole,
-    serving: Whole,
-    waiting: Whole,
-    jobs: Whole,
-    times: Floats,
-    counts: Counts,
-    heap: Whole,
-    size: int,
-    begun: int,
-) -> tuple[Whole, int, int]:
-    """Begin with the next job, if the device is free and one waits: the latest stage's line first."""
-    if serving[device] >= 0:
-        return heap, size, begun
-    for line in range(head.shape[1] - 1, -1, -1):
-        job = head[device, line]
-        if job < 0:
-            continue
-        head[device, line] = jobs[job, _NEXT]
-        if head[device, line] < 0:
-            tail[device, line] = -1
-        waiting[device] -= 1
-        serving[device] = job
-        # In service it needs no successor: there stands when it began, so that its departure knows it again.
-        jobs[job, _STATE], jobs[job, _NEXT] = _SERVED, begun
-        times[job, _BEGAN], times[job, _ENDS] = now, now + times[job, _TOOK]
-        if jobs[job, _LOG] < counts.log.shape[0]:
-            counts.log[jobs[job, _LOG], 5] = now
-        if size == heap.shape[0]:
-            bigger = np.empty((2 * size, 2), np.int64)
-            bigger[:size] = heap
-            heap = bigger
-        _push(heap, size, times[job, _ENDS], (begun << 32) | job)
-        return heap, size + 1, begun + 1
-    return heap, size, begun
-
-
-@compiled(inline=True)
-def _unlink(job: int, device: int, line: int, head: Whole, tail: Whole, jobs: Whole) -> None:
-    """Take a waiting job out of its line."""
-    before, at = -1, head[device, line]
-    while at != job:
-        before, at = at, jobs[at, _NEXT]
-    if before < 0:
-        head[device, line] = jobs[job, _NEXT]
-    else:
-        jobs[before, _NEXT] = jobs[job, _NEXT]
-    if tail[device, line] == job:
-        tail[device, line] = before
-
-
-@compiled(inline=True)
-def _left(shape: Shape, counts: Counts, jobs: Whole, times: Floats, job: int, now: float) -> None:
-    """A job has left its server: count it, and complete its line in the log."""
-    start = times[job, _BEGAN]
-    _count(shape, counts, jobs[job, _DEVICE], times[job, _ASKED], start, now - start)
-    if jobs[job, _LOG] < counts.log.shape[0]:
-        counts.log[jobs[job, _LOG], 6] = now
-
-
-@compiled()
-def _grown(
-    prompts: Whole, born: Floats, jobs: Whole, times: Floats, fan: int
-) -> tuple[Whole, Floats, Whole, Floats, Whole]:
-    room = prompts.shape[0]
-    rows, borns = np.empty((2 * room, 7), np.int64), np.empty(2 * room)
-    many, longer = np.empty((2 * room * fan, 7), np.int64), np.empty((2 * room * fan, 4))
-    rows[:room], borns[:room], many[: room * fan], longer[: room * fan] = prompts, born, jobs, times
-    empty = np.empty(2 * room, np.int64)
-    for place in range(room):
-        empty[place] = 2 * room - 1 - place
-    return rows, borns, many, longer, empty
+            views.entries[sent, 0], views.entries[sent, 1], views.entries[sent, 2] = (
+                chosen[place],
+                1,
+                views.first[device],
+            )
+            views.first[device] = i64(sent)
+            sent += _1
+    return sent

@@ -168,7 +168,7 @@ class _Draws:
         return uniform(np.uint64(branch(self._key[stream], prompt, stage)), slot)
 
     def gap_s(self, prompt: int) -> float:
-        return -math.log1p(-self._uniform(ARRIVALS, prompt, 0, 0)) / self._total
+        return -math.log(1.0 - self._uniform(ARRIVALS, prompt, 0, 0)) / self._total
 
     def origin(self, prompt: int) -> int:
         return int(self._uniform(ORIGINS, prompt, 0, 0) * self._devices)

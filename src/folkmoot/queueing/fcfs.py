@@ -3,19 +3,25 @@
 A job's start and end are known when it arrives, since nothing can overtake it; so a layer's end is the
 largest of its jobs' ends, and the prompt comes back then. Every prompt ends with its aggregation: only so are
 a device's answers seen in the order of their ends, which their age needs. Its naive twin is in tests/agreement.
+
+The kernel runs in slices: it comes back after so many events, or when it needs room, and goes on where it was. So
+its arrays never move inside the loop, room is asked for where memory is counted, and Ctrl-C is heard.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.queueing._jit import compiled
-from folkmoot.queueing.services import TRACE, duration
-from folkmoot.queueing.streams import ARRIVALS, ORIGINS, ROUTES, SERVICES, branch, subset, uniform
+from folkmoot.errors import TheoryError
+from folkmoot.queueing._jit import Word, compiled, i64, prefetch, u64
+from folkmoot.queueing.heap import TOP, TOP_TAG, bits_of, heap_of, pop, push, replace_top, time_of
+from folkmoot.queueing.memory import room_for
+from folkmoot.queueing.services import EXPONENTIAL, TRACE, Services, duration
+from folkmoot.queueing.streams import ARRIVALS, ORIGINS, ROUTES, SERVICES, STAGES, branch_of, subset, uniform
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -24,13 +30,31 @@ BINS_PER_OCTAVE = 64
 OCTAVES = 48
 CHECKPOINTS = 400
 
-MOST = 1 << 23
-"""Prompts under way when twice as many is all that a tag of the heap can number (24 bits)."""
-TOO_MANY = -1
-"""What a kernel gives back instead of bytes where more is under way than it can number."""
-
 FIELDS = ("prompt", "stage", "slot", "device", "asked", "start", "end")
 """Columns of the log of jobs."""
+
+SLICE = 1 << 20
+"""Events between two looks at the outer world, some tenths of a second."""
+SLOT_BITS = 26
+"""Of a tag of the heap: so many bits number what is under way, the rest what was pushed."""
+
+OVER, FULL, MORE = range(3)
+"""Why a kernel comes back: it is at its end, it needs room for prompts, or its slice is over."""
+
+# A device's cache line of words; the four areas side by side, so that they are added to at once.
+FREE, WAITING, EARLY, LATE, BUSY, AGE, SEEN, NEWEST = (u64(word) for word in range(8))
+DEVICE_WORDS = 8
+# A prompt's words: its number times STAGES plus its stage (of a free one: the next free one), its birth, its origin.
+_BORN, _ORIGIN = u64(1), u64(2)
+_PROMPT_WORDS = 3
+# What stays of a kernel between its slices.
+ARRIVED, SIZE, TURNS, SPARE, JOBS, THROUGH, COUNTED, REFUSED, BEGUN, EPOCH, TALLIED = range(11)
+COMING, LATENCY, LAST, NOW = range(4)
+
+NONE = u64(2**63)
+_1, _2, _3 = u64(1), u64(2), u64(3)
+_BITS, _MASK = u64(SLOT_BITS), u64((1 << SLOT_BITS) - 1)
+_STAGES = u64(STAGES)
 
 
 class Shape(NamedTuple):
@@ -63,247 +87,279 @@ class Counts(NamedTuple):
     log: Floats
 
 
+class Tally(NamedTuple):
+    """What a kernel counts for all devices together, and what stays of it between its slices."""
+
+    whole: Whole
+    real: Floats
+    checkpoints: Whole
+    histogram: Whole
+    log: Floats
+
+    @classmethod
+    def new(cls, log: int) -> Tally:
+        """Before anything has come."""
+        return cls(
+            np.zeros(16, np.int64), np.zeros(8), np.zeros(CHECKPOINTS + 1, np.int64),
+            np.zeros(OCTAVES * BINS_PER_OCTAVE, np.int64), np.zeros((log, len(FIELDS))),
+        )  # fmt: skip
+
+    def counts(self, areas: Floats, age: Floats) -> Counts:
+        """The counts with those of the devices: `areas` (n, 4) of waiting, early, late and busy."""
+        seen = [self.whole[place] for place in (ARRIVED, THROUGH)] + [0]
+        seen += [self.whole[place] for place in (JOBS, COUNTED, REFUSED)]
+        return Counts(
+            areas[:, 0].copy(), areas[:, 3].copy(), areas[:, 1:3].copy(), self.checkpoints, self.real[[LATENCY, LAST]], self.histogram,
+            age.copy(),
+            np.array(seen, np.int64), self.log,
+        )  # fmt: skip
+
+
+def run(shape: Shape, key: npt.NDArray[np.uint64], law: Services, log: int = 0) -> tuple[Counts, int]:
+    """Run until `shape.until` or, with `shape.prompts` > 0, until so many prompts are through.
+
+    Gives the counts and the bytes of its state. Raises `TheoryError` where that does not fit into memory.
+    """
+    n = shape.devices
+    devices = room_for(n * DEVICE_WORDS, np.float64)
+    devices[:] = 0.0
+    room = 256
+    prompts, heap = grown(None, room, _PROMPT_WORDS), heap_of(room)
+    tally, chosen = Tally.new(log), np.empty(max(1, shape.proposers), np.int64)
+    tally.real[COMING] = gap(key[ARRIVALS], u64(0), shape.rate)
+    while True:
+        why = _kernel(shape, key, *law, devices, prompts, heap, tally, chosen, SLICE)
+        if why == OVER:
+            break
+        if why == FULL:
+            tally.whole[SPARE], room = room, more(room)
+            prompts, heap = grown(prompts, room, _PROMPT_WORDS), heap_of(room, heap)
+        if tally.whole[TURNS] >> (63 - SLOT_BITS):
+            raise too_many()
+    table = devices.reshape(n, DEVICE_WORDS)
+    counts = tally.counts(table[:, 1:5], table[:, 5])
+    return counts, devices.nbytes + prompts.nbytes + heap.nbytes + law.which.nbytes
+
+
+def more(room: int) -> int:
+    """The next room for prompts under way, a quarter more. Raises `TheoryError` where they cannot be numbered."""
+    room += max(256, room // 4)
+    if room >> SLOT_BITS:
+        raise too_many()
+    return room
+
+
+def too_many() -> TheoryError:
+    """What is said where numbers run out."""
+    return TheoryError(
+        "more prompts are under way, or more stages asked, than the simulator can number; "
+        "shorten the horizon, lower the load or take fewer devices"
+    )
+
+
+def grown(old: Whole | None, room: int, words: int) -> Whole:
+    """Room for so many prompts; the new ones are a chain of free ones, each naming the next."""
+    prompts: Whole = room_for(room * words, np.int64)
+    kept = 0 if old is None else old.size // words
+    if old is not None:
+        prompts[: old.size] = old
+    prompts[kept * words :: words] = np.arange(kept + 1, room + 1)
+    prompts[(room - 1) * words] = NONE.view(np.int64)
+    return prompts
+
+
 @compiled()
-def run(
+def _kernel(
     shape: Shape,
     key: npt.NDArray[np.uint64],
     kind: npt.NDArray[np.int8],
     parameters: Floats,
     rows: Floats,
-    counts: Counts,
+    mean: Floats,
+    which: npt.NDArray[np.uint32],
+    devices: Floats,
+    prompts: Whole,
+    heap: Whole,
+    tally: Tally,
+    chosen: Whole,
+    events: int,
 ) -> int:
-    """Run until `shape.until` or, with `shape.prompts` > 0, until so many prompts are through.
-
-    Gives the bytes of its state, or `TOO_MANY`.
-    """
-    n, layers, k = shape.devices, shape.layers, shape.proposers
-    free = np.zeros(n)
-    room = 64
-    heap = np.empty((room, 2), np.int64)
-    origin = np.empty(room, np.int32)
-    stage = np.empty(room, np.int16)
-    number = np.empty(room, np.int64)
-    born = np.empty(room, np.float64)
-    empty = np.empty(room, np.int32)
-    for place in range(room):
-        empty[place] = room - 1 - place
-    spare, size, pushed = room, 0, 0
-    chosen = np.empty(max(1, k), np.int64)
-    seen = np.zeros(n)
-    newest = np.zeros(n)
-    arrived = 0
-    coming = _gap(key, 0, shape.rate)
-    while True:
-        if size == 0 or coming <= _time(heap[0, 0]):
-            if coming > shape.until or (shape.prompts and arrived == shape.prompts):
-                if size == 0 or not shape.prompts:
-                    break
-                coming = math.inf
-                continue
-            if spare == 0:
-                if room > MOST:
-                    return TOO_MANY
-                heap, origin, stage, number, born, empty = _grown(heap, origin, stage, number, born)
-                spare, room = room, 2 * room
-            spare -= 1
-            slot = empty[spare]
-            now = coming
-            number[slot], born[slot], stage[slot] = arrived, now, 1
-            origin[slot] = _origin(key, arrived, shape.origins)
-            arrived += 1
-            coming = now + _gap(key, arrived, shape.rate)
-            counts.totals[0] += 1
-        else:
-            now = _time(heap[0, 0])
-            slot = heap[0, 1] & 0xFFFFFF
-            size = _pop(heap, size)
-            if now > shape.until:
+    n, layers, k, rate, warm, until = (
+        shape.devices,
+        shape.layers,
+        shape.proposers,
+        shape.rate,
+        shape.warm,
+        shape.until,
+    )
+    whole, real, log = tally.whole, tally.real, tally.log
+    checkpoints, histogram = tally.checkpoints, tally.histogram
+    through, counted, latency = whole[THROUGH], whole[COUNTED], real[LATENCY]
+    first, peers, origins = shape.first, shape.peers, shape.origins
+    arrivals, places, routes, services = key[ARRIVALS], key[ORIGINS], key[ROUTES], key[SERVICES]
+    arrived, size, turns, spare = (
+        u64(whole[ARRIVED]),
+        u64(whole[SIZE]),
+        u64(whole[TURNS]),
+        u64(whole[SPARE]),
+    )
+    jobs, coming, last = u64(whole[JOBS]), real[COMING], real[LAST]
+    limit, lines, graph, laws = (
+        u64(shape.prompts),
+        u64(log.shape[0]),
+        first.size > 0,
+        which.size > 0,
+    )
+    only, only_first = kind[0], parameters[0, 0]
+    early, late = (warm + until) / 2, (warm + until) / 2 + (until - warm) / 4
+    scale = CHECKPOINTS / (until - warm)
+    beyond = until + 1.0 / scale
+    why = MORE
+    while events:
+        events -= 1
+        fresh = bits_of(coming) <= heap[TOP]
+        if fresh:
+            if coming > until or coming == math.inf:
+                why = OVER
                 break
-        at = stage[slot]
-        device, prompt = origin[slot], number[slot]
-        latest = now
-        draw, row = branch(key[SERVICES], prompt, at), branch(key[SERVICES], prompt, 0)
-        if at <= layers:
-            asked = k
-            if shape.first.size:
-                degree = shape.first[device + 1] - shape.first[device]
-                asked = min(k, degree)
-                subset(branch(key[ROUTES], prompt, at), asked, degree, chosen)
-            else:
-                subset(branch(key[ROUTES], prompt, at), asked, n - 1, chosen)
-            for place in range(asked + 1):
-                other = device
-                if place:
-                    drawn = chosen[place - 1]
-                    other = (
-                        shape.peers[shape.first[device] + drawn]
-                        if shape.first.size
-                        else drawn + (drawn >= device)
-                    )
-                u = uniform(row, 0) if kind[other] == TRACE else uniform(draw, place)
-                took = duration(kind[other], parameters[other, 0], parameters[other, 1], rows, u)
-                start = max(now, free[other])
-                free[other] = start + took
-                latest = max(latest, free[other])
-                _count(shape, counts, other, now, start, took)
-                _note(counts, prompt, at, place, other, now, start, free[other])
-            stage[slot] = at + 1
-            if size == heap.shape[0]:
-                bigger = np.empty((2 * size, 2), np.int64)
-                bigger[:size] = heap
-                heap = bigger
-            _push(heap, size, latest, (pushed << 24) | slot)
-            size, pushed = size + 1, pushed + 1
-            continue
+            if spare == NONE:
+                why = FULL
+                break
+            slot, now = spare, coming
+            at = _3 * slot
+            spare = u64(prompts[at])
+            word = arrived * _STAGES + _1
+            device = origin_of(uniform(branch_of(places, arrived * _STAGES), 0), origins)
+            prompts[at + _BORN], prompts[at + _ORIGIN] = bits_of(now), i64(device)
+            arrived += _1
+            coming = now + gap(arrivals, arrived, rate)
+            if arrived == limit:
+                coming = math.inf
         else:
-            u = uniform(row, 0) if kind[device] == TRACE else uniform(draw, 0)
-            took = duration(kind[device], parameters[device, 0], parameters[device, 1], rows, u)
-            start = max(now, free[device])
-            free[device] = start + took
-            latest = free[device]
-            _count(shape, counts, device, now, start, took)
-            _note(counts, prompt, at, 0, device, now, start, latest)
-        _finished(shape, counts, device, born[slot], latest, seen, newest)
-        empty[spare] = slot
-        spare += 1
-    for device in range(n):
-        _aged(shape, counts, device, shape.until, seen, newest)
-    return (n * 4 * 8) + heap.size * 8 + room * (4 + 2 + 8 + 8 + 4)
+            now = time_of(heap[TOP])
+            if now > until:
+                why = OVER
+                break
+            slot = u64(heap[TOP_TAG]) & _MASK
+            at = _3 * slot
+            word, device = u64(prompts[at]), u64(prompts[at + _ORIGIN])
+        goes_on = i64(word % _STAGES) <= layers
+        asked = 0
+        if goes_on:
+            degree = first[device + _1] - first[device] if graph else n - 1
+            asked = min(k, degree)
+            subset(branch_of(routes, word), asked, degree, chosen)
+            if not graph:
+                for place in range(u64(asked)):
+                    drawn = u64(chosen[place])
+                    other = drawn + u64(drawn >= device)
+                    chosen[place] = i64(other)
+                    prefetch(devices, other << _3)
+        draw, latest = branch_of(services, word), now
+        from_warm, from_early, from_late = max(now, warm), max(now, early), max(now, late)
+        from_checkpoint = i64(max(0.0, np.ceil((now - warm) * scale)))
+        for place in range(u64(asked + 1)):
+            other = device
+            if place:
+                other = u64(chosen[place - _1])
+                if graph:
+                    other = u64(peers[u64(first[device]) + other])
+            sort, scaled, law = only, only_first, u64(0)
+            if laws:
+                law = u64(which[other])
+                sort, scaled = kind[law], parameters[law, 0]
+            if sort == EXPONENTIAL:
+                took = -scaled * math.log(1.0 - uniform(draw, place))
+            else:
+                u = (
+                    uniform(branch_of(services, word - word % _STAGES), 0)
+                    if sort == TRACE
+                    else uniform(draw, place)
+                )
+                took = duration(sort, scaled, parameters[law, 1], rows, u)
+            line = other << _3
+            start = max(now, devices[line])
+            end = start + took
+            devices[line] = end
+            devices[line + WAITING] += max(0.0, min(start, until) - from_warm)
+            devices[line + EARLY] += max(0.0, min(start, late) - from_early)
+            devices[line + LATE] += max(0.0, min(start, until) - from_late)
+            devices[line + BUSY] += max(0.0, min(end, until) - max(start, warm))
+            latest = max(latest, end)
+            if start > now:
+                to = i64(min(float(CHECKPOINTS), np.ceil((min(start, beyond) - warm) * scale)))
+                if from_checkpoint < to:
+                    checkpoints[u64(from_checkpoint)] += 1
+                    checkpoints[u64(to)] -= 1
+            if jobs < lines:
+                log[jobs, 0], log[jobs, 1], log[jobs, 2] = word // _STAGES, word % _STAGES, place
+                log[jobs, 3], log[jobs, 4], log[jobs, 5], log[jobs, 6] = other, now, start, end
+            jobs += _1
+        last = max(last, latest)
+        if goes_on:
+            prompts[at] = i64(word + _1)
+            tag = i64((turns << _BITS) | slot)
+            turns += _1
+            if fresh:
+                push(heap, size, bits_of(latest), tag)
+                size += _1
+            else:
+                replace_top(heap, size, bits_of(latest), tag)
+            continue
+        if not fresh:
+            size = pop(heap, size)
+        if latest <= until:
+            through += 1
+            born = time_of(prompts[at + _BORN])
+            answered(devices, (device << _3) + AGE, born, latest, warm, until)
+            if latest >= warm:
+                counted += 1
+                latency += latest - born
+                histogram[bin_of(latest - born)] += 1
+        prompts[at], spare = i64(spare), slot
+    if why == OVER:
+        for device in range(u64(n)):
+            aged(devices, (device << _3) + AGE, until, warm, until)
+    whole[ARRIVED], whole[SIZE], whole[TURNS], whole[SPARE], whole[JOBS] = arrived, size, turns, spare, jobs
+    whole[THROUGH], whole[COUNTED] = through, counted
+    real[COMING], real[LAST], real[LATENCY] = coming, last, latency
+    return why
 
 
 @compiled()
-def _time(bits: int) -> float:
-    return np.int64(bits).view(np.float64)
+def gap(key: np.uint64, prompt: Word, rate: float) -> float:
+    """How long after the one before it a prompt arrives, s."""
+    return -math.log(1.0 - uniform(branch_of(key, prompt * _STAGES), 0)) / rate
 
 
 @compiled()
-def _gap(key: npt.NDArray[np.uint64], prompt: int, rate: float) -> float:
-    return -math.log1p(-uniform(branch(key[ARRIVALS], prompt, 0), 0)) / rate
-
-
-@compiled()
-def _origin(key: npt.NDArray[np.uint64], prompt: int, origins: Floats) -> int:
-    u = uniform(branch(key[ORIGINS], prompt, 0), 0)
+def origin_of(u: float, origins: Floats) -> Word:
+    """The device that a prompt arrives at."""
     if origins.size == 1:
-        return int(u * origins[0])
-    return min(int(np.searchsorted(origins, u, side="right")), origins.size - 1)
+        return u64(i64(u * origins[0]))
+    return u64(min(np.searchsorted(origins, u, side="right"), origins.size - 1))
 
 
 @compiled()
-def _push(heap: Whole, size: int, time: float, tag: int) -> None:
-    """Times are positive, so that their bits order as they do; equal ones keep the order of their tags."""
-    bits = np.float64(time).view(np.int64)
-    place = size
-    while place:
-        above = (place - 1) >> 2
-        if heap[above, 0] < bits or (heap[above, 0] == bits and heap[above, 1] < tag):
-            break
-        heap[place, 0], heap[place, 1] = heap[above, 0], heap[above, 1]
-        place = above
-    heap[place, 0], heap[place, 1] = bits, tag
+def bin_of(latency: float) -> Word:
+    """The place of a latency in the histogram."""
+    place = i64((math.log2(max(latency, 1e-9)) + 24.0) * BINS_PER_OCTAVE)
+    return u64(min(max(place, 0), OCTAVES * BINS_PER_OCTAVE - 1))
 
 
 @compiled()
-def _pop(heap: Whole, size: int) -> int:
-    size -= 1
-    bits, tag = heap[size, 0], heap[size, 1]
-    place = 0
-    while True:
-        child = 4 * place + 1
-        if child >= size:
-            break
-        best = child
-        for other in range(child + 1, min(child + 4, size)):
-            if heap[other, 0] < heap[best, 0] or (
-                heap[other, 0] == heap[best, 0] and heap[other, 1] < heap[best, 1]
-            ):
-                best = other
-        if bits < heap[best, 0] or (bits == heap[best, 0] and tag < heap[best, 1]):
-            break
-        heap[place, 0], heap[place, 1] = heap[best, 0], heap[best, 1]
-        place = best
-    heap[place, 0], heap[place, 1] = bits, tag
-    return size
+def answered(devices: Floats, line: Word, born: float, now: float, warm: float, until: float) -> None:
+    """A device has the answer to a prompt of then; its age, look and newest answer are the words from `line` on."""
+    aged(devices, line, now, warm, until)
+    newest = line + _2
+    devices[newest] = max(devices[newest], born)
 
 
 @compiled()
-def _grown(heap: Whole, origin: Any, stage: Any, number: Any, born: Any) -> Any:
-    room = origin.shape[0]
-    more = np.empty((2 * room, 2), np.int64)
-    more[: heap.shape[0]] = heap
-    origins, stages = np.empty(2 * room, np.int32), np.empty(2 * room, np.int16)
-    numbers, borns = np.empty(2 * room, np.int64), np.empty(2 * room, np.float64)
-    origins[:room], stages[:room], numbers[:room], borns[:room] = origin, stage, number, born
-    empty = np.empty(2 * room, np.int32)
-    for place in range(room):
-        empty[place] = 2 * room - 1 - place
-    return more, origins, stages, numbers, borns, empty
-
-
-@compiled()
-def _count(shape: Shape, counts: Counts, device: int, asked: float, start: float, took: float) -> None:
-    """Add a job to the areas of its device, and to the number waiting at each checkpoint."""
-    warm, until = shape.warm, shape.until
-    counts.waiting[device] += max(0.0, min(start, until) - max(asked, warm))
-    end = start + took
-    counts.busy[device] += max(0.0, min(end, until) - max(start, warm))
-    counts.latency[1] = max(counts.latency[1], end)
-    if math.isinf(until):
-        return
-    middle, quarter = (warm + until) / 2, (until - warm) / 4
-    counts.late[device, 0] += max(0.0, min(start, middle + quarter) - max(asked, middle))
-    counts.late[device, 1] += max(0.0, min(start, until) - max(asked, middle + quarter))
-    if start > asked:
-        scale = CHECKPOINTS / (until - warm)
-        first = max(0, math.ceil((asked - warm) * scale))
-        last = min(CHECKPOINTS, math.ceil((min(start, until + 1.0 / scale) - warm) * scale))
-        if first < last:
-            counts.checkpoints[first] += 1
-            counts.checkpoints[last] -= 1
-
-
-@compiled()
-def _finished(
-    shape: Shape, counts: Counts, device: int, born: float, end: float, seen: Floats, newest: Floats
-) -> None:
-    if end > shape.until:
-        return
-    counts.totals[1] += 1
-    _aged(shape, counts, device, end, seen, newest)
-    newest[device] = max(newest[device], born)
-    if end < shape.warm:
-        return
-    counts.totals[4] += 1
-    latency = end - born
-    counts.latency[0] += latency
-    place = int((math.log2(max(latency, 1e-9)) + 24.0) * BINS_PER_OCTAVE)
-    counts.histogram[min(max(place, 0), OCTAVES * BINS_PER_OCTAVE - 1)] += 1
-
-
-@compiled()
-def _aged(shape: Shape, counts: Counts, device: int, now: float, seen: Floats, newest: Floats) -> None:
+def aged(devices: Floats, line: Word, now: float, warm: float, until: float) -> None:
     """Add the area under the age of the newest answer at a device, from the last look until now."""
-    since, now = max(seen[device], shape.warm), min(now, shape.until)
+    look, newest = line + _1, line + _2
+    since, now = max(devices[look], warm), min(now, until)
     if since < now < math.inf:
-        counts.age[device] += ((now - newest[device]) ** 2 - (since - newest[device]) ** 2) / 2
-    seen[device] = max(seen[device], now)
-
-
-@compiled()
-def _note(
-    counts: Counts, prompt: int, stage: int, slot: int, device: int, asked: float, start: float, end: float
-) -> None:
-    """Count a job, and write it into the log where there is room."""
-    place = counts.totals[3]
-    counts.totals[3] += 1
-    if place < counts.log.shape[0]:
-        row = counts.log[place]
-        row[0], row[1], row[2], row[3], row[4], row[5], row[6] = (
-            prompt,
-            stage,
-            slot,
-            device,
-            asked,
-            start,
-            end,
-        )
+        devices[line] += ((now - devices[newest]) ** 2 - (since - devices[newest]) ** 2) / 2
+    devices[look] = max(devices[look], now)

@@ -18,55 +18,68 @@ _TINY = 2.0**-54
 
 
 class Services(NamedTuple):
-    """One law a device: `kind` (n,), two parameters each (n, 2), rows of the traces (rows, columns), `mean` (n,), s."""
+    """The laws that differ: `kind` (laws,), two parameters each (laws, 2), rows of the traces, `mean` (laws,), s.
+
+    Each column of a trace is a law of its own. `which` (n,) is each device's law, empty where all have the same.
+    """
 
     kind: npt.NDArray[np.int8]
     parameters: npt.NDArray[np.float64]
     rows: npt.NDArray[np.float64]
     mean: npt.NDArray[np.float64]
+    which: npt.NDArray[np.uint32]
 
 
 def services(laws: Sequence[Law], devices: int) -> Services:
     """The laws of `devices` devices, one for all or one each. Raises `TheoryError`."""
     if len(laws) not in (1, devices):
         raise TheoryError(f"{len(laws)} service laws for {devices} devices; give 1, or one a device")
-    kinds = np.zeros(devices, np.int8)
-    parameters = np.zeros((devices, 2))
-    means = np.zeros(devices)
-    rows = np.zeros((1, 1))
-    seen: Trace | None = None
-    columns: list[float] = []
-    for device in range(devices):
-        match laws[device % len(laws)]:
-            case Exponential(mean):
-                kinds[device], parameters[device], means[device] = EXPONENTIAL, (mean, 0.0), mean
-            case Fixed(mean):
-                kinds[device], parameters[device], means[device] = FIXED, (mean, 0.0), mean
-            case Lognormal(mean, cv):
-                spread = math.sqrt(math.log1p(cv**2))
-                kinds[device], parameters[device], means[device] = LOGNORMAL, (mean, spread), mean
-            case Weibull(mean, shape):
-                kinds[device], parameters[device] = WEIBULL, (mean / math.gamma(1 + 1 / shape), 1 / shape)
-                means[device] = mean
-            case Trace(_, table) as trace:
-                if seen is not None and trace != seen:
-                    raise TheoryError("devices draw from two traces; give one trace with a column a device")
-                if seen is None:
-                    rows = np.array(table, dtype=np.float64)
-                    columns = [
-                        math.fsum(row[column] for row in table) / len(table)
-                        for column in range(rows.shape[1])
-                    ]
-                seen, column = trace, device % rows.shape[1]
-                kinds[device], parameters[device], means[device] = TRACE, (column, 0.0), columns[column]
-    return Services(kinds, parameters, rows, means)
+    traces = [law for law in laws if isinstance(law, Trace)]
+    if any(trace != traces[0] for trace in traces):
+        raise TheoryError("devices draw from two traces; give one trace with a column a device")
+    rows = np.array(traces[0].rows if traces else ((0.0,),), dtype=np.float64)
+    columns = rows.shape[1]
+    places: dict[Law | int, int] = {}
+    if len(laws) == 1:
+        each = list(range(columns)) if traces else [laws[0]]
+        places = {law: place for place, law in enumerate(each)}
+        which = np.resize(np.arange(len(each), dtype=np.uint32), devices if len(each) > 1 else 0)
+    else:
+        named = [device % columns if isinstance(law, Trace) else law for device, law in enumerate(laws)]
+        which = np.array([places.setdefault(law, len(places)) for law in named], np.uint32)
+    table = [_numbers(law, rows) for law in places]
+    kinds, first, second, means = zip(*table, strict=True)
+    return Services(
+        np.array(kinds, np.int8),
+        np.column_stack([first, second]).astype(np.float64),
+        rows,
+        np.array(means, np.float64),
+        which if len(places) > 1 else which[:0],
+    )
+
+
+def _numbers(law: Law | int, rows: npt.NDArray[np.float64]) -> tuple[int, float, float, float]:
+    """Kind, two parameters and mean of a law, or of a column of the trace."""
+    match law:
+        case Exponential(mean):
+            return EXPONENTIAL, mean, 0.0, mean
+        case Fixed(mean):
+            return FIXED, mean, 0.0, mean
+        case Lognormal(mean, cv):
+            return LOGNORMAL, mean, math.sqrt(math.log1p(cv**2)), mean
+        case Weibull(mean, shape):
+            return WEIBULL, mean / math.gamma(1 + 1 / shape), 1 / shape, mean
+        case int(column):
+            return TRACE, float(column), 0.0, math.fsum(rows[:, column]) / len(rows)
+        case _:
+            raise TheoryError("a trace is asked for by its columns")
 
 
 @compiled()
 def duration(kind: int, first: float, second: float, rows: npt.NDArray[np.float64], u: float) -> float:
     """The quantile of a device's law at `u`, seconds."""
     if kind == EXPONENTIAL:
-        return -first * math.log1p(-u)
+        return -first * math.log(1.0 - u)
     if kind == FIXED:
         return first
     if kind == LOGNORMAL:

@@ -18,6 +18,7 @@ from folkmoot.queueing._check import Floats, number, numbers, whole
 from folkmoot.queueing.estimate import Interval, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
 from folkmoot.queueing.latency import POINTS, Latency, Moments, mean_field
+from folkmoot.queueing.memory import check as room_check
 from folkmoot.queueing.overload import drift
 from folkmoot.queueing.published import script_queue
 from folkmoot.queueing.services import services
@@ -28,6 +29,8 @@ WARM_UP = 0.2
 """Share of the horizon that is not counted (a fixed share, as the replications are long)."""
 SCRIPT_JOBS = 1_000_000
 """Most jobs of a run for which the published script's queue is computed (it needs the log of all, 56 B each)."""
+DEVICE_BYTES = 300
+"""What a device costs at least, at the height of a run and its summary."""
 LEAST_VIEW = 1e-6
 """Least age of views that are not fresh, in mean services."""
 DISCIPLINES = ("fcfs", "lsf")
@@ -170,27 +173,16 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
     `events` takes the kernel with departure events also where the faster one would do.
     """
     shape, law = _shape(question)
-    n = question.devices
-    counts = Counts(
-        np.zeros(n), np.zeros(n), np.zeros((n, 2)), np.zeros(fcfs.CHECKPOINTS + 1, np.int64), np.zeros(2),
-        np.zeros(fcfs.OCTAVES * fcfs.BINS_PER_OCTAVE, np.int64), np.zeros(n), np.zeros(6, np.int64),
-        np.zeros((log, len(fcfs.FIELDS))),
-    )  # fmt: skip
     began = time.perf_counter()
     if not (events or _needs_events(question)):
-        state = fcfs.run(shape, key, law.kind, law.parameters, law.rows, counts)
+        counts, state = fcfs.run(shape, key, law, log)
     else:
         order = calendar.LSF if question.discipline == "lsf" else calendar.FCFS
         policy = calendar.Policy(
             order, question.quorum, question.admit, question.best_of, question.view_s, question.count_own
         )
-        state = calendar.run(shape, policy, key, law.kind, law.parameters, law.rows, law.mean, counts)
-    if state == fcfs.TOO_MANY:
-        raise TheoryError(
-            "more prompts are under way, or more jobs begun, than the simulator can number; "
-            "shorten the horizon, lower the load or take fewer devices"
-        )
-    return Replication(counts, time.perf_counter() - began, int(state))
+        counts, state = calendar.run(shape, policy, key, law, log)
+    return Replication(counts, time.perf_counter() - began, state)
 
 
 def _needs_events(question: Question) -> bool:
@@ -308,6 +300,7 @@ def _shape(question: Question) -> tuple[Shape, Any]:
         raise TheoryError(f"view_s is {question.view_s!r}; a view as young as that is a fresh one: give 0")
     if question.discipline not in DISCIPLINES:
         raise TheoryError(f"discipline is {question.discipline!r}; it is one of {', '.join(DISCIPLINES)}")
+    rho_most(question)  # checks the graph, and the memory
     rates = numbers("rates_hz", question.rates_hz, n)
     total = float(rates.sum())
     number("rates_hz", total, above=True)
@@ -323,7 +316,6 @@ def _shape(question: Question) -> tuple[Shape, Any]:
         n, question.layers, question.proposers, total, origins, first, peers, question.skip_aggregation, warm, until,
         question.prompts,
     )  # fmt: skip
-    rho_most(question)  # checks the graph
     return shape, law
 
 
@@ -370,7 +362,9 @@ def rho_most(question: Question) -> Floats:
     laws = question.laws
     columns = max(len(law.columns) if isinstance(law, Trace) else 1 for law in laws)
     means = [Moments.of(law, column).mean for law in laws for column in range(columns)]
-    each = [means[(i % len(laws)) * columns + i % columns] for i in range(question.devices)]
+    room_check(question.devices * DEVICE_BYTES)
+    places = np.arange(question.devices)
+    each = np.array(means)[places % len(laws) * columns + places % columns]
     rates = numbers("rates_hz", question.rates_hz, question.devices)
     return loads(
         rates, each, question.layers, question.proposers, graph=question.graph,

@@ -21,7 +21,7 @@ STAGES = 1 << 8
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
-@compiled(inline=True)
+@compiled()
 def _mixed(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -34,24 +34,32 @@ def keys(seed: int, replications: int) -> npt.NDArray[np.uint64]:
     return np.array([one.generate_state(5, np.uint64) for one in spawned], dtype=np.uint64)
 
 
-@compiled(inline=True)
+@compiled()
 def branch(key: np.uint64, prompt: int, stage: int) -> np.uint64:
     """The key of a prompt's stage in a stream."""
-    return _mixed(key + (np.uint64(prompt) * np.uint64(STAGES) + np.uint64(stage) + np.uint64(1)) * _GAMMA)
+    return branch_of(key, np.uint64(prompt) * np.uint64(STAGES) + np.uint64(stage))
 
 
-@compiled(inline=True)
+@compiled()
+def branch_of(key: np.uint64, word: np.uint64) -> np.uint64:
+    """The same for a prompt's number times `STAGES`, plus the stage."""
+    return _mixed(key + (word + np.uint64(1)) * _GAMMA)
+
+
+@compiled()
 def uniform(key: np.uint64, slot: int) -> float:
     """A number from [0, 1) with 53 bits; `key` is a `branch`."""
-    return float(_mixed(key + (np.uint64(slot) + np.uint64(1)) * _GAMMA) >> np.uint64(11)) * 2.0**-53
+    return (
+        float(np.int64(_mixed(key + (np.uint64(slot) + np.uint64(1)) * _GAMMA) >> np.uint64(11))) * 2.0**-53
+    )
 
 
-@compiled(inline=True)
+@compiled()
 def subset(key: np.uint64, size: int, count: int, out: npt.NDArray[np.int64]) -> None:
     """`size` distinct numbers below `count` into `out`, each set equally likely (Floyd)."""
-    for place in range(size):
-        top = count - size + place
-        drawn = int(uniform(key, place) * (top + 1))
+    for place in range(np.uint64(size)):
+        top = np.int64(count) - np.int64(size) + np.int64(place)
+        drawn = np.int64(uniform(key, place) * (top + 1))
         for before in range(place):
             if out[before] == drawn:
                 drawn = top

@@ -287,7 +287,7 @@ class Load:
     # ---- prompts -----------------------------------------------------------------------------------
 
     def _gap(self, number: int) -> float:
-        return -math.log1p(-self._draw(ARRIVALS, number, 0, 0)) / self._total
+        return -math.log(1.0 - self._draw(ARRIVALS, number, 0, 0)) / self._total
 
     def _arrive(self, number: int) -> None:
         question, now = self.question, self.world.now
