@@ -19,6 +19,7 @@ from folkmoot.cli.models import models
 from folkmoot.cli.plan import plan
 from folkmoot.cli.simulate import simulate
 from folkmoot.cli.status import status
+from folkmoot.cli.sweep import sweep
 from folkmoot.cli.theory import theory
 from folkmoot.cli.up import up
 from folkmoot.cli.validate import validate
@@ -47,6 +48,7 @@ for command in (
     demo,
     theory,
     simulate,
+    sweep,
     validate,
     plan,
     models,

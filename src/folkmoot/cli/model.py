@@ -32,6 +32,11 @@ REACH: tuple[Callable[[Any], Any], ...] = (
         "--quorum", type=click.IntRange(1), metavar="Q", help="Answers that end a layer; the rest is cancelled."
     ),
 )  # fmt: skip
+service_option = click.option(
+    "--service", metavar="DIST", default="exp:1", show_default=True,
+    help="exp:MEAN, det:MEAN, lognormal:MEAN:CV, weibull:MEAN:SHAPE or trace:FILE[:COLUMNS[:MEAN]], in seconds; "
+    "one for all devices, or one a device with commas.",
+)  # fmt: skip
 FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--devices", "-n", type=click.IntRange(1), default=4, show_default=True, help="Devices, n."),
     click.option(
@@ -46,26 +51,23 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--load", type=Finite(0, 1e3, min_open=True), help="The busiest device's ρ instead of a rate. [default: 0.8]"
     ),
-    click.option(
-        "--service", metavar="DIST", default="exp:1", show_default=True,
-        help="exp:MEAN, det:MEAN, lognormal:MEAN:CV, weibull:MEAN:SHAPE or trace:FILE[:COLUMNS[:MEAN]], in seconds; "
-        "one for all devices, or one a device with commas.",
-    ),
+    service_option,
     *REACH,
 )  # fmt: skip
 
 
 def model_options(command: F) -> F:
     """The flags of `theory` and `simulate`."""
-    return _with(FLAGS, command)
+    return with_flags(FLAGS, command)
 
 
 def reach_options(command: F) -> F:
     """Who may be asked, and when a layer or a prompt ends."""
-    return _with(REACH, command)
+    return with_flags(REACH, command)
 
 
-def _with(flags: tuple[Callable[[Any], Any], ...], command: F) -> F:
+def with_flags(flags: tuple[Callable[[Any], Any], ...], command: F) -> F:
+    """A command with flags, in their order."""
     for flag in reversed(flags):
         command = flag(command)
     return command

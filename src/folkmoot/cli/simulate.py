@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ import click
 
 from folkmoot.cli.cluster import cluster, cluster_options
 from folkmoot.cli.exits import Interrupted, end_line
-from folkmoot.cli.model import model_options, question_of
+from folkmoot.cli.model import model_options, question_of, with_flags
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
 from folkmoot.cli.world import setting_of, world_options
@@ -23,69 +23,76 @@ if TYPE_CHECKING:
     from folkmoot.sim.load import Setting
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUN: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--seed",
+        type=click.IntRange(0, (1 << 63) - 1),
+        default=1,
+        show_default=True,
+        help="The same seed gives the same result.",
+    ),
+    click.option(
+        "--reps", type=click.IntRange(1), default=10, show_default=True, help="Independent replications."
+    ),
+    click.option(
+        "--horizon",
+        type=Finite(0, 1e9, min_open=True),
+        default=20_000,
+        show_default=True,
+        help="How long each lasts, in services per device; the first fifth is not counted.",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(["steady", "paper"]),
+        default="steady",
+        show_default=True,
+        help="steady: a long run with intervals; paper: --prompts of them from an empty start, drained to empty.",
+    ),
+    click.option("--prompts", type=click.IntRange(1), help="Prompts of the mode paper. [default: 10]"),
+    click.option(
+        "--discipline",
+        type=click.Choice(["fcfs", "lsf"]),
+        default="fcfs",
+        show_default=True,
+        help="fcfs: first come first served; lsf: the job of the latest stage first.",
+    ),
+    click.option(
+        "--admit",
+        type=click.IntRange(1),
+        metavar="B",
+        help="Refuse a prompt where so many jobs wait at its device.",
+    ),
+    click.option(
+        "--select",
+        metavar="uniform|best-of:D",
+        default="uniform",
+        show_default=True,
+        help="Which peers are asked: any, or of D drawn those with the least mean service times jobs there.",
+    ),
+    click.option(
+        "--view-age",
+        type=Finite(0, 1e9),
+        metavar="SECONDS",
+        help="best-of sees queues as they were at the last multiple of so many seconds, and adds what the origin has "
+        "sent since. [default: as they are]",
+    ),
+)
+
+
+def run_options(command: F) -> F:
+    """How it is simulated: the flags of `simulate` that are not of the moot."""
+    return with_flags(RUN, command)
 
 
 @click.command()
 @model_options
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="The same seed gives the same result.",
-)
-@click.option(
-    "--reps", type=click.IntRange(1), default=10, show_default=True, help="Independent replications."
-)
-@click.option(
-    "--horizon", type=Finite(0, 1e9, min_open=True), default=20_000, show_default=True,
-    help="How long each lasts, in services per device; the first fifth is not counted.",
-)  # fmt: skip
-@click.option(
-    "--mode", type=click.Choice(["steady", "paper"]), default="steady", show_default=True,
-    help="steady: a long run with intervals; paper: --prompts of them from an empty start, drained to empty.",
-)  # fmt: skip
-@click.option("--prompts", type=click.IntRange(1), help="Prompts of the mode paper. [default: 10]")
-@click.option(
-    "--discipline",
-    type=click.Choice(["fcfs", "lsf"]),
-    default="fcfs",
-    show_default=True,
-    help="fcfs: first come first served; lsf: the job of the latest stage first.",
-)
-@click.option(
-    "--admit",
-    type=click.IntRange(1),
-    metavar="B",
-    help="Refuse a prompt where so many jobs wait at its device.",
-)
-@click.option(
-    "--select",
-    metavar="uniform|best-of:D",
-    default="uniform",
-    show_default=True,
-    help="Which peers are asked: any, or of D drawn those with the least mean service times jobs there.",
-)
-@click.option(
-    "--view-age",
-    type=Finite(0, 1e9),
-    metavar="SECONDS",
-    help="best-of sees queues as they were at the last multiple of so many seconds, and adds what the origin has "
-    "sent since. [default: as they are]",
-)
+@run_options
 @world_options
 @cluster_options
 @json_option
 def simulate(
-    seed: int,
-    reps: int,
-    horizon: float,
-    mode: str,
-    prompts: int | None,
-    discipline: str,
-    admit: int | None,
-    select: str,
-    view_age: float | None,
     workers: int | None,
     backend: str,
     address: str | None,
@@ -104,23 +111,7 @@ def simulate(
 ) -> None:
     """Simulate a moot in virtual time, with intervals over replications."""
     setting = setting_of(core, slots, batching, delay, jitter, loss, gossip, mttf, mttr, aggregator)
-    if prompts is not None and mode != "paper":
-        raise click.UsageError("--prompts belongs to --mode paper")
-    best_of = _best_of(select)
-    if view_age is not None and not best_of:
-        raise click.UsageError("--view-age belongs to --select best-of:D")
-    count = (prompts or 10) if mode == "paper" else 0
-    asked = question_of(
-        **flags,
-        horizon=horizon,
-        prompts=count,
-        replications=reps,
-        seed=seed,
-        discipline=discipline,
-        admit=admit or 0,
-        best_of=best_of,
-        view_s=view_age or 0.0,
-    )
+    asked = asked_of(**flags)
     if setting is not None and flags["rate"] is None:  # --load is that of all slots together
         asked = replace(asked, rates_hz=tuple(rate * setting.full_speed for rate in asked.rates_hz))
     with cluster(backend, workers, address):
@@ -135,8 +126,42 @@ def simulate(
     else:
         for line in (*told(found), *lines):
             click.echo(line)
-    if (done := found.question.replications) < reps:
-        raise Interrupted(f"interrupted: the result is of the {done} of {reps} replications that were done")
+    if (done := found.question.replications) < asked.replications:
+        raise Interrupted(
+            f"interrupted: the result is of the {done} of {asked.replications} replications that were done"
+        )
+
+
+def asked_of(
+    seed: int,
+    reps: int,
+    horizon: float,
+    mode: str,
+    prompts: int | None,
+    discipline: str,
+    admit: int | None,
+    select: str,
+    view_age: float | None,
+    **flags: Any,
+) -> Question:
+    """The flags as a question. Raises as `question_of` does."""
+    if prompts is not None and mode != "paper":
+        raise click.UsageError("--prompts belongs to --mode paper")
+    best_of = _best_of(select)
+    if view_age is not None and not best_of:
+        raise click.UsageError("--view-age belongs to --select best-of:D")
+    count = (prompts or 10) if mode == "paper" else 0
+    return question_of(
+        **flags,
+        horizon=horizon,
+        prompts=count,
+        replications=reps,
+        seed=seed,
+        discipline=discipline,
+        admit=admit or 0,
+        best_of=best_of,
+        view_s=view_age or 0.0,
+    )
 
 
 def _best_of(select: str) -> int:

@@ -1,12 +1,29 @@
-"""Results in other shapes: one document each, as `folkmoot simulate --json` prints it."""
+"""Results in other shapes: one document each, as `folkmoot simulate --json` prints it, or one row each of a table."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
+from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
+from folkmoot.errors import ConfigError
 from folkmoot.queueing.estimate import Interval
-from folkmoot.queueing.simulate import Result
+from folkmoot.queueing.latency import MEAN_FIELD_ERROR, Moments, mg1_wait
+from folkmoot.queueing.overload import drift, goodput
+from folkmoot.queueing.simulate import Question, Result, mean_field_of, mean_service, rho
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+Cell = str | bool | int | float | None
+Row = dict[str, Cell]
+
+_ELSEWHERE = ("devices", "replications", "best_of", "view_s")
+"""Of a question's fields those that a document has under another name: n, reps, select, view_age_s."""
+_POINTS = 1 << 15
 
 
 def document(found: Result) -> dict[str, Any]:
@@ -35,6 +52,113 @@ def document(found: Result) -> dict[str, Any]:
         "wall_s": found.wall_s, "inferences_per_s": found.inferences / found.kernel_s if found.kernel_s else None,
     })  # fmt: skip
     return known
+
+
+def rows(results: Iterable[Result]) -> list[Row]:
+    """One flat row a result: what was asked, the fields of its `document`, and the theory beside them.
+
+    Names within names are joined by `_` (`latency_mean_low`, `drift_value`); of numbers per device the largest is
+    kept under `theory_`, the rest is left out. None is what was not measured, or what no closed form is known for.
+    """
+    return [_row(each) for each in results]
+
+
+def to_pandas(results: Iterable[Result]) -> pandas.DataFrame:
+    """The rows as a pandas frame. Raises `ConfigError` where pandas is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise ConfigError("pandas is not installed; run: pip install pandas") from None
+    return pandas.DataFrame(rows(results))
+
+
+def to_polars(results: Iterable[Result]) -> polars.DataFrame:
+    """The rows as a polars frame. Raises `ConfigError` where polars is not installed."""
+    try:
+        import polars
+    except ImportError:
+        raise ConfigError("polars is not installed; run: pip install polars") from None
+    return polars.DataFrame(rows(results), infer_schema_length=None)
+
+
+def beside(question: Question) -> Row:
+    """The closed forms that hold for a question, with the names that they have in a row.
+
+    `theory_latency` (s) with its tag and the range of its error, `theory_queue_size` (jobs waiting per device, M/G/1 at
+    its load: [E] for M = 0, else [A]), `theory_drift` (jobs per service time and device) and `theory_goodput` (prompts per
+    second and device), both the fluid's [C] beyond the limit. Steady state, first come first served, peers drawn uniformly.
+    """
+    found: dict[str, float | str | None] = dict.fromkeys((
+        "theory_latency", "theory_latency_tag", "theory_latency_error_low", "theory_latency_error_high",
+        "theory_queue_size", "theory_drift", "theory_goodput",
+    ))  # fmt: skip
+    plain = replace(question, discipline="fcfs", admit=0, best_of=0, view_s=0.0, count_own=True)
+    if question != plain or question.prompts:
+        return {**found}
+    alpha, k, load = mean_service(question), question.proposers, rho(question)
+    if latency := mean_field_of(question, _POINTS):
+        exponential = all(isinstance(law, Exponential) for law in question.laws)
+        found["theory_latency"], found["theory_latency_tag"] = latency[0].mean, latency[1]
+        low, high = MEAN_FIELD_ERROR[exponential] if latency[1] == "A" else (0.0, 0.0)
+        found["theory_latency_error_low"], found["theory_latency_error_high"] = low, high
+        found["theory_queue_size"] = _waiting(question, load)
+        found["theory_drift"], found["theory_goodput"] = (
+            0.0,
+            math.fsum(question.rates_hz) / len(question.rates_hz),
+        )
+    alike = len(question.laws) == 1 and question.graph is None and not isinstance(question.laws[0], Trace)
+    if max(load) >= 1 and alike and not question.skip_aggregation and question.quorum in (0, k + 1):
+        asked = question.rates_hz[0], [alpha] * question.layers, alpha, k
+        found["theory_drift"], found["theory_goodput"] = drift(*asked) * alpha, goodput(*asked)
+    return {**found}
+
+
+def _waiting(question: Question, load: Any) -> float:
+    """[A] Mean number waiting per device, each an M/G/1 queue at its load."""
+    laws, total = question.laws, 0.0
+    for device, busy in enumerate(load):
+        service = Moments.of(laws[device % len(laws)], device)
+        if service.mean > 0:
+            total += busy / service.mean * mg1_wait(busy / service.mean, service)
+    return total / question.devices
+
+
+def _row(found: Result) -> Row:
+    asked, known = found.question, document(found)
+    given = {each.name: getattr(asked, each.name) for each in fields(asked) if each.name not in _ELSEWHERE}
+    out: Row = {name: value for name, value in given.items() if isinstance(value, str | bool | int | float)}
+    out["service"] = ",".join(map(_dist, asked.laws))
+    out["topology"] = "complete" if asked.graph is None else "graph"
+    _flatten(known, "", out)
+    return out | beside(asked)
+
+
+def _flatten(known: dict[str, Any], prefix: str, out: Row) -> None:
+    for name, value in known.items():
+        match value:
+            case dict():
+                _flatten(value, f"{prefix}{name}_", out)
+            case list() if prefix:
+                out[prefix + name] = max((each for each in value if each is not None), default=None)
+            case list():
+                pass
+            case _:
+                out[prefix + name] = value
+
+
+def _dist(law: Law) -> str:
+    """A law as the command line writes it; of a trace its columns, as the file is not known here."""
+    match law:
+        case Exponential(mean):
+            return f"exp:{mean!r}"
+        case Fixed(mean):
+            return f"det:{mean!r}"
+        case Lognormal(mean, cv):
+            return f"lognormal:{mean!r}:{cv!r}"
+        case Weibull(mean, shape):
+            return f"weibull:{mean!r}:{shape!r}"
+        case Trace(columns):
+            return f"trace::{'+'.join(columns)}"
 
 
 def _mean(found: Interval) -> dict[str, float]:

@@ -1,0 +1,149 @@
+"""`sweep` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+from folkmoot.cli import exits, group
+from folkmoot.cli.sweep import Numbers
+
+GRID = ("-n", "2,4", "-M", "0:1", "-k", "1", "--load", "0.5,1.5", "--reps", "3", "--horizon", "300")
+
+
+@pytest.fixture
+def run(home, capsys):
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = exits.run(
+            lambda: group.main(("sweep", *arguments), prog_name="folkmoot", standalone_mode=False),
+            debug=False,
+        )
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def quiet(err: str) -> str:
+    """What was said, without how far it was: a busy machine takes longer."""
+    return "".join(line for line in err.splitlines(keepends=True) if " replications" not in line)
+
+
+def kept(file: Path) -> list[dict]:
+    from pyarrow import parquet
+
+    return parquet.read_table(file).to_pylist()
+
+
+def test_a_row_is_what_simulate_says_with_the_theory_beside_it(run, tmp_path: Path, capsys):
+    code, out, err = run(*GRID, "--out", str(tmp_path / "s"), "--json")
+    assert (code, quiet(err)) == (0, "")
+    found = json.loads(out)
+    rows = kept(tmp_path / "s/sweep.parquet")
+    assert found["rows"] == rows
+    assert found["skipped"] == 0
+    assert [(row["n"], row["layers"], row["proposers"], round(row["load"], 9)) for row in rows] == [
+        (n, layers, layers, load) for n in (2, 4) for layers in (0, 1) for load in (0.5, 1.5)
+    ]
+    last = rows[-1]
+    asked = "simulate -n 4 -M 1 -k 1 --load 1.5 --reps 3 --horizon 300 --json".split()
+    exits.run(lambda: group.main(asked, standalone_mode=False), debug=True)
+    alone = json.loads(capsys.readouterr().out)
+    assert last["latency_mean_low"] == alone["latency"]["mean_low"]
+    assert last["drift_value"] == alone["drift"]["value"]
+    assert last["verdict"] == alone["verdict"]
+    assert last["theory_rho"] == pytest.approx(1.5)
+    assert last["theory_limit_rate"] == pytest.approx(1 / 3)
+    assert last["theory_latency"] is None
+    assert last["theory_drift"] == pytest.approx(0.366, abs=1e-3)
+    assert rows[0]["theory_latency"] == pytest.approx(2, rel=1e-3)
+    assert rows[0]["theory_latency_tag"] == "E"
+    assert rows[0]["theory_queue_size"] == pytest.approx(0.5)
+    assert rows[0]["service"] == "exp:1"
+    figures = [Path(each) for each in found["files"][1:]]
+    assert [each.name for each in figures] == ["sweep-stability.png", "sweep-latency.png", "sweep-queue.png"]
+    assert all(each.read_bytes().startswith(b"\x89PNG") for each in figures)
+
+
+def test_a_second_run_does_what_is_missing(run, tmp_path: Path):
+    file = tmp_path / "s.parquet"
+    few = ("-n", "3", "-k", "1", "--reps", "2", "--horizon", "100", "--out", str(file))
+    assert run(*few, "--load", "0.5", "--plot", "none")[0] == 0
+    (first,) = kept(file)
+    code, out, err = run(*few, "--load", "0.5:0.7:0.1", "--plot", "svg")
+    assert (code, quiet(err)) == (0, f"folkmoot: 1 of 3 questions are in {file} already\n")
+    assert out.count("\n") == 3
+    assert kept(file)[0] == first
+    assert len(kept(file)) == 3
+    assert (tmp_path / "s-latency.svg").read_text().startswith("<?xml")
+    assert not (tmp_path / "s-queue.svg").exists(), "one n makes no line"
+    before = file.read_bytes()
+    assert run(*few, "--load", "0.5:0.7:0.1", "--plot", "none")[1] == f"3 rows: {file}\n"
+    assert file.read_bytes() == before
+    run(*few, "--load", "0.5", "--seed", "2", "--plot", "none")
+    assert len(kept(file)) == 4, "another seed is another question"
+
+
+def test_a_file_of_something_else_is_refused_and_left_alone(run, tmp_path: Path):
+    import pyarrow
+    from pyarrow import parquet
+
+    other, text = tmp_path / "other.parquet", tmp_path / "text.parquet"
+    parquet.write_table(pyarrow.table({"key": ["a"], "n": [1.5]}), other)
+    text.write_text("no table")
+    for file, says in ((other, "is no table of this sweep: it lacks"), (text, "cannot be read as Parquet")):
+        before = file.read_bytes()
+        code, _, err = run(*GRID, "--out", str(file))
+        assert (code, says in err, "choose another --out" in err) == (2, True, True)
+        assert file.read_bytes() == before
+
+
+def test_one_sweep_at_a_time_writes_to_a_file(run, tmp_path: Path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".s.parquet.lock"):
+        code, _, err = run(*GRID, "--out", str(tmp_path / "s.parquet"))
+    assert (code, "another sweep writes to" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--load", "nan"), "no list of numbers"),
+        (("--load", "-0.5"), "not more than 0"),
+        (("--load", "0.5:1.5"), "no list of numbers"),
+        (("--load", "2:1:0.1"), "no list of numbers"),
+        (("-n", "1.5"), "no list of numbers"),
+        (("-n", "0:3"), "not at least 1"),
+        (("-n", "1:1000000000"), "more than 100000 numbers"),
+        (("-n", "3", "-k", "3"), "3 devices have 2 peers"),
+        (("--load", "0.5", "--rate", "1"), "the same thing"),
+        (("--service", "gauss:1"), "no service-time law"),
+        (("--prompts", "3"), "--mode paper"),
+        (("--address", "127.0.0.1:1"), "--backend"),
+        (("--backend", "dask", "--address", "tcp://127.0.0.1:1"), "no cluster answers"),
+        (("--out", "/dev/null/s"), "cannot be made"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, tmp_path: Path, arguments, says):
+    code, out, err = run("--out", str(tmp_path / "s"), "--reps", "2", "--horizon", "50", *arguments)
+    assert (code, out, says in err) == (2, "", True), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "numbers"),
+    [
+        ("1:4", True, (1, 2, 3, 4)),
+        ("4,1:7:3,1", True, (4, 1, 7)),
+        ("0.5:1.5:0.25", False, (0.5, 0.75, 1.0, 1.25, 1.5)),
+        ("0.1:0.3:0.1", False, (0.1, 0.2, 0.3)),
+        ("0.9", False, (0.9,)),
+    ],
+)
+def test_lists_and_ranges(text, whole, numbers):
+    kind: click.ParamType[tuple[float, ...]] = Numbers(0, 100, whole=whole)
+    assert kind.convert(text, None, None) == numbers
