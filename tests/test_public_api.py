@@ -24,6 +24,7 @@ HEAVY = (
     "rich",
     "click",
     "numpy",
+    "numba",
 )
 
 
@@ -49,7 +50,10 @@ def test_the_package_is_typed():
     [
         ("folkmoot", HEAVY),
         ("folkmoot.core", HEAVY),
-        ("folkmoot.cli", ("xllamacpp", "huggingface_hub", "iroh", "zeroconf", "uvicorn", "segno", "numpy")),
+        (
+            "folkmoot.cli",
+            ("xllamacpp", "huggingface_hub", "iroh", "zeroconf", "uvicorn", "segno", "numpy", "numba"),
+        ),
     ],
 )
 def test_importing_pulls_in_no_heavy_module(module, heavy):

@@ -1,7 +1,12 @@
-"""The science: closed forms of a moot's stability and latency. Extra `[sim]`; times in seconds, rates in 1/s."""
+"""The science: closed forms of a moot's stability and latency, and the compiled simulator beside them.
+
+Extra `[sim]`; times in seconds, rates in 1/s. `simulate(Question(…))` gives a `Result`; `rows`, `to_pandas` and `to_polars`
+make a table of many, with the theory beside them. `folkmoot.core.law` has the service laws.
+"""
 
 from folkmoot.queueing.choice import best_limit as best_limit
 from folkmoot.queueing.choice import best_limit_closed as best_limit_closed
+from folkmoot.queueing.estimate import Interval as Interval
 from folkmoot.queueing.latency import MEAN_FIELD_ERROR as MEAN_FIELD_ERROR
 from folkmoot.queueing.latency import Latency as Latency
 from folkmoot.queueing.latency import Moments as Moments
@@ -20,6 +25,14 @@ from folkmoot.queueing.overload import fluid_root as fluid_root
 from folkmoot.queueing.overload import goodput as goodput
 from folkmoot.queueing.published import script_queue as script_queue
 from folkmoot.queueing.published import script_queue_alone as script_queue_alone
+from folkmoot.queueing.rows import document as document
+from folkmoot.queueing.rows import rows as rows
+from folkmoot.queueing.rows import to_pandas as to_pandas
+from folkmoot.queueing.rows import to_polars as to_polars
+from folkmoot.queueing.simulate import Device as Device
+from folkmoot.queueing.simulate import Question as Question
+from folkmoot.queueing.simulate import Result as Result
+from folkmoot.queueing.simulate import simulate as simulate
 from folkmoot.queueing.stability import batched_service as batched_service
 from folkmoot.queueing.stability import early_stopping_jobs as early_stopping_jobs
 from folkmoot.queueing.stability import limit_rate as limit_rate
@@ -31,13 +44,18 @@ from folkmoot.queueing.stability import stage_load as stage_load
 
 __all__ = [
     "MEAN_FIELD_ERROR",
+    "Device",
+    "Interval",
     "Latency",
     "Moments",
+    "Question",
+    "Result",
     "alone",
     "answer_age",
     "batched_service",
     "best_limit",
     "best_limit_closed",
+    "document",
     "drift",
     "early_stopping_jobs",
     "fluid_root",
@@ -53,9 +71,13 @@ __all__ = [
     "mg1_wait",
     "quorum_load",
     "refining_alone",
+    "rows",
     "script_queue",
     "script_queue_alone",
+    "simulate",
     "skipping_jobs",
     "sojourn",
     "stage_load",
+    "to_pandas",
+    "to_polars",
 ]
