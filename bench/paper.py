@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     runs, horizon, repeats = (400, 250.0, 8) if args.quick else (2_500, 4000.0, 20)
-    slower = (1.0, SLOW) if args.quick else (1.0, 2.0, SLOW, 6.0)
+    slower = (1.0, SLOW) if args.quick else (1.0, 2.0, SLOW, 4.0, 6.0)
     found: dict[str, Any] = {
         "table1": table_1(runs, args.seed),
         "table2_lengths": None,

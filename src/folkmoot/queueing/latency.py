@@ -31,7 +31,7 @@ QUANTILES = 1 << 16
 
 
 def harmonic(count: int) -> float:
-    """H_m = 1 + 1/2 + … + 1/m, the mean of the largest of m unit exponentials. [E]"""
+    """[E] H_m = 1 + 1/2 + … + 1/m, the mean of the largest of m unit exponentials. Source: Rényi's representation."""
     return math.fsum(1.0 / place for place in range(1, whole("count", count) + 1))
 
 
@@ -74,7 +74,7 @@ def mg1_wait(rate_hz: float, service: Moments) -> float:
 
 
 def alone(rate_hz: float, service: Moments) -> float:
-    """[E] E[T] = α + λE[B²]/(2(1 − ρ)): M = 0, where nobody asks anybody."""
+    """[E] E[T] = α + λE[B²]/(2(1 − ρ)), seconds: M = 0, where nobody asks anybody. Source: Pollaczek and Khinchine."""
     return service.mean + mg1_wait(rate_hz, service)
 
 
@@ -102,7 +102,7 @@ def layer_of_two(rate_hz: float, service_s: float) -> float:
 def join_buffer(rate_hz: float, service_s: float, layers: int, proposers: int) -> float:
     """[A] Answers that wait at a device for the rest of their layer: λM(k+1)(H_{k+1} − 1)α/(1 − ρ), exponential service.
 
-    Devices alike, k <= n − 1. Source: Little's law on the mean field's layer. Error: −10 to +20 % where k < n − 1 and up to
+    Devices alike, k <= n − 1. Source: Little's law on the mean field's layer. Error: −10 to +9 % where k < n − 1 and 0 to
     +35 % where k = n − 1, at loads of 0.3 to 0.9, M = 1…3, k = 1…7, n = 2…20 (docs/log.md).
     """
     rho = _alike(rate_hz, service_s, layers, proposers)
@@ -120,7 +120,11 @@ def answer_age(rate_hz: float, service_s: float) -> float:
 
 
 def mean_field_exponential(rate_hz: float, service_s: float, layers: int, proposers: int) -> float:
-    """[A] E[T] ≈ (M·H_{k+1} + 1) α/(1 − ρ), equal devices, exponential service."""
+    """[A] E[T] ≈ (M·H_{k+1} + 1) α/(1 − ρ), seconds: equal devices, exponential service, k <= n − 1.
+
+    Source: sojourns of M/M/1 are exponential, and the largest of k + 1 of mean m has the mean m H_{k+1}; that they are
+    independent is the heuristic. Error: `MEAN_FIELD_ERROR[True]`.
+    """
     rho = _alike(rate_hz, service_s, layers, proposers)
     return (layers * harmonic(proposers + 1) + 1.0) * service_s / (1.0 - rho)
 
@@ -205,7 +209,7 @@ def sojourn(
 
     The Pollaczek–Khinchine transform W = (1 − ρ)/(1 − ρR) (R: what is left of a service met at a random time)
     is inverted by the fast Fourier transform on the grid, and the service added. The error is that of the mean
-    wait against λE[B²]/(2(1 − ρ)). `rate_hz` is the rate of jobs at the device.
+    wait against λE[B²]/(2(1 − ρ)). `rate_hz` is the rate of jobs at the device. Source: Pollaczek and Khinchine.
     """
     moments = Moments.of(law, device)
     rho = stable(number("rate_hz", rate_hz) * moments.mean)

@@ -61,6 +61,7 @@ def script_queue_alone(rate_hz: float, service: Moments) -> float:
     """[E] (2 − ρ) L_q, what the script's statistic tends to for M = 0 and many prompts; L_q is λ times the mean wait of M/G/1.
 
     A job leaves λ(W + B) jobs behind on average, weighted by its own B: λ²(E[W]E[B] + E[B²]) = ρL_q + 2(1 − ρ)L_q.
+    Any service law, first come first served, ρ < 1. Source: derived here; Pollaczek and Khinchine for L_q.
     """
     rho = stable(number("rate_hz", rate_hz) * service.mean)
     return (2.0 - rho) * rate_hz * mg1_wait(rate_hz, service)
