@@ -116,6 +116,16 @@ def test_a_graph_from_a_file(run, tmp_path: Path):
         (("simulate", "--rate", "nan"), "no number"),
         (("simulate", "-k", "4"), "proposers is 4"),
         (("theory", "-k", "4"), "4 devices have 3 peers"),
+        (("theory", "--rate", "-1"), "--rate"),
+        (("theory", "--rate", "nan"), "no number"),
+        (("theory", "--load", "-1"), "--load"),
+        (("theory", "--service", "gauss:1"), "no service-time law"),
+        (("theory", "--service", "exp:nan"), "MEAN is 'nan'"),
+        (("theory", "--skip-aggregation", "nan"), "no number"),
+        (("theory", "-n", "3000000000", "--topology", "ring"), "more memory would be needed"),
+        (("simulate", "--load", "nan"), "no number"),
+        (("simulate", "--service", "lognormal:1:-1"), "CV is '-1'"),
+        (("simulate", "--service", "trace:missing.csv"), "cannot be read"),
         (("simulate", "--service", "gauss:1"), "no service-time law"),
         (("simulate", "--service", "exp:1,exp:2"), "2 laws for 4 devices"),
         (("simulate", "--topology", "nowhere.txt"), "no file that can be read"),
@@ -142,14 +152,33 @@ def test_bad_input_is_one_clear_line(run, arguments, says):
         assert code == 0
 
 
-def test_an_isolated_device_and_a_trace_with_holes(run, tmp_path: Path):
-    graph, trace = tmp_path / "graph.txt", tmp_path / "trace.csv"
-    graph.write_text("1\n0\n2\n")
-    code, _, err = run("theory", "-n", "3", "-k", "1", "--topology", str(graph))
-    assert (code, "must name other devices" in err) == (2, True)
-    trace.write_text("a,b\n1,2\n3,\n")
-    code, _, err = run("simulate", "--service", f"trace:{trace}:a+b")
-    assert (code, "row 2 below the header has no number" in err) == (2, True)
+@pytest.mark.parametrize("command", ["theory", "simulate", "sweep"])
+@pytest.mark.parametrize(
+    ("graph", "says"),
+    [
+        ("1\n0\n2\n", "device 2 must name other devices"),
+        ("1\n0\n\n", "device 2 may ask nobody"),
+        ("1\n\n0\n", "device 1 may ask nobody"),
+        ("1\n0\n", "the graph has 2 devices, but there are 3 rates"),
+        ("1\n0\n3\n", "device 2 must name other devices"),
+        ("1\n0\nx\n", "every line must hold the numbers"),
+    ],
+)
+def test_a_graph_that_is_none(run, tmp_path: Path, command, graph, says):
+    (tmp_path / "graph.txt").write_text(graph)
+    out = ["--out", str(tmp_path / "s")] if command == "sweep" else []
+    code, _, err = run(command, "-n", "3", "-k", "1", "--topology", str(tmp_path / "graph.txt"), *out)
+    assert (code, err.count("\n"), says in err) == (2, 1, True), err
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("command", ["theory", "simulate", "sweep"])
+@pytest.mark.parametrize("hole", ["", "nan", "?"])
+def test_a_trace_with_holes(run, tmp_path: Path, command, hole):
+    (tmp_path / "trace.csv").write_text(f"a,b\n1,2\n3,{hole}\n")
+    out = ["--out", str(tmp_path / "s")] if command == "sweep" else []
+    code, _, err = run(command, "--service", f"trace:{tmp_path / 'trace.csv'}:a+b", *out)
+    assert (code, err.count("\n"), "row 2 below the header" in err) == (2, 1, True), err
 
 
 def test_validate_finds_a_wrong_formula(run, monkeypatch):

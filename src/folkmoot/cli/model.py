@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from folkmoot.queueing.simulate import Question
 
 F = TypeVar("F", bound=Callable[..., Any])
+NAMED_BYTES = 400
+"""Of a device's place in a ring or a star while it is made, about."""
 
 REACH: tuple[Callable[[Any], Any], ...] = (
     click.option(
@@ -125,7 +127,11 @@ def question_of(
 
 
 def graph_of(topology: str, devices: int) -> tuple[tuple[int, ...], ...] | None:
-    """A topology by name or from a file; None is the complete graph. Raises `ConfigError`."""
+    """A topology by name or from a file; None is the complete graph. Raises `ConfigError`, `TheoryError`."""
+    from folkmoot.queueing.memory import check
+
+    if topology in ("ring", "star"):
+        check(NAMED_BYTES * devices)
     match topology:
         case "complete":
             return None
@@ -135,18 +141,20 @@ def graph_of(topology: str, devices: int) -> tuple[tuple[int, ...], ...] | None:
         case "star":
             return (tuple(range(1, devices)), *((0,) for _ in range(1, devices)))
         case _:
-            return _read_graph(Path(topology))
+            return _read_graph(Path(topology), devices)
 
 
-def _read_graph(path: Path) -> tuple[tuple[int, ...], ...]:
+def _read_graph(path: Path, devices: int) -> tuple[tuple[int, ...], ...]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"--topology {path}: it is no name (complete, ring, star), and no file that can be read: {error}"
         ) from None
+    while len(lines) > devices and not lines[-1].strip():
+        lines.pop()  # an empty line elsewhere is a device that may ask nobody
     try:
-        return tuple(tuple(map(int, line.split())) for line in lines if line.strip())
+        return tuple(tuple(map(int, line.split())) for line in lines)
     except ValueError:
         raise ConfigError(
             f"--topology {path}: every line must hold the numbers of the devices it may ask"
