@@ -37,6 +37,17 @@ def test_a_bar_in_a_terminal():
     assert bars[0] == f"[{'#' * 5}{' ' * 19}] 2 of 10 runs, 8 s left\x1b[K"
 
 
+def test_a_bar_makes_room_for_a_line(capsys):
+    stream, times = Terminal(), iter((0.0, 3.0))
+    bar = Progress("runs", 2, stream=stream, clock=lambda: next(times))
+    bar.say("early")
+    bar.tick()
+    bar.say("late")
+    assert stream.getvalue().endswith("0 of 2 runs\x1b[K\r\x1b[K")
+    assert stream.getvalue().count("\r") == 2
+    assert capsys.readouterr().out == "early\nlate\n"
+
+
 def test_nothing_where_it_is_soon_over():
     stream = Terminal()
     times = iter((0.0, 0.5, 1.9))

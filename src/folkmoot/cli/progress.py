@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
+import click
+
 SILENT_S = 2.0
 """Work that is done within so many seconds says nothing."""
 TERMINAL_S, PLAIN_S = 0.5, 4.0
@@ -38,7 +40,7 @@ class Progress:
         self._stream, self._clock = sys.stderr if stream is None else stream, clock
         self._terminal = self._stream.isatty()
         self._began, self._said = clock(), -PLAIN_S
-        self._ended = threading.Event()
+        self._ended, self._drawn = threading.Event(), threading.Lock()
         self._drawing = threading.Thread(target=self._draw, daemon=True)
 
     def __enter__(self) -> Self:
@@ -50,8 +52,13 @@ class Progress:
     ) -> None:
         self._ended.set()
         self._drawing.join()
-        if self._terminal and self._said >= 0:
-            self._write("\r\x1b[K")
+        self._clear()
+
+    def say(self, line: str) -> None:
+        """A line of the work's own on stdout, which the bar makes room for."""
+        with self._drawn:
+            self._clear()
+            click.echo(line)
 
     def step(self, work: float = 0.0) -> None:
         """One more is done, which was so much of the work."""
@@ -60,6 +67,10 @@ class Progress:
 
     def tick(self) -> None:
         """Say how far it is, if it is time to."""
+        with self._drawn:
+            self._tell()
+
+    def _tell(self) -> None:
         now = self._clock() - self._began
         if now < SILENT_S or now - self._said < (TERMINAL_S if self._terminal else PLAIN_S):
             return
@@ -77,6 +88,10 @@ class Progress:
     def _draw(self) -> None:
         while not self._ended.wait(TERMINAL_S):
             self.tick()
+
+    def _clear(self) -> None:
+        if self._terminal and self._said >= 0:
+            self._write("\r\x1b[K")
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a closed terminal ends nobody's simulation

@@ -222,7 +222,7 @@ def _simulate(
                 for found in results(todo, where[1], lambda each: bar.step(work(each))):
                     row = table.add(found, texts)
                     if not as_json:
-                        click.echo(told(row))
+                        bar.say(told(row))
         except KeyboardInterrupt:
             end_line()
         return [table.rows[key(each)] for each in asked if key(each) in table.rows], skipped

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from folkmoot.cli.model import require_sim
 from folkmoot.cli.options import json_option, print_json
+from folkmoot.cli.progress import Progress
 from folkmoot.errors import TheoryMismatch
 
 
@@ -27,28 +27,28 @@ def validate(quick: bool, beyond: bool, workers: int | None, as_json: bool) -> N
     from folkmoot.queueing import validate as exact
 
     stated, rows, failed = exact.cases(beyond=beyond), list[dict[str, Any]](), 0
-    for done, outcome in enumerate(exact.validate(stated, quick=quick, workers=workers), start=1):
-        case, seen = outcome.case, outcome.simulation
-        failed += outcome.verdict != "ok"
-        rows.append(
-            {
-                "name": case.name,
-                "tag": case.tag,
-                "theory": case.theory,
-                "simulation": seen.value,
-                "low": seen.low,
-                "high": seen.high,
-                "verdict": outcome.verdict,
-            }
-        )
-        if not as_json:
-            limit = {-1: "at most ", 0: "", 1: "at least "}[case.bound]
-            click.echo(
-                f"{outcome.verdict:<8}  [{case.tag}] {case.name}: {limit}{case.theory:.5g}, "
-                f"simulated {seen.value:.5g} ({seen.low:.5g} to {seen.high:.5g})"
+    with Progress("cases", len(stated)) as bar:
+        for outcome in exact.validate(stated, quick=quick, workers=workers):
+            case, seen = outcome.case, outcome.simulation
+            failed += outcome.verdict != "ok"
+            rows.append(
+                {
+                    "name": case.name,
+                    "tag": case.tag,
+                    "theory": case.theory,
+                    "simulation": seen.value,
+                    "low": seen.low,
+                    "high": seen.high,
+                    "verdict": outcome.verdict,
+                }
             )
-        elif sys.stderr.isatty():
-            click.echo(f"\r{done} of {len(stated)} cases  ", nl=False, err=True)
+            if not as_json:
+                limit = {-1: "at most ", 0: "", 1: "at least "}[case.bound]
+                bar.say(
+                    f"{outcome.verdict:<8}  [{case.tag}] {case.name}: {limit}{case.theory:.5g}, "
+                    f"simulated {seen.value:.5g} ({seen.low:.5g} to {seen.high:.5g})"
+                )
+            bar.step()
     if as_json:
         print_json({"cases": rows, "failed": failed})
     if failed:
