@@ -68,8 +68,8 @@ def rows(laws: tuple[Law, ...], runs: int, seed: int) -> list[dict[str, Any]]:
 def fitted(laws: Laws, latency_s: float, runs: int, seed: int) -> float:
     """The factor with which M = 0 takes so long. Latency is nearly linear in it, as the devices hardly ever rest."""
     factor = 45.0
-    for _ in range(4):
-        factor *= latency_s / simulate(_asked(laws(factor), 0, 0, 3 * runs, seed)).latency.value
+    for _ in range(3):
+        factor *= latency_s / simulate(_asked(laws(factor), 0, 0, 2 * runs, seed)).latency.value
     return factor
 
 

@@ -43,7 +43,7 @@ def test_means_follow_the_lengths_or_the_weights(paper: ModuleType) -> None:
 
 def test_the_row_that_is_fitted_is_met(paper: ModuleType) -> None:
     factor = paper.fitted(lambda mean: (Fixed(mean),), 94.0, 40, 1)
-    assert paper.rows((Fixed(factor),), 120, 1)[0]["latency_s"] == pytest.approx(94.0, rel=1e-3)
+    assert paper.rows((Fixed(factor),), 80, 1)[0]["latency_s"] == pytest.approx(94.0, rel=1e-3)
 
 
 def test_one_slow_device_is_slower_and_queues_less(paper: ModuleType) -> None:
