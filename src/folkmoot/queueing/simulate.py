@@ -194,6 +194,7 @@ def _needs_events(question: Question) -> bool:
 def _with_script(question: Question, key: Any) -> Replication:
     """One run, in the mode `paper` with the published script's queue."""
     _compile(_needs_events(question))
+    key = np.array(key)  # Ray gives what may not be written to, which would be compiled for anew
     jobs = int(question.prompts * jobs_per_prompt(replace(question, skip_aggregation=0.0)))
     to_its_end = question.discipline == "fcfs" and not (question.quorum or question.admit)
     if not (0 < jobs <= SCRIPT_JOBS) or not to_its_end or question.skip_aggregation:
