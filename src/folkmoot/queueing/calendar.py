@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.queueing._jit import Word, compiled, i64, u32, u64
+from folkmoot.queueing._jit import Word, compiled, i64, prefetch, u32, u64
 from folkmoot.queueing.fcfs import (
     ARRIVED,
     BEGUN,
@@ -86,12 +86,12 @@ _FIRST, _FOUND = 11, 12
 _WAITING, _EARLY, _LATE, _BUSY = (u64(word) for word in range(4))
 _SERVING, _COUNT, _HEAD, _TAIL = (u64(half) for half in range(8, 12))
 # A prompt's words: number times STAGES plus stage, birth, when its layer was asked, and as the how manieth; then two
-# halves: its origin, and the answers that its layer still needs; then its place in the log.
-_BORN, _ASKED, _TURN, _PLACE = (u64(word) for word in (1, 2, 3, 5))
+# halves: its origin, and the answers that its layer still needs.
+_BORN, _ASKED, _TURN = u64(1), u64(2), u64(3)
 _ORIGIN, _LEFT = u64(8), u64(9)
-# Then two words a job: its service time; as halves the next in its line, and its device.
-_ROW, _TOOK = 6, u64(6)
-_NEXT, _DEVICE = u64(14), u64(15)
+# Then two halves a job: the next in its line, and its device; and where there is a log the layer's place in it.
+_ROW = 5
+_NEXT, _DEVICE = u64(10), u64(11)
 
 _NOBODY = u32(2**32 - 1)
 _1, _2, _4 = u64(1), u64(2), u64(4)
@@ -149,7 +149,7 @@ def run(
     halves[:, 9] = 0
     ages = room_for(3 * n, np.float64)
     ages[:] = 0.0
-    bits, words, room = (fan - 1).bit_length(), _ROW + 2 * fan, 256
+    bits, words, room = (fan - 1).bit_length(), _ROW + fan + (log > 0), 256
     prompts, heap = grown(None, room, words), heap_of(n + 2 * fan)
     ready, starts = np.empty(64, np.int64), np.empty(2 * fan, np.int64)
     drawn = max(1, shape.proposers, min(policy.best_of, n - 1))
@@ -247,10 +247,12 @@ def _kernel(
     by_stage = policy.discipline == LSF
     lines = u64(layers + 1 if by_stage else 1)
     fan, old = u64(k + 1), views.stamps.size > 0
-    row, slots = u64(_ROW) + _2 * fan, (_1 << bits) - _1
+    in_log, slots = u64(_ROW) + fan, (_1 << bits) - _1
+    row = in_log + u64(noted > 0)
     refresh_at = (epoch + 1) * view_s if old else math.inf
     early, late = (warm + until) / 2, (warm + until) / 2 + (until - warm) / 4
     scale = CHECKPOINTS / (until - warm)
+    wide = n > 2048
     why = MORE
     while events:
         events -= 1
@@ -276,7 +278,7 @@ def _kernel(
                 if i64(word % _STAGES) <= layers:
                     asked = min(k, neighbours[device + _1] - neighbours[device]) if graph else k
                 for slot in range(u64(asked + 1)):
-                    half = _2 * (at + _2 * slot)
+                    half = _2 * (at + slot)
                     where = jobs[half + _DEVICE]
                     if where == _NOBODY:
                         continue
@@ -310,8 +312,8 @@ def _kernel(
                             scale,
                         )
                         continue
-                    if prompts[at + _PLACE] + i64(slot) < noted:
-                        log[prompts[at + _PLACE] + i64(slot), 6] = now
+                    if noted and prompts[at + in_log] + i64(slot) < noted:
+                        log[prompts[at + in_log] + i64(slot), 6] = now
                     areas[line + _BUSY] -= max(0.0, min(cut.ends[other], until) - max(now, warm))
                     if _next(devices, server, lines, jobs, row, bits):
                         starts[started] = i64(other)
@@ -378,9 +380,9 @@ def _kernel(
                 half = _2 * at
                 last, departed = now, True
                 if quorum:
-                    jobs[half + _4 * slot + _DEVICE] = _NOBODY
-                if noted and prompts[at + _PLACE] + i64(slot) < noted:
-                    log[prompts[at + _PLACE] + i64(slot), 6] = now
+                    jobs[half + _2 * slot + _DEVICE] = _NOBODY
+                if noted and prompts[at + in_log] + i64(slot) < noted:
+                    log[prompts[at + in_log] + i64(slot), 6] = now
                 jobs[half + _LEFT] -= u32(1)
                 if jobs[half + _LEFT] == u32(0):
                     # In the order of their turns: few are ready at one time.
@@ -409,27 +411,21 @@ def _kernel(
                         chosen[place] = peers[u64(neighbours[device]) + peer]
                     else:
                         chosen[place] = i64(peer + u64(peer >= device))
+                    if wide:
+                        prefetch(areas, u64(chosen[place]) << shift)
                 if best_of:
                     _best(chosen, scores, drawn, asked, device, mean, which, devices, shift, views, epoch)
                     if old and policy.count_own:
                         sent = _sent(chosen, u64(asked), device, views, epoch, sent)
             half = _2 * at
-            times[at + _ASKED], prompts[at + _TURN], prompts[at + _PLACE] = now, i64(turns), asked_for
+            times[at + _ASKED], prompts[at + _TURN] = now, i64(turns)
+            if noted:
+                prompts[at + in_log] = asked_for
             turns += _1
             jobs[half + _LEFT] = u32(min(quorum, asked + 1) if quorum and stage <= layers else asked + 1)
-            draw = branch_of(services, word)
             for slot in range(u64(asked + 1)):
                 other = u64(chosen[slot - _1]) if slot else device
-                law = u64(which[other]) if laws else u64(0)
-                if kind[law] == EXPONENTIAL:
-                    took = -parameters[law, 0] * math.log(1.0 - uniform(draw, slot))
-                else:
-                    u = uniform(draw, slot)
-                    if kind[law] == TRACE:
-                        u = uniform(branch_of(services, word - word % _STAGES), 0)
-                    took = duration(kind[law], parameters[law, 0], parameters[law, 1], rows, u)
-                times[at + _TOOK + _2 * slot] = took
-                one = half + _4 * slot
+                one = half + _2 * slot
                 jobs[one + _DEVICE] = u32(other)
                 if asked_for < noted:
                     log[asked_for, 0], log[asked_for, 1], log[asked_for, 2] = word // _STAGES, stage, slot
@@ -460,10 +456,18 @@ def _kernel(
             job = u64(devices[_2 * line + _SERVING])
             slot = job & slots
             at = (job >> bits) * row
-            end = now + times[at + _TOOK + _2 * slot]
+            word, law = u64(prompts[at]), u64(which[device]) if laws else u64(0)
+            u = uniform(branch_of(services, word), slot)
+            if kind[law] == EXPONENTIAL:
+                took = -parameters[law, 0] * math.log(1.0 - u)
+            else:
+                if kind[law] == TRACE:
+                    u = uniform(branch_of(services, word - word % _STAGES), 0)
+                took = duration(kind[law], parameters[law, 0], parameters[law, 1], rows, u)
+            end = now + took
             _served(areas, line, checkpoints, times[at + _ASKED], now, end, warm, until, early, late, scale)
-            if noted and prompts[at + _PLACE] + i64(slot) < noted:
-                log[prompts[at + _PLACE] + i64(slot), 5] = now
+            if noted and prompts[at + in_log] + i64(slot) < noted:
+                log[prompts[at + in_log] + i64(slot), 5] = now
             if quorum:
                 cut.stamps[device], cut.ends[device] = i64(begun), end
             tag = i64((begun << _BITS) | device)
@@ -476,6 +480,16 @@ def _kernel(
                 size += _1
         if departed:
             size = pop(heap, size)
+        if wide:
+            # The next events but one: their devices now, and the jobs there when they come nearer.
+            for child in range(_1, u64(5)):
+                line = (u64(heap[TOP_TAG + _2 * child]) & _MASK) << shift
+                prefetch(areas, line)
+            line = (u64(heap[TOP_TAG]) & _MASK) << shift
+            if line < u64(areas.size):
+                prefetch(prompts, (u64(devices[_2 * line + _SERVING]) >> bits) * row)
+                for stage in range(lines):
+                    prefetch(prompts, (u64(devices[_2 * (line + stage) + _HEAD]) >> bits) * row)
     if why == OVER:
         for device in range(u64(n)):
             aged(ages, u64(3) * device, until, warm, until)
@@ -514,7 +528,7 @@ def _kernel(
 @compiled()
 def _half(job: Word, row: Word, bits: Word) -> Word:
     """Where the halves of a job are counted from."""
-    return _2 * ((job >> bits) * row) + _4 * (job & ((_1 << bits) - _1))
+    return _2 * ((job >> bits) * row + (job & ((_1 << bits) - _1)))
 
 
 @compiled()

@@ -25,7 +25,7 @@ TOP, TOP_TAG = u64(6), u64(7)
 _LARGE = u64(1 << 12)
 """From so many entries on their children are asked for beforehand."""
 _LAST = i64(2**63 - 1)
-_1, _2, _3, _4 = (u64(number) for number in (1, 2, 3, 4))
+_1, _2, _4, _6 = (u64(number) for number in (1, 2, 4, 6))
 
 
 def heap_of(room: int, old: Whole | None = None) -> Whole:
@@ -72,6 +72,17 @@ def push(heap: Whole, size: Word, bits: Word, tag: Word) -> None:
 
 
 @compiled()
+def _first_of(heap: Whole, child: Word) -> Word:
+    """Which of four children is the first where some have one time: the one with the smallest tag."""
+    best = child
+    for other in range(child + _1, child + _4):
+        at, first = TOP + _2 * other, TOP + _2 * best
+        if _sooner(heap[at], heap[at + _1], heap[first], heap[first + _1]):
+            best = other
+    return best
+
+
+@compiled()
 def replace_top(heap: Whole, size: Word, bits: Word, tag: Word) -> None:
     """Put another entry in place of the first. No branch depends on which child is the least: none could be foretold."""
     place = u64(0)
@@ -86,19 +97,20 @@ def replace_top(heap: Whole, size: Word, bits: Word, tag: Word) -> None:
             prefetch(heap, below + u64(8))
             prefetch(heap, below + u64(16))
             prefetch(heap, below + u64(24))
-        left = _sooner(heap[at + _2], heap[at + _3], heap[at], heap[at + _1])
-        right = _sooner(heap[at + u64(6)], heap[at + u64(7)], heap[at + _4], heap[at + u64(5)])
-        first = heap[at + _2] if left else heap[at]
-        first_tag = heap[at + _3] if left else heap[at + _1]
-        second = heap[at + u64(6)] if right else heap[at + _4]
-        second_tag = heap[at + u64(7)] if right else heap[at + u64(5)]
-        behind = _sooner(second, second_tag, first, first_tag)
-        least, least_tag = second if behind else first, second_tag if behind else first_tag
-        if _sooner(bits, tag, least, least_tag):
+        zero, one, two, three = heap[at], heap[at + _2], heap[at + _4], heap[at + _6]
+        left, right = one < zero, three < two
+        low, high = one if left else zero, three if right else two
+        behind = high < low
+        least = high if behind else low
+        best = child + (_2 + u64(right) if behind else u64(left))
+        if (low == high) | ((three == two) if behind else (one == zero)):
+            best = _first_of(heap, child)
+        tag_there = heap[TOP_TAG + _2 * best]
+        if _sooner(bits, tag, least, tag_there):
             break
         to = TOP + _2 * place
-        heap[to], heap[to + _1] = least, least_tag
-        place = child + (_2 + u64(right) if behind else u64(left))
+        heap[to], heap[to + _1] = least, tag_there
+        place = best
     to = TOP + _2 * place
     heap[to], heap[to + _1] = bits, tag
 
