@@ -88,7 +88,7 @@ class World:
                     self.refused += 1
                 else:
                     self.prompts[arrived] = prompt
-                    self.ask(prompt)
+                    self.ask(prompt, self.choose(prompt, 1))
                 arrived += 1
                 coming = self.now + self.gap(arrived, sum(rates))
                 continue
@@ -130,6 +130,13 @@ class World:
 
     def go_on(self, prompt: Prompt) -> None:
         q = self.question
+        stage = prompt.stage + 1
+        last = stage > q.layers
+        over = stage > q.layers + 1
+        if last and not over and q.skip_aggregation:
+            over = self.draw(POLICY, prompt.number, 0, 0) < q.skip_aggregation
+        # Who is asked next is chosen before the cancels have arrived anywhere.
+        places = [] if over else self.choose(prompt, stage)
         for job in list(prompt.open):
             prompt.open.remove(job)
             if job in self.queues[job.device]:
@@ -138,26 +145,26 @@ class World:
                 self.serving[job.device] = None
                 job.end = self.now
                 self.serve(job.device)
-        if prompt.stage > q.layers:
+        if over:
             del self.prompts[prompt.number]
             return
-        prompt.stage += 1
-        last = prompt.stage > q.layers
-        if last and q.skip_aggregation and self.draw(POLICY, prompt.number, 0, 0) < q.skip_aggregation:
-            del self.prompts[prompt.number]
-            return
-        self.ask(prompt)
+        prompt.stage = stage
+        self.ask(prompt, places)
 
-    def ask(self, prompt: Prompt) -> None:
+    def choose(self, prompt: Prompt, stage: int) -> list[int]:
         q, places = self.question, [prompt.origin]
-        if prompt.stage <= q.layers:
+        if stage <= q.layers:
             others = [d for d in range(q.devices) if d != prompt.origin]
             others = others if q.graph is None else list(q.graph[prompt.origin])
             size = min(q.best_of or q.proposers, len(others))
             chosen = np.empty(max(1, size), np.int64)
-            key = np.uint64(branch(self.key[ROUTES], prompt.number, prompt.stage))
+            key = np.uint64(branch(self.key[ROUTES], prompt.number, stage))
             subset(key, size, len(others), chosen)
             places += self.peers(prompt.origin, [others[place] for place in chosen[:size]])
+        return places
+
+    def ask(self, prompt: Prompt, places: list[int]) -> None:
+        q = self.question
         prompt.open, prompt.got, prompt.turn = [], 0, self.turns
         self.turns += 1
         for slot, device in enumerate(places):

@@ -24,12 +24,7 @@ POLICIES = ["plain", "lsf", "quorum", "admission", "best", "all"]
 def asked_of(kind: str, seed: int) -> Question:
     """A question that the protocol can be asked: it aggregates always, and counts what it sends itself."""
     asked = replace(policy(kind, seed), skip_aggregation=0.0, count_own=True)
-    if not asked.best_of:
-        return asked
-    # The protocol chooses before its cancels have arrived, the compiled simulator sees the queues without what it cuts.
-    fresh_and_cut = asked.quorum and not asked.view_s
-    view_s = 0.5 if fresh_and_cut else asked.view_s
-    return replace(asked, laws=tuple(map(told, asked.laws)), view_s=view_s)
+    return replace(asked, laws=tuple(map(told, asked.laws))) if asked.best_of else asked
 
 
 def told(law: Law) -> Law:

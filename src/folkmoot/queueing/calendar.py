@@ -264,7 +264,7 @@ def _kernel(
             break
         leaving = heap[TOP]
         started, departed = u64(0), False
-        asking = NONE
+        asking, over, cutting = NONE, False, False
         if first < found and leaving > bits_of(now):
             # Nothing else is due by now, so the prompt whose layer was asked first goes on.
             asking = u64(ready[first])
@@ -273,65 +273,12 @@ def _kernel(
                 first, found = u64(0), u64(0)
             at = asking * row
             device, word = u64(jobs[_2 * at + _ORIGIN]), u64(prompts[at])
-            if quorum:  # what is left of its layer is cut off
-                asked = 0
-                if i64(word % _STAGES) <= layers:
-                    asked = min(k, neighbours[device + _1] - neighbours[device]) if graph else k
-                for slot in range(u64(asked + 1)):
-                    half = _2 * (at + slot)
-                    where = jobs[half + _DEVICE]
-                    if where == _NOBODY:
-                        continue
-                    other = u64(where)
-                    line, job = other << shift, (asking << bits) | slot
-                    server = _2 * line
-                    if old:
-                        _keep(views, epoch, other, devices, server)
-                    last = now
-                    if u64(devices[server + _SERVING]) != job:
-                        _unlink(
-                            job,
-                            server + _2 * (word % _STAGES - _1 if by_stage else u64(0)),
-                            devices,
-                            jobs,
-                            row,
-                            bits,
-                        )
-                        devices[server + _COUNT] -= u32(1)
-                        _served(
-                            areas,
-                            line,
-                            checkpoints,
-                            times[at + _ASKED],
-                            now,
-                            now,
-                            warm,
-                            until,
-                            early,
-                            late,
-                            scale,
-                        )
-                        continue
-                    if noted and prompts[at + in_log] + i64(slot) < noted:
-                        log[prompts[at + in_log] + i64(slot), 6] = now
-                    areas[line + _BUSY] -= max(0.0, min(cut.ends[other], until) - max(now, warm))
-                    if _next(devices, server, lines, jobs, row, bits):
-                        starts[started] = i64(other)
-                        started += _1
             word += _1
             over = i64(word % _STAGES) > layers + 1
             if skip > 0.0 and i64(word % _STAGES) == layers + 1:
                 over = uniform(branch_of(key[POLICY], word - word % _STAGES), 0) < skip
             prompts[at] = i64(word)
-            if over:
-                through += 1
-                answered(ages, u64(3) * device, times[at + _BORN], now, warm, until)
-                if now >= warm:
-                    counted += 1
-                    latency += now - times[at + _BORN]
-                    histogram[bin_of(now - times[at + _BORN])] += 1
-                prompts[at], spare = i64(spare), asking
-                asking = NONE
+            cutting = quorum > 0
         else:
             comes = bits_of(coming) <= leaving
             time = coming if comes else time_of(leaving)
@@ -397,7 +344,7 @@ def _kernel(
                 if _next(devices, server, lines, jobs, row, bits):
                     starts[0] = i64(device)
                     started = _1
-        if asking != NONE:
+        if asking != NONE and not over:
             at = asking * row
             stage, asked = i64(word % _STAGES), 0
             if stage <= layers:
@@ -417,6 +364,63 @@ def _kernel(
                     _best(chosen, scores, drawn, asked, device, mean, which, devices, shift, views, epoch)
                     if old and policy.count_own:
                         sent = _sent(chosen, u64(asked), device, views, epoch, sent)
+        if cutting:  # what is left of its layer is cut off; who is asked next was chosen before that was told
+            at, word = asking * row, word - _1
+            left = 0
+            if i64(word % _STAGES) <= layers:
+                left = min(k, neighbours[device + _1] - neighbours[device]) if graph else k
+            for slot in range(u64(left + 1)):
+                half = _2 * (at + slot)
+                where = jobs[half + _DEVICE]
+                if where == _NOBODY:
+                    continue
+                other = u64(where)
+                line, job = other << shift, (asking << bits) | slot
+                server = _2 * line
+                if old:
+                    _keep(views, epoch, other, devices, server)
+                last = now
+                if u64(devices[server + _SERVING]) != job:
+                    _unlink(
+                        job,
+                        server + _2 * (word % _STAGES - _1 if by_stage else u64(0)),
+                        devices,
+                        jobs,
+                        row,
+                        bits,
+                    )
+                    devices[server + _COUNT] -= u32(1)
+                    _served(
+                        areas,
+                        line,
+                        checkpoints,
+                        times[at + _ASKED],
+                        now,
+                        now,
+                        warm,
+                        until,
+                        early,
+                        late,
+                        scale,
+                    )
+                    continue
+                if noted and prompts[at + in_log] + i64(slot) < noted:
+                    log[prompts[at + in_log] + i64(slot), 6] = now
+                areas[line + _BUSY] -= max(0.0, min(cut.ends[other], until) - max(now, warm))
+                if _next(devices, server, lines, jobs, row, bits):
+                    starts[started] = i64(other)
+                    started += _1
+            word += _1
+        if over:
+            through += 1
+            answered(ages, u64(3) * device, times[at + _BORN], now, warm, until)
+            if now >= warm:
+                counted += 1
+                latency += now - times[at + _BORN]
+                histogram[bin_of(now - times[at + _BORN])] += 1
+            prompts[at], spare = i64(spare), asking
+            asking = NONE
+        if asking != NONE:
             half = _2 * at
             times[at + _ASKED], prompts[at + _TURN] = now, i64(turns)
             if noted:
