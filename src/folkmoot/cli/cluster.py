@@ -99,9 +99,8 @@ def _ray(workers: int | None, address: str | None) -> Iterator[None]:
         try:
             ray.init(address=address or "local", **quiet)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"--backend ray: no cluster {f'answers at {address}' if address else 'starts here'}: {error}"
-            ) from error
+            where, why = f"answers at {address}" if address else "starts here", str(error).partition("\n")[0]
+            raise ConfigError(f"--backend ray: no cluster {where}: {why}") from error
         joblib.register_parallel_backend("folkmoot-ray", backend)
         with joblib.parallel_config(backend="folkmoot-ray"):
             yield
