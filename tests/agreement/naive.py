@@ -16,7 +16,17 @@ import numpy as np
 
 from folkmoot.core.law import Law, Trace
 from folkmoot.queueing.simulate import Question
-from folkmoot.queueing.streams import ARRIVALS, ORIGINS, POLICY, ROUTES, SERVICES, branch, subset, uniform
+from folkmoot.queueing.streams import (
+    ARRIVALS,
+    ORIGINS,
+    POLICY,
+    ROUTES,
+    SERVICES,
+    branch,
+    shuffle,
+    subset,
+    uniform,
+)
 
 
 @dataclass(eq=False)
@@ -160,6 +170,8 @@ class World:
             chosen = np.empty(max(1, size), np.int64)
             key = np.uint64(branch(self.key[ROUTES], prompt.number, stage))
             subset(key, size, len(others), chosen)
+            if q.best_of:
+                shuffle(key, size, chosen)
             places += self.peers(prompt.origin, [others[place] for place in chosen[:size]])
         return places
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folkmoot.core.law import Exponential
+from folkmoot.core.law import Exponential, Fixed
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.simulate import Question, _shape, measures, replication, simulate
 from folkmoot.queueing.streams import keys
@@ -115,3 +115,21 @@ def test_a_choice_that_cannot_be_is_refused() -> None:
     for wrong in ({"best_of": 1}, {"best_of": -1}, {"best_of": 3, "view_s": -1.0}, {"view_s": float("nan")}):
         with pytest.raises(TheoryError, match=next(reversed(wrong))):
             simulate(replace(asked, **wrong))
+
+
+def test_the_best_of_all_are_taken_in_no_order_where_all_are_alike() -> None:
+    """Idle devices promise the same delay, so each is as often asked as the others."""
+    asked = Question(4, 1, 1, (0.2 / 3,), (Exponential(1.0),), best_of=3, horizon=30_000, replications=4)
+    used = measures(asked, [replication(asked, key) for key in keys(1, 4)]).utilisation.mean(axis=0)
+    np.testing.assert_allclose(used, 0.2, rtol=0.03)
+
+
+def test_quantiles_beyond_all_bins_are_unknown() -> None:
+    asked = Question(2, 0, 0, (1e-9,), (Exponential(1e8),), horizon=400, replications=2)
+    assert np.isnan(simulate(asked).quantiles).all()
+    at_once = replace(asked, laws=(Fixed(1e-12),), rates_hz=(1.0,))
+    assert simulate(at_once).quantiles == (0.0, 0.0, 0.0)
+
+
+def test_there_is_no_mean_age_of_a_run_that_ends_when_it_is_empty() -> None:
+    assert np.isnan(simulate(Question(4, 0, 0, (1.0,), (Fixed(1.0),), prompts=4, replications=2)).age)

@@ -66,6 +66,7 @@ from folkmoot.queueing.streams import (
     SERVICES,
     STAGES,
     branch_of,
+    shuffle,
     subset,
     uniform,
 )
@@ -352,6 +353,8 @@ def _kernel(
                 asked = min(k, degree)
                 drawn = u64(min(max(k, best_of), degree))
                 subset(branch_of(routes, word), i64(drawn), degree, chosen)
+                if best_of:
+                    shuffle(branch_of(routes, word), i64(drawn), chosen)
                 for place in range(drawn):
                     peer = u64(chosen[place])
                     if graph:

@@ -241,7 +241,7 @@ def measures(question: Question, runs: Sequence[Replication]) -> Measures:
         device_drift=(late[:, :, 1] - late[:, :, 0]) / (span / 4)[:, None] * mean_s
         if steady
         else np.full((len(runs), n), math.nan),
-        age=np.array([run.counts.age.sum() for run in runs]) / span / n,
+        age=np.array([run.counts.age.sum() for run in runs]) / span / n if steady else unknown,
         unfinished=np.array(
             [run.counts.totals[0] - run.counts.totals[1] - run.counts.totals[5] for run in runs], dtype=float
         ),
@@ -418,4 +418,11 @@ def _quantiles(histogram: Any) -> tuple[float, ...]:
         return tuple(math.nan for _ in QUANTILES)
     below = np.cumsum(histogram)
     places = [int(np.searchsorted(below, q * total)) for q in QUANTILES]
-    return tuple(float(2.0 ** ((place + 0.5) / fcfs.BINS_PER_OCTAVE - 24.0)) for place in places)
+    return tuple(map(_middle, places))
+
+
+def _middle(place: int) -> float:
+    """The middle of a bin of latencies, seconds: 0 for the first one, unknown for the last one, which has no end."""
+    if place == fcfs.OCTAVES * fcfs.BINS_PER_OCTAVE - 1:
+        return math.nan
+    return float(2.0 ** ((place + 0.5) / fcfs.BINS_PER_OCTAVE - 24.0)) if place else 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.queueing._jit import compiled
+from folkmoot.queueing._jit import Word, compiled
 
 ARRIVALS, ORIGINS, ROUTES, SERVICES, POLICY = range(5)
 """The streams of a replication."""
@@ -65,3 +65,12 @@ def subset(key: np.uint64, size: int, count: int, out: npt.NDArray[np.int64]) ->
                 drawn = top
                 break
         out[place] = drawn
+
+
+@compiled()
+def shuffle(key: np.uint64, size: Word, out: npt.NDArray[np.int64]) -> None:
+    """What `subset` drew with this key, in random order: Floyd's sets are fair, the order that he leaves is not."""
+    for step in range(np.uint64(size)):
+        last = np.uint64(size) - np.uint64(1) - np.uint64(step)
+        other = np.uint64(np.int64(uniform(key, np.uint64(size) + last) * (np.int64(last) + 1)))
+        out[last], out[other] = out[other], out[last]

@@ -51,6 +51,7 @@ from folkmoot.queueing.streams import (
     ROUTES,
     SERVICES,
     branch,
+    shuffle,
     subset,
     uniform,
 )
@@ -317,7 +318,10 @@ class Load:
     def places(self, prompt: PromptId, layer: int, count: int, among: int) -> Sequence[int]:
         """The peers of a prompt's layer, by name (`core.choice.Draw`)."""
         drawn = np.empty(max(1, count), np.int64)
-        subset(np.uint64(branch(self._key[ROUTES], int(prompt, 16), layer)), count, among, drawn)
+        key = np.uint64(branch(self._key[ROUTES], int(prompt, 16), layer))
+        subset(key, count, among, drawn)
+        if self.question.best_of:
+            shuffle(key, count, drawn)
         return [int(place) for place in drawn[:count]]
 
     def _took(self, name: JobId, device: int) -> float:
