@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -110,8 +113,33 @@ def wait_for_the_first(process) -> None:
     pytest.fail("it ended before it had anything to say")
 
 
-@pytest.mark.parametrize("backend", ["threads", "ray"])
-def test_a_simulation_keeps_what_is_done_and_leaves_nothing(start, tmp_path, monkeypatch, capsys, backend):
+def let_in(port: int) -> bool:
+    """Whether a server takes somebody without a certificate; a page that is not there says nothing."""
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 10) as plain:
+        plain.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            if plain.recv(100).startswith(b"HTTP/1.1 404 "):
+                return False
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as plain,
+            anyone.wrap_socket(plain) as asking,
+        ):
+            asking.recv(1)
+    except ssl.SSLError as error:
+        return error.reason != "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    return True
+
+
+@pytest.mark.parametrize(
+    ("backend", "sent"),
+    [("threads", signal.SIGTERM), ("ray", signal.SIGINT), ("dask", signal.SIGTERM)],
+)
+def test_a_simulation_keeps_what_is_done_and_leaves_nothing(
+    start, tmp_path, monkeypatch, capsys, backend, sent
+):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     before = set(Path("/tmp").glob("folkmoot-ray-*"))
@@ -124,7 +152,12 @@ def test_a_simulation_keeps_what_is_done_and_leaves_nothing(start, tmp_path, mon
     for each in (psutil.Process(process.pid), *workers):
         for connection in each.net_connections("inet"):
             assert connection.laddr.ip.removeprefix("::ffff:") in ("127.0.0.1", "::1")
-    os.killpg(process.pid, signal.SIGINT)
+            if backend == "dask" and connection.status == psutil.CONN_LISTEN:
+                assert not let_in(connection.laddr.port)
+    if sent is signal.SIGINT:
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
     out, said = process.communicate(timeout=60)
     assert process.returncode == 130
     found = simulated(out)

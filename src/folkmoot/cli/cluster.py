@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import secrets
 import socket
 import tempfile
@@ -13,10 +14,13 @@ from typing import Any, TypeVar
 
 import click
 
+from folkmoot.cli.signals import interrupting
 from folkmoot.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 KNOCK_S = 5.0
+MOST_WORKERS = 100_000
+_NEEDS = {"ray": ("ray",), "dask": ("distributed", "cryptography")}
 
 
 def cluster_options(command: F) -> F:
@@ -31,7 +35,10 @@ def cluster_options(command: F) -> F:
             help="threads: this machine; ray, dask: worker processes, also on other machines (extra [cluster]). "
             "The result is the same to the bit.",
         ),
-        click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]"),
+        click.option(
+            "--workers", type=click.IntRange(1, MOST_WORKERS),
+            help="Cores to use, of this machine's at most all. [default: all]",
+        ),
     ):  # fmt: skip
         command = flag(command)
     return command
@@ -39,21 +46,28 @@ def cluster_options(command: F) -> F:
 
 @contextlib.contextmanager
 def cluster(backend: str, workers: int | None, address: str | None) -> Iterator[None]:
-    """A `with` block whose joblib calls run there. What was started for it has ended with it.
+    """A `with` block whose joblib calls run there. What was started for it has ended with it, also where a signal ends it.
 
-    Raises `ConfigError` where the extra is missing or the cluster does not answer.
+    SIGTERM and a closed terminal are `KeyboardInterrupt` within. Raises `ConfigError` where the extra is missing or the cluster does not answer.
     """
     if backend == "threads":
         if address is not None:
             raise click.UsageError("--address belongs to --backend ray or dask")
-        yield
+        with interrupting():
+            yield
         return
-    if importlib.util.find_spec("distributed" if backend == "dask" else backend) is None:
+    if any(importlib.util.find_spec(name) is None for name in _NEEDS[backend]):
         raise ConfigError(f"--backend {backend} is not installed; run: pip install 'folkmoot[sim,cluster]'")
     if address is not None:
         _knock(backend, address)
-    with _ray(workers, address) if backend == "ray" else _dask(workers, address):
-        yield
+    with interrupting(), _ray(workers, address) if backend == "ray" else _dask(workers, address):
+        with interrupting():  # Ray sets handlers of its own when it starts
+            yield
+
+
+def cores(workers: int | None, address: str | None) -> int | None:
+    """So many workers as are of use: here one a core, elsewhere as many as were asked for."""
+    return workers if workers is None or address is not None else min(workers, os.cpu_count() or 1)
 
 
 def _knock(backend: str, address: str) -> None:
@@ -108,24 +122,32 @@ def _ray(workers: int | None, address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _dask(workers: int | None, address: str | None) -> Iterator[None]:
+    import dask
     import joblib
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with contextlib.ExitStack() as ending:
+        security = None  # an existing cluster's is in Dask's own settings
         if address:
             found: Any = address
         else:
+            # Whoever may talk to it may run code in it: only who has the key that is made here, in memory, for this run.
+            security = Security.temporary()
+            folder = ending.enter_context(tempfile.TemporaryDirectory(prefix="folkmoot-dask-"))
+            no_pages: dict[str, Any] = {
+                f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")
+            }
+            ending.enter_context(dask.config.set({"temporary-directory": folder, **no_pages}))
             found = ending.enter_context(
                 LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
                     dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
-                    local_directory=ending.enter_context(tempfile.TemporaryDirectory(prefix="folkmoot-dask-")),
-                    silence_logs=logging.CRITICAL,
+                    local_directory=folder, silence_logs=logging.CRITICAL, security=security,
                 )
             )  # fmt: skip
         try:
-            ending.enter_context(Client(found))
+            ending.enter_context(Client(found, security=security))
         except (OSError, ValueError) as error:
             raise ConfigError(f"--backend dask: no cluster answers at {found}: {error}") from error
         with joblib.parallel_config(backend="dask"):

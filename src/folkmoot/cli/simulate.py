@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from folkmoot.cli.cluster import cluster, cluster_options
+from folkmoot.cli.cluster import cluster, cluster_options, cores
 from folkmoot.cli.exits import Interrupted, end_line
-from folkmoot.cli.model import model_options, question_of, with_flags
+from folkmoot.cli.model import model_options, question_of, require_sim, with_flags
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
 from folkmoot.cli.world import setting_of, world_options
@@ -110,8 +110,12 @@ def simulate(
     **flags: Any,
 ) -> None:
     """Simulate a moot in virtual time, with intervals over replications."""
+    require_sim()
+    workers = cores(workers, address)
     setting = setting_of(core, slots, batching, delay, jitter, loss, gossip, mttf, mttr, aggregator)
     asked = asked_of(**flags)
+    if setting is not None:
+        setting.check(asked)
     if setting is not None and flags["rate"] is None:  # --load is that of all slots together
         asked = replace(asked, rates_hz=tuple(rate * setting.full_speed for rate in asked.rates_hz))
     with cluster(backend, workers, address):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.cluster import cluster, cluster_options
+from folkmoot.cli.cluster import cluster, cluster_options, cores
 from folkmoot.cli.exits import Interrupted, end_line, tell
 from folkmoot.cli.model import reach_options, require_sim, service_option
 from folkmoot.cli.options import json_option, print_json
@@ -152,7 +152,7 @@ def sweep(
         (out, out.with_suffix("")) if out.suffix == ".parquet" else (out / "sweep.parquet", out / "sweep")
     )
     _make_folder(file.parent)
-    rows, skipped = _simulate(asked, file, flags, (backend, workers, address), as_json)
+    rows, skipped = _simulate(asked, file, flags, (backend, cores(workers, address), address), as_json)
     whole = len(rows) == len(asked)
     files = [file, *(_drawn(rows, stem, kind) if whole else [])]
     if as_json:
