@@ -71,6 +71,6 @@ def subset(key: np.uint64, size: int, count: int, out: npt.NDArray[np.int64]) ->
 def shuffle(key: np.uint64, size: Word, out: npt.NDArray[np.int64]) -> None:
     """What `subset` drew with this key, in random order: Floyd's sets are fair, the order that he leaves is not."""
     for step in range(np.uint64(size)):
-        last = np.uint64(size) - np.uint64(1) - np.uint64(step)
+        last: Word = np.uint64(size) - np.uint64(1) - np.uint64(step)
         other = np.uint64(np.int64(uniform(key, np.uint64(size) + last) * (np.int64(last) + 1)))
         out[last], out[other] = out[other], out[last]
