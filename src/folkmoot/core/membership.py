@@ -188,6 +188,10 @@ class Membership:
         self._out.extend(Announce(MemberChanged(row)) for row in new)
         return self._taken()
 
+    def hear_pulse(self, device: DeviceId, pulse: Pulse) -> None:
+        """Take in a member's load that the driver has learned by another way than heartbeats; an older one counts for nothing."""
+        self._roster.put(replace(self.members[device], pulse=pulse))
+
     def on_message(self, sender: DeviceId, message: GossipMessage, now: float) -> list[Effect]:
         """A message whose sender the transport has proven. Out of bounds means ignored, never raised."""
         if self._gone or sender == self._me:

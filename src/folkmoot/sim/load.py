@@ -34,14 +34,13 @@ from folkmoot.core.events import (
     Started,
     Submitted,
 )
-from folkmoot.core.gossip import Card, Heartbeat, Member, Standing
+from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.law import Trace
 from folkmoot.core.messages import Answer, Ask, Outcome, Turn
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.queue import QueueConfig
-from folkmoot.core.roster import hot_of
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.simulate import Question
 from folkmoot.queueing.streams import (
@@ -348,8 +347,7 @@ class Load:
             other = self._peer(member.device)
             pulse = other.membership.members[other.me].pulse
             mean = self._means[self._numbers[other.me]]
-            told = replace(member, pulse=replace(pulse, service_s=mean))
-            peer.handle(Received(other.me, Heartbeat(1, 0, (), (hot_of(told),))), self.world.now)
+            peer.membership.hear_pulse(other.me, replace(pulse, service_s=mean))
 
     def _peer(self, device: DeviceId) -> Peer:
         seat = self.world.devices[device].host
