@@ -44,10 +44,10 @@ def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
         pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
         whole = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, whole, whole, whole])
-        name = "llvm.prefetch.p0" if "opaque" in str(pointer.type) else "llvm.prefetch.p0i8"
         asked: Any = cgutils
         builder.call(
-            asked.get_or_insert_function(builder.module, kind, name), [pointer, whole(0), whole(3), whole(1)]
+            asked.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8"),
+            [pointer, whole(0), whole(3), whole(1)],
         )
         return context.get_dummy_value()
 

@@ -214,6 +214,7 @@ def _kernel(
     early, late = (warm + until) / 2, (warm + until) / 2 + (until - warm) / 4
     scale = CHECKPOINTS / (until - warm)
     beyond = until + 1.0 / scale
+    wide = n > 2048  # more than the second cache holds
     why = MORE
     while events:
         events -= 1
@@ -305,6 +306,8 @@ def _kernel(
                 size += _1
             else:
                 replace_top(heap, size, bits_of(latest), tag)
+            if wide:
+                _fetch(heap, prompts, devices)
             continue
         if not fresh:
             size = pop(heap, size)
@@ -317,6 +320,8 @@ def _kernel(
                 latency += latest - born
                 histogram[bin_of(latest - born)] += 1
         prompts[at], spare = i64(spare), slot
+        if wide:
+            _fetch(heap, prompts, devices)
     if why == OVER:
         for device in range(u64(n)):
             aged(devices, (device << _3) + AGE, until, warm, until)
@@ -324,6 +329,16 @@ def _kernel(
     whole[THROUGH], whole[COUNTED] = through, counted
     real[COMING], real[LAST], real[LATENCY] = coming, last, latency
     return why
+
+
+@compiled()
+def _fetch(heap: Whole, prompts: Whole, devices: Floats) -> None:
+    """Ask for what comes next: the device of the first entry's prompt, and the prompts of the four behind it."""
+    for child in range(_1, u64(5)):
+        prefetch(prompts, _3 * (u64(heap[TOP_TAG + _2 * child]) & _MASK))
+    at = _3 * (u64(heap[TOP_TAG]) & _MASK)
+    if at < u64(prompts.size):
+        prefetch(devices, u64(prompts[at + _ORIGIN]) << _3)
 
 
 @compiled()
