@@ -11,6 +11,7 @@ import pytest
 
 from folkmoot.core.law import Exponential, Fixed
 from folkmoot.errors import TheoryError
+from folkmoot.queueing import calendar, fcfs
 from folkmoot.queueing.simulate import Question, _shape, measures, replication, simulate
 from folkmoot.queueing.streams import keys
 
@@ -84,10 +85,24 @@ def test_both_kernels_say_the_same(seed: int) -> None:
         np.testing.assert_allclose(ours.age, theirs.age, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["fast", "plain", "best", "all"])
+@pytest.mark.parametrize("seed", range(5))
+def test_slices_of_a_run_are_one_run(kind: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = policy("plain" if kind == "fast" else kind, seed)
+    asked = replace(asked, skip_aggregation=0.0, rates_hz=tuple(4 * rate for rate in asked.rates_hz))
+    key, events = keys(asked.seed, 1)[0], kind != "fast"
+    whole = replication(asked, key, log=1000, events=events)
+    monkeypatch.setattr(fcfs, "SLICE", 7)
+    monkeypatch.setattr(calendar, "SLICE", 7)
+    sliced = replication(asked, key, log=1000, events=events)
+    for ours, theirs in zip(whole.counts, sliced.counts, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_later_stage_first_keeps_the_goodput_that_first_come_first_served_loses() -> None:
     asked = Question(20, 2, 3, (2.0 / 9,), (Exponential(1.0),), horizon=4_000, replications=8)
-    fcfs, lsf = (simulate(replace(asked, discipline=discipline)) for discipline in ("fcfs", "lsf"))
-    assert fcfs.goodput_of_limit < 0.6
+    first, lsf = (simulate(replace(asked, discipline=discipline)) for discipline in ("fcfs", "lsf"))
+    assert first.goodput_of_limit < 0.6
     assert lsf.goodput.low / lsf.limit_rate >= 0.95
     admitted = simulate(replace(asked, admit=10))
     assert admitted.goodput_of_limit > 0.9
