@@ -99,6 +99,21 @@ def test_a_file_of_something_else_is_refused_and_left_alone(run, tmp_path: Path)
         code, _, err = run(*GRID, "--out", str(file))
         assert (code, says in err, "choose another --out" in err) == (2, True, True)
         assert file.read_bytes() == before
+        assert sorted(tmp_path.iterdir()) == sorted((other, text)), "no lock stays"
+
+
+def test_rows_of_another_version_are_not_mixed_with_new_ones(run, tmp_path: Path, monkeypatch):
+    few = ("-n", "2", "-k", "1", "--reps", "2", "--horizon", "100", "--plot", "none", "--out", str(tmp_path))
+    monkeypatch.setattr("folkmoot.queueing.sweep.FORMAT", 1)
+    assert run(*few, "--load", "0.5")[0] == 0
+    assert kept(tmp_path / "sweep.parquet")[0]["key"].startswith("1-")
+    monkeypatch.undo()
+    before = (tmp_path / "sweep.parquet").read_bytes()
+    for load in ("0.5", "0.6"):
+        code, _, err = run(*few, "--load", load)
+        assert (code, "rows of another version" in err, "choose another --out" in err) == (2, True, True)
+    assert (tmp_path / "sweep.parquet").read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["sweep.parquet"]
 
 
 def test_one_sweep_at_a_time_writes_to_a_file(run, tmp_path: Path):
@@ -113,7 +128,11 @@ def test_one_sweep_at_a_time_writes_to_a_file(run, tmp_path: Path):
     ("arguments", "says"),
     [
         (("--load", "nan"), "no list of numbers"),
-        (("--load", "-0.5"), "not more than 0"),
+        (("--load", "-0.5"), "not at least 1e-09"),
+        (("--rate", "1e-320"), "not at least 1e-12"),
+        (("--service", "exp:1e-320"), "MEAN is '1e-320'"),
+        (("--reps", "1" + 20 * "0"), "--reps"),
+        (("--topology", ""), "--topology is empty"),
         (("--load", "0.5:1.5"), "no list of numbers"),
         (("--load", "2:1:0.1"), "no list of numbers"),
         (("-n", "1.5"), "no list of numbers"),

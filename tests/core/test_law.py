@@ -59,6 +59,7 @@ def test_forms(text: str, law: Law) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "exp", "exp:", "exp:0", "exp:-1", "exp:nan", "exp:inf", "exp:1:2", "det:-1", "lognormal:1", "weibull:1:0",
+     "exp:1e-320", "exp:1e308", "det:1e16", "lognormal:1:1e200", "weibull:1:1e-3", "weibull:1:1e300", "trace:f:fast:1e308",
      "gamma:1", "trace:", "trace:f:a:1:2", "trace:f:nope", "trace:f:id", "trace:f:fast:0"],
 )  # fmt: skip
 def test_bad_text_names_itself_and_the_remedy(text: str) -> None:
@@ -80,15 +81,21 @@ def test_a_trace_without_times_is_refused(table: list[list[str]]) -> None:
         parse_law("trace:f.csv", lambda file: table)
 
 
-@pytest.mark.parametrize("hole", ["", " ", "nan", "?"])
-def test_a_hole_in_a_chosen_column_is_told(hole: str) -> None:
-    with pytest.raises(ConfigError, match="row 2 below the header"):
-        parse_law("trace:f.csv:a+b", lambda file: [["a", "b"], ["1", "2"], ["3", hole]])
+@pytest.mark.parametrize("hole", ["", " ", "nan", "?", "1e-320", "1e308", "-1", "inf"])
+@pytest.mark.parametrize("columns", ["", ":a+b"])
+def test_a_hole_in_a_column_is_told(hole: str, columns: str) -> None:
+    with pytest.raises(ConfigError, match="row 2 below the header has .*no time in column 'b'"):
+        parse_law(f"trace:f.csv{columns}", lambda file: [["a", "b"], ["1", "2"], ["3", hole]])
 
 
-def test_a_column_with_holes_is_not_left_out_in_silence() -> None:
-    with pytest.raises(ConfigError, match="row 1 below the header"):
-        parse_law("trace:f.csv", lambda file: [["a", "b", "note"], ["1", "", "x"], ["3", "4", ""]])
+@pytest.mark.parametrize("hole", ["", "NA"])
+def test_a_column_with_holes_is_not_left_out_in_silence(hole: str) -> None:
+    def table(file: str) -> list[list[str]]:
+        return [["id", "a", "b", "note"], ["x1", "1", hole, "x"], ["x2", "3", "4", ""]]
+
+    with pytest.raises(ConfigError, match="row 1 below the header has .*no time in column 'b'"):
+        parse_law("trace:f.csv", table)
+    assert parse_law("trace:f.csv:a", table) == Trace(("a",), ((1.0,), (3.0,)))
 
 
 def test_one_row_serves_all_devices_of_a_prompt() -> None:

@@ -123,3 +123,18 @@ def test_what_changes_the_jobs_of_a_prompt() -> None:
 def test_what_does_not_hold_is_refused(call: object, says: str) -> None:
     with pytest.raises(TheoryError, match=says):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (lambda: q.loads(np.array([1.0, math.nan]), 1.0, 1, 1), "rates_hz holds nan; every"),
+        (lambda: q.load(np.float64(-1.5), 1.0, 1, 1), "rate_hz is -1.5; it"),
+        (lambda: q.load(1.0, 1.0, np.float64(math.nan), 1), "layers is nan; it must be a whole"),
+        (lambda: q.load(1.0, 1.0, np.int64(-1), 1), "layers is -1; it must be a whole"),
+        (lambda: q.load(1.0, 1.0, math.inf, 1), "layers is inf; it must be a whole"),
+    ],
+)
+def test_errors_name_plain_numbers(asked, says) -> None:
+    with pytest.raises(TheoryError, match=says):
+        asked()

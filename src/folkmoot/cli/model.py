@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from folkmoot.queueing.simulate import Question
 
 F = TypeVar("F", bound=Callable[..., Any])
+MOST_DEVICES = 10**12
+LEAST_RATE, MOST_RATE = 1e-12, 1e9
+LEAST_LOAD = 1e-9
+"""What a run's length is divided by, which is then finite."""
+RATE = Finite(LEAST_RATE, MOST_RATE)
 NAMED_BYTES = 400
 """Of a device's place in a ring or a star while it is made, about."""
 
@@ -31,7 +36,7 @@ REACH: tuple[Callable[[Any], Any], ...] = (
         help="The chance that a prompt ends with its last layer.",
     ),
     click.option(
-        "--quorum", type=click.IntRange(1), metavar="Q", help="Answers that end a layer; the rest is cancelled."
+        "--quorum", type=click.IntRange(1, MAX_PROPOSERS + 1), metavar="Q", help="Answers that end a layer; the rest is cancelled."
     ),
 )  # fmt: skip
 service_option = click.option(
@@ -40,7 +45,7 @@ service_option = click.option(
     "one for all devices, or one a device with commas.",
 )  # fmt: skip
 FLAGS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--devices", "-n", type=click.IntRange(1), default=4, show_default=True, help="Devices, n."),
+    click.option("--devices", "-n", type=click.IntRange(1, MOST_DEVICES), default=4, show_default=True, help="Devices, n."),
     click.option(
         "-M", "--layers", "layers", type=click.IntRange(0, MAX_LAYERS), default=1, show_default=True,
         help="Layers before the aggregation.",
@@ -49,9 +54,9 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         "-k", "--proposers", "--peers", "proposers", type=click.IntRange(0, MAX_PROPOSERS), metavar="K",
         help="Peers asked per layer; the origin answers as well. [default: 3, or all there are]",
     ),
-    click.option("--rate", type=Finite(0, 1e9, min_open=True), help="Prompts per second and device, λ."),
+    click.option("--rate", type=RATE, help="Prompts per second and device, λ."),
     click.option(
-        "--load", type=Finite(0, 1e3, min_open=True), help="The busiest device's ρ instead of a rate. [default: 0.8]"
+        "--load", type=Finite(LEAST_LOAD, 1e3), help="The busiest device's ρ instead of a rate. [default: 0.8]"
     ),
     service_option,
     *REACH,
@@ -132,7 +137,9 @@ def graph_of(topology: str, devices: int) -> tuple[tuple[int, ...], ...] | None:
 
     if topology in ("ring", "star"):
         check(NAMED_BYTES * devices)
-    match topology:
+    match topology.strip():
+        case "":
+            raise ConfigError("--topology is empty; it is complete, ring, star, or a file")
         case "complete":
             return None
         case "ring":

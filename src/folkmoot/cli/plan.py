@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.model import graph_of, question_of, reach_options
+from folkmoot.cli.model import MOST_DEVICES, RATE, graph_of, question_of, reach_options, require_sim
 from folkmoot.cli.options import Finite, json_option, print_json
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--devices", "-n", type=click.IntRange(1), default=4, show_default=True, help="Devices, n.")
 @click.option(
-    "--rate", type=Finite(0, 1e9, min_open=True), required=True, help="Prompts per second and device, λ."
+    "--devices", "-n", type=click.IntRange(1, MOST_DEVICES), default=4, show_default=True, help="Devices, n."
 )
+@click.option("--rate", type=RATE, required=True, help="Prompts per second and device, λ.")
 @click.option(
     "--service", metavar="DIST", default="exp:1", show_default=True, help="Service times, as in `simulate`."
 )
@@ -49,22 +49,28 @@ def plan(
 
     The best is the one with most proposals a prompt, (k+1)M, that keeps the deadline; among equals the sooner one.
     That more proposals make better answers is the paper's premise, not something that this command knows.
-    With --quorum no latency is known where it cancels jobs, and a deadline leaves such choices out.
+    With --quorum no latency is known where it cancels jobs, and a deadline leaves such choices out; layers with
+    fewer jobs than that are left out, too.
     """
+    require_sim()
     graph = graph_of(topology, devices)
     most = min(max_proposers, devices - 1 if graph is None else max(map(len, graph), default=0))
+    fewest = quorum - 1 if quorum else 0
+    if fewest > most and max_layers:
+        raise click.UsageError(f"--quorum {quorum}: a layer has {most + 1} jobs here at most (k + 1)")
     rows = []
     for layers in range(max_layers + 1):
-        for proposers in range(most + 1 if layers else 1):
-            skip = skip_aggregation if layers else 0.0
-            enough = min(quorum, proposers + 1) if quorum else None
+        for proposers in range(fewest, most + 1) if layers else (0,):
+            skip, enough = (skip_aggregation, quorum) if layers else (0.0, None)
             asked = question_of(devices, layers, proposers, rate, None, service, topology, skip, enough)
             rows.append(_row(asked))
     stable = [row for row in rows if row["stable"]]
     kept = [row for row in stable if deadline_s is None or (row["latency"] or math.inf) <= deadline_s]
     best = max(kept, key=lambda row: (row["proposals"], -(row["latency"] or math.inf)), default=None)
     if as_json:
-        print_json({"n": devices, "rate": rate, "deadline_s": deadline_s, "choices": rows, "best": best})
+        print_json({
+            "n": devices, "rate": rate, "deadline_s": deadline_s, "quorum": quorum, "choices": rows, "best": best,
+        })  # fmt: skip
         return
     for row in stable:
         mark = "  <- best" if row is best else ""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
+MOST_REPS = 100_000
+MOST_PROMPTS = 1_000_000_000
 RUN: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--seed",
@@ -34,11 +36,15 @@ RUN: tuple[Callable[[Any], Any], ...] = (
         help="The same seed gives the same result.",
     ),
     click.option(
-        "--reps", type=click.IntRange(1), default=10, show_default=True, help="Independent replications."
+        "--reps",
+        type=click.IntRange(1, MOST_REPS),
+        default=10,
+        show_default=True,
+        help="Independent replications.",
     ),
     click.option(
         "--horizon",
-        type=Finite(0, 1e9, min_open=True),
+        type=Finite(1e-3, 1e9),
         default=20_000,
         show_default=True,
         help="How long each lasts, in services per device; the first fifth is not counted.",
@@ -50,7 +56,9 @@ RUN: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="steady: a long run with intervals; paper: --prompts of them from an empty start, drained to empty.",
     ),
-    click.option("--prompts", type=click.IntRange(1), help="Prompts of the mode paper. [default: 10]"),
+    click.option(
+        "--prompts", type=click.IntRange(1, MOST_PROMPTS), help="Prompts of the mode paper. [default: 10]"
+    ),
     click.option(
         "--discipline",
         type=click.Choice(["fcfs", "lsf"]),
@@ -60,7 +68,7 @@ RUN: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--admit",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST_PROMPTS),
         metavar="B",
         help="Refuse a prompt where so many jobs wait at its device.",
     ),
@@ -243,7 +251,9 @@ def told(found: Result) -> list[str]:
         )
     p50, p90, p99 = found.quantiles
     lines += [
-        f"latency {_text(found.latency)} s; half below {p50:.4g}, nine in ten below {p90:.4g}, 99 % below {p99:.4g}",
+        "no prompt ended that is counted, so no latency is known"
+        if math.isnan(found.latency.value)
+        else f"latency {_text(found.latency)} s; half below {p50:.4g}, nine in ten below {p90:.4g}, 99 % below {p99:.4g}",
         f"waiting per device {_text(found.queue_size)}; in service {found.utilisation:.4g}",
         f"goodput {found.goodput.value:.4g} prompts/s and device"
         + ("" if math.isnan(found.limit_rate) else f", {100 * found.goodput_of_limit:.1f} % of the limit"),

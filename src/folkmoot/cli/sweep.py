@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import math
@@ -13,7 +14,7 @@ import click
 
 from folkmoot.cli.cluster import cluster, cluster_options, cores
 from folkmoot.cli.exits import Interrupted, end_line, tell
-from folkmoot.cli.model import reach_options, require_sim, service_option
+from folkmoot.cli.model import LEAST_LOAD, LEAST_RATE, MOST_RATE, reach_options, require_sim, service_option
 from folkmoot.cli.options import json_option, print_json
 from folkmoot.cli.progress import Progress
 from folkmoot.cli.simulate import asked_of, run_options
@@ -40,8 +41,8 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 
     name = "list"
 
-    def __init__(self, least: float, most: float, *, whole: bool = False, above: bool = False) -> None:
-        self.least, self.most, self.whole, self.above = least, most, whole, above
+    def __init__(self, least: float, most: float, *, whole: bool = False) -> None:
+        self.least, self.most, self.whole = least, most, whole
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -55,9 +56,8 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         if len(found) > MOST:
             self.fail(f"{value!r} has more than {MOST} numbers", param, ctx)
         for number in found:
-            if not self.least <= number <= self.most or (self.above and number == self.least):
-                bound = "more than" if self.above else "at least"
-                self.fail(f"{number:g} is not {bound} {self.least:g} and at most {self.most:g}", param, ctx)
+            if not self.least <= number <= self.most:
+                self.fail(f"{number:g} is not at least {self.least:g} and at most {self.most:g}", param, ctx)
         return tuple(dict.fromkeys(found))
 
     def _all(self, text: str) -> Iterator[float]:
@@ -85,9 +85,9 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 def grid_options(command: Any) -> Any:
     """What is swept."""
     for flag in (
-        click.option("--load", type=Numbers(0, 1e3, above=True), metavar="LIST", help="The busiest device's ρ."),
+        click.option("--load", type=Numbers(LEAST_LOAD, 1e3), metavar="LIST", help="The busiest device's ρ."),
         click.option(
-            "--rate", type=Numbers(0, 1e9, above=True), metavar="LIST",
+            "--rate", type=Numbers(LEAST_RATE, MOST_RATE), metavar="LIST",
             help="Prompts per second and device, λ, instead of loads.",
         ),
         click.option(
@@ -206,7 +206,9 @@ def _simulate(
         raise ConfigError(f"another sweep writes to {file}; wait for it, or choose another --out") from None
     except OSError as error:
         raise ConfigError(f"--out: {file.parent} cannot be written: {error}") from error
-    with lock:
+    with lock, contextlib.ExitStack() as ending:
+        # Gone before it is let go: who opened it in between finds that it has no name any more (filelock), and takes a new one.
+        ending.callback(Path(lock.lock_file).unlink, missing_ok=True)
         table = Table(file, asked[0], ("service", "topology"))
         todo = [each for each in asked if key(each) not in table.rows]
         skipped = len(asked) - len(todo)
@@ -235,7 +237,9 @@ def told(row: Row) -> str:
     said = f"n={row['n']} M={row['layers']} k={row['proposers']}{load}: {row['verdict']}"
     if drift is not None:
         said += f", drift {drift:.3g}{_theory(row['theory_drift'])}"
-    return said + ("" if latency is None else f", latency {latency:.4g} s{_theory(row['theory_latency'])}")
+    if latency is None:
+        return f"{said}, no prompt ended that is counted"
+    return f"{said}, latency {latency:.4g} s{_theory(row['theory_latency'])}"
 
 
 def _theory(value: object) -> str:

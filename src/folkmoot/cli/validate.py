@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from folkmoot.cli.cluster import MOST_WORKERS, cores
 from folkmoot.cli.model import require_sim
 from folkmoot.cli.options import json_option, print_json
 from folkmoot.cli.progress import Progress
@@ -19,11 +20,16 @@ from folkmoot.errors import TheoryMismatch
     is_flag=True,
     help="Also what is known by simulation only: drift and goodput beyond the limit.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Cores to use. [default: all]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    help="Cores to use, at most all there are. [default: all]",
+)
 @json_option
 def validate(quick: bool, beyond: bool, workers: int | None, as_json: bool) -> None:
     """Check every exact statement of the theory against the simulator; 1 % that any fails by luck."""
     require_sim()
+    workers = cores(workers, None)
     from folkmoot.queueing import validate as exact
 
     stated, rows, failed = exact.cases(beyond=beyond), list[dict[str, Any]](), 0

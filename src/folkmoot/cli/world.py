@@ -37,11 +37,11 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         "--aggregator", metavar="origin|fixed:N", help="Who aggregates: each prompt's origin, or device N for all. [default: origin]",
     ),
     click.option(
-        "--mttf", type=Finite(0, 1e12, min_open=True), metavar="SECONDS",
+        "--mttf", type=Finite(1e-3, 1e12), metavar="SECONDS",
         help="Mean time until a device fails; with --mttr and --gossip.",
     ),
     click.option(
-        "--mttr", type=Finite(0, 1e12, min_open=True), metavar="SECONDS", help="Mean time until it is back."
+        "--mttr", type=Finite(1e-3, 1e12), metavar="SECONDS", help="Mean time until it is back."
     ),
 )  # fmt: skip
 
@@ -80,7 +80,7 @@ def setting_of(
     links = None
     if gossip or delay is not None or jitter is not None or loss is not None:
         links = LinkConfig(delay_s=delay or 0.0, jitter_s=jitter or 0.0, loss=loss or 0.0)
-    speed = _speed(batching) if batching else ()
+    speed = () if batching is None else _speed(batching)
     return Setting(slots or max(1, len(speed)), speed, links, gossip, mttf or 0.0, mttr or 0.0, who)
 
 
@@ -97,4 +97,4 @@ def _speed(text: str) -> tuple[float, ...]:
     try:
         return tuple(map(float, text.split(",")))
     except ValueError:
-        raise click.UsageError(f"--batching {text}: it is numbers with commas, such as 1,1.7,2.2") from None
+        raise click.UsageError(f"--batching {text!r}: it is numbers with commas, such as 1,1.7,2.2") from None

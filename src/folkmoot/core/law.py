@@ -18,6 +18,10 @@ Table = Sequence[Sequence[str]]
 
 _FORMS = "exp:MEAN, det:MEAN, lognormal:MEAN:CV, weibull:MEAN:SHAPE or trace:FILE[:COLUMNS[:MEAN]]"
 _TINY = 2.0**-54
+LEAST_S, MOST_S = 1e-15, 1e15
+"""Of times that are not 0: what is computed from them is then finite, and not 0."""
+MOST_CV = 1e6
+LEAST_SHAPE, MOST_SHAPE = 0.05, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +102,23 @@ def parse_law(text: str, read: Callable[[str], Table] | None = None) -> Law:
     fields = rest.split(":") if rest else []
     match kind, fields:
         case "exp", [mean]:
-            return Exponential(_number(text, "MEAN", mean))
+            return Exponential(_number(text, "MEAN", mean, LEAST_S, MOST_S))
         case "det", [mean]:
-            return Fixed(_number(text, "MEAN", mean, zero=True))
+            return Fixed(_number(text, "MEAN", mean, LEAST_S, MOST_S, zero=True))
         case "lognormal", [mean, cv]:
-            return Lognormal(_number(text, "MEAN", mean), _number(text, "CV", cv, zero=True))
+            return Lognormal(
+                _number(text, "MEAN", mean, LEAST_S, MOST_S), _number(text, "CV", cv, 0.0, MOST_CV)
+            )
         case "weibull", [mean, shape]:
-            return Weibull(_number(text, "MEAN", mean), _number(text, "SHAPE", shape))
+            return Weibull(
+                _number(text, "MEAN", mean, LEAST_S, MOST_S),
+                _number(text, "SHAPE", shape, LEAST_SHAPE, MOST_SHAPE),
+            )
         case "trace", [file, *more] if file and len(more) <= 2:
             if read is None:
                 raise ConfigError(f"{text!r}: no traces here; use {_FORMS.rpartition(' or ')[0]}")
             names = more[0] if more else ""
-            mean_s = _number(text, "MEAN", more[1]) if len(more) == 2 else None
+            mean_s = _number(text, "MEAN", more[1], LEAST_S, MOST_S) if len(more) == 2 else None
             return trace(text, read(file), tuple(names.split("+")) if names else (), mean_s)
         case _:
             raise ConfigError(f"{text!r} is no service-time law; write {_FORMS}")
@@ -121,7 +130,7 @@ def parse_laws(text: str, read: Callable[[str], Table] | None = None) -> tuple[L
 
 
 def trace(text: str, table: Table, columns: tuple[str, ...] = (), mean_s: float | None = None) -> Trace:
-    """A trace from a table; without `columns` all numeric ones, with `mean_s` scaled to that grand mean.
+    """A trace from a table; without `columns` all that have numbers, with `mean_s` scaled to that grand mean.
 
     `text` names the trace in errors. Raises `ConfigError`.
     """
@@ -133,21 +142,11 @@ def trace(text: str, table: Table, columns: tuple[str, ...] = (), mean_s: float 
             raise ConfigError(f"{text!r}: no column {name!r}; the file has {', '.join(header)}")
     chosen = columns or tuple(name for name in header if _numeric(body, header.index(name)))
     if not chosen:
-        raise ConfigError(f"{text!r}: no column holds numbers only; the file has {', '.join(header)}")
+        raise ConfigError(f"{text!r}: no column holds numbers; the file has {', '.join(header)}")
     places = [header.index(name) for name in chosen]
     rows: list[tuple[float, ...]] = []
     for line, row in enumerate(body, start=1):
-        try:
-            values = tuple(float(row[place]) for place in places)
-        except (ValueError, IndexError):
-            raise ConfigError(
-                f"{text!r}: row {line} below the header has no number in every column of {'+'.join(chosen)}"
-            ) from None
-        if any(not math.isfinite(value) or value < 0 for value in values):
-            raise ConfigError(
-                f"{text!r}: row {line} below the header holds a time that is negative or not finite"
-            )
-        rows.append(values)
+        rows.append(tuple(_time(text, line, header[place], row, place) for place in places))
     plain = Trace(chosen, tuple(rows))
     if mean_s is None:
         return plain
@@ -157,21 +156,33 @@ def trace(text: str, table: Table, columns: tuple[str, ...] = (), mean_s: float 
     return Trace(chosen, tuple(tuple(value * factor for value in row) for row in plain.rows))
 
 
-def _number(text: str, name: str, value: str, zero: bool = False) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        bound = "0 or more" if zero else "more than 0"
-        raise ConfigError(f"{text!r}: {name} is {value!r}; it must be a number, {bound}")
+def _number(text: str, name: str, value: str, least: float, most: float, *, zero: bool = False) -> float:
+    number = _read(value)
+    if not (least <= number <= most or (zero and number == 0)):
+        bound = f"from {least:g} to {most:g}" + (", or 0" if zero else "")
+        raise ConfigError(f"{text!r}: {name} is {value!r}; it must be a number {bound}")
     return number
+
+
+def _time(text: str, line: int, column: str, row: Sequence[str], place: int) -> float:
+    cell = row[place] if place < len(row) else ""
+    number = _read(cell)
+    if not (LEAST_S <= number <= MOST_S or number == 0):
+        said = f"{cell!r}, no time" if cell.strip() else "no time"
+        raise ConfigError(
+            f"{text!r}: row {line} below the header has {said} in column {column!r}; it must be a number of "
+            f"seconds from {LEAST_S:g} to {MOST_S:g}, or 0 (which columns are read is said by trace:FILE:COLUMNS)"
+        )
+    return number
+
+
+def _read(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _numeric(body: Table, place: int) -> bool:
     """Whether a column is one of times. One that has holes is, so that they are told and not left out."""
-    filled = [row[place] for row in body if place < len(row) and row[place].strip()]
-    try:
-        return any([not math.isnan(float(cell)) for cell in filled])
-    except ValueError:
-        return False
+    return any(place < len(row) and not math.isnan(_read(row[place])) for row in body)

@@ -20,15 +20,20 @@ def number(
     if not math.isfinite(value) or value < least or value > most or (above and value == least):
         low = f"more than {least:g}" if above else f"{least:g} or more"
         high = "" if math.isinf(most) else f", at most {most:g}"
-        raise TheoryError(f"{name} is {value!r}; it must be {low}{high}")
+        raise TheoryError(f"{name} is {_plain(value)!r}; it must be {low}{high}")
     return float(value)
 
 
 def whole(name: str, value: int, *, least: int = 0, most: int | None = None) -> int:
     """`value`, if it is a whole number in its range. Raises `TheoryError`."""
-    if value != int(value) or value < least or (most is not None and value > most):
+    if (
+        not math.isfinite(value)
+        or value != int(value)
+        or value < least
+        or (most is not None and value > most)
+    ):
         high = "" if most is None else f", at most {most}"
-        raise TheoryError(f"{name} is {value!r}; it must be a whole number, {least} or more{high}")
+        raise TheoryError(f"{name} is {_plain(value)!r}; it must be a whole number, {least} or more{high}")
     return int(value)
 
 
@@ -44,9 +49,14 @@ def numbers(
     wrong = vector[~np.isfinite(vector) | (vector < 0) | ((vector == 0) & above)]
     if wrong.size:
         raise TheoryError(
-            f"{name} holds {wrong[0]!r}; every value must be {'more than 0' if above else '0 or more'}"
+            f"{name} holds {_plain(wrong[0])!r}; every value must be {'more than 0' if above else '0 or more'}"
         )
     return vector
+
+
+def _plain(value: float) -> object:
+    """A number as people write it, where numpy's says its type."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def stable(load: float) -> float:

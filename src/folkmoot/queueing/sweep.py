@@ -17,6 +17,9 @@ from folkmoot.queueing.simulate import Question, Replication, Result, jobs_per_p
 if TYPE_CHECKING:
     import pyarrow
 
+FORMAT = 2
+"""Of the rows: it goes up where a question's answer or a column's meaning changes."""
+
 
 def results(
     questions: Sequence[Question],
@@ -37,8 +40,8 @@ def results(
 
 
 def key(question: Question) -> str:
-    """What tells a question from any other: a digest of all that it holds."""
-    return hashlib.sha256(repr(question).encode()).hexdigest()[:32]
+    """What tells a question from any other: the format of its row, and a digest of all that it holds."""
+    return f"{FORMAT}-{hashlib.sha256(repr(question).encode()).hexdigest()[:32]}"
 
 
 def work(question: Question) -> float:
@@ -73,6 +76,11 @@ class Table:
         except (OSError, pyarrow.ArrowException) as error:
             raise ConfigError(f"{path} cannot be read as Parquet: {error}; choose another --out") from error
         _refuse_other(path, table.schema, self._schema)
+        if any(not str(name).startswith(f"{FORMAT}-") for name in table["key"].to_pylist()):
+            raise ConfigError(
+                f"{path} has rows of another version of the simulator, which answers some questions otherwise; "
+                "choose another --out"
+            )
         self.rows = {str(row["key"]): row for row in table.to_pylist()}
 
     def add(self, result: Result, texts: Mapping[str, str]) -> Row:
