@@ -105,6 +105,26 @@ def test_the_best_of_d_on_old_views(run):
     assert (best["select"], best["verdict"], best["view_age_s"]) == ("best-of:4", "stable", 2)
 
 
+def test_the_peers_that_are_named_and_no_others(run):
+    """Origins that are named ask the rest of them: as the protocol has it, which refuses a selection with the origin."""
+    flags = ("simulate", "-n", "5", "-M", "2", "--rate", "0.05", "--select", "fixed:3+1", "--json")
+    for quorum in ((), ("--quorum", "2")):
+        some = (*flags, *quorum, "--horizon", "60", "--reps", "2")
+        compiled, core = (json.loads(run(*some, *more)[1]) for more in ((), ("--core", "--workers", "1")))
+        assert core["latency"]["mean"] == pytest.approx(compiled["latency"]["mean"])
+        assert (core["inferences"], core["select"]) == (compiled["inferences"], "fixed:3+1")
+    found = json.loads(run(*flags, "--reps", "4", "--horizon", "3000")[1])
+    assert (found["select"], found["proposers"], found["verdict"]) == ("fixed:3+1", 2, "stable")
+    own, asked = 0.05 * (2 + 1), 0.05 * 2 * 4  # M + 1 of its own; M for each of the four others
+    assert found["theory"]["rho"] == pytest.approx([own, own + asked, own, own + asked, own])
+    for one in found["per_device"]:
+        assert one["utilisation"] == pytest.approx(one["rho"], rel=0.1)
+    alone = json.loads(run(*flags, "-M", "0", "--reps", "2", "--horizon", "50")[1])
+    assert (alone["layers"], alone["proposers"]) == (0, 0)
+    everybody = json.loads(run(*flags[:-3], "--select", "fixed:0+1+2+3+4", "--reps", "2", "--json")[1])
+    assert everybody["theory"]["rho"] == pytest.approx([0.05 * (2 * 5 + 1)] * 5)
+
+
 def test_a_graph_from_a_file(run, tmp_path: Path):
     path = tmp_path / "path.txt"
     path.write_text("1\n0 2\n1\n")
@@ -136,6 +156,18 @@ def test_a_graph_from_a_file(run, tmp_path: Path):
         (("simulate", "--topology", "nowhere.txt"), "no file that can be read"),
         (("simulate", "--prompts", "5"), "--mode paper"),
         (("simulate", "--select", "best"), "best-of:D"),
+        (("simulate", "--select", ""), "best-of:D"),
+        (("simulate", "--select", "best-of:2+3"), "best-of:D"),
+        (("simulate", "--select", "fixed:"), "fixed:N+N"),
+        (("simulate", "--select", "fixed:1+a"), "fixed:N+N"),
+        (("simulate", "--select", "fixed:1+4"), "no device 4; they are numbered 0 to 3"),
+        (("simulate", "--select", "fixed:1+2+1"), "device 1 stands there twice"),
+        (("simulate", "--select", "fixed:1"), "device 1 would have nobody to ask"),
+        (("simulate", "--select", "fixed:1+2", "-k", "3"), "-k is 3, but --select names 2 peers"),
+        (("simulate", "--select", "fixed:1+2", "--topology", "ring"), "give one of them"),
+        (("simulate", "--select", "fixed:1+2", "--gossip"), "complete graph"),
+        (("simulate", "--select", "fixed:1+2", "--quorum", "4"), "quorum is 4"),
+        (("simulate", "--select", "fixed:1+2", "--view-age", "1"), "belongs to --select best-of"),
         (("simulate", "--select", "best-of:2"), "at least k = 3"),
         (("simulate", "--view-age", "1"), "belongs to --select"),
         (("simulate", "-n", "1000000000000"), "GB more memory would be needed"),

@@ -87,6 +87,17 @@ def test_a_second_run_does_what_is_missing(run, tmp_path: Path):
     assert len(kept(file)) == 4, "another seed is another question"
 
 
+def test_a_row_says_which_peers_were_named(run, tmp_path: Path):
+    few = ("-M", "0:1", "--load", "0.5", "--reps", "2", "--horizon", "100", "--plot", "none")
+    assert run(*few, "--select", "fixed:0+2", "--out", str(tmp_path))[0] == 0
+    rows = kept(tmp_path / "sweep.parquet")
+    assert [(row["select"], row["layers"], row["proposers"]) for row in rows] == [
+        ("fixed:0+2", 0, 0),
+        ("fixed:0+2", 1, 2),
+    ]
+    assert rows[1]["theory_latency"] is not None
+
+
 def test_a_file_of_something_else_is_refused_and_left_alone(run, tmp_path: Path):
     import pyarrow
     from pyarrow import parquet

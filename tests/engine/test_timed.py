@@ -124,7 +124,7 @@ def test_a_hole_in_parquet_is_told(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    for hole, says in ((None, "no number"), (math.nan, "not finite")):
+    for hole, says in ((None, "has no time in column .b."), (math.nan, "has .nan., no time in column .b.")):
         parquet.write_table(pyarrow.table({"a": [1.0, 2.0], "b": [3.0, hole]}), tmp_path / "t.parquet")
         with pytest.raises(ConfigError, match=f"row 2 below the header .*{says}"):
             parse_law(f"trace:{tmp_path / 't.parquet'}", read_table)

@@ -99,9 +99,12 @@ def question_of(
     topology: str,
     skip_aggregation: float,
     quorum: int | None = None,
+    named: tuple[int, ...] = (),
     **more: Any,
 ) -> Question:
-    """The flags as a question. Raises `ConfigError`, `TheoryError`, `click.UsageError`."""
+    """The flags as a question; `named` are the only devices that are asked. Raises `ConfigError`, `TheoryError`,
+    `click.UsageError`.
+    """
     from dataclasses import replace
 
     require_sim()
@@ -111,12 +114,18 @@ def question_of(
 
     if rate is not None and load is not None:
         raise click.UsageError("--rate and --load say the same thing; give one of them")
+    graph = graph_of(topology, devices)
+    if named:
+        graph = _asking(named, devices, topology)
+        asked_most = min(len(named), devices - 1)
+        if layers and proposers not in (None, asked_most):
+            raise click.UsageError(f"-k is {proposers}, but --select names {asked_most} peers; leave it out")
+        graph, proposers = (graph, asked_most) if layers else (None, proposers)
     if proposers is None:
         proposers = min(3, devices - 1) if layers else 0
     laws = parse_laws(service, read_table)
     if len(laws) not in (1, devices):
         raise ConfigError(f"--service has {len(laws)} laws for {devices} devices; give 1, or one a device")
-    graph = graph_of(topology, devices)
     more["quorum"] = quorum or 0
     asked = Question(devices, layers, proposers, (rate or 1.0,), laws, graph, skip_aggregation, **more)
     if rate is None:
@@ -129,6 +138,27 @@ def question_of(
             raise TheoryError("--load needs a service that takes time; give --rate")
         asked = replace(asked, rates_hz=((0.8 if load is None else load) / busiest,))
     return asked
+
+
+def _asking(named: tuple[int, ...], devices: int, topology: str) -> tuple[tuple[int, ...], ...]:
+    """Who may ask whom where the same devices are asked by all: each of these the others, as nobody asks itself."""
+    from folkmoot.queueing.memory import check
+
+    text = f"--select fixed:{'+'.join(map(str, named))}"
+    if topology.strip() != "complete":
+        raise click.UsageError(f"{text}: it says who is asked, and so does --topology; give one of them")
+    for each in named:
+        if each >= devices:
+            raise click.UsageError(f"{text}: no device {each}; they are numbered 0 to {devices - 1}")
+        if named.count(each) > 1:
+            raise click.UsageError(f"{text}: device {each} stands there twice")
+    if len(named) > MAX_PROPOSERS:
+        raise click.UsageError(f"{text}: {len(named)} devices, and {MAX_PROPOSERS} can be asked")
+    if len(named) == 1:
+        raise click.UsageError(f"{text}: device {named[0]} would have nobody to ask; name two or more")
+    check(16 * (1 + len(named)) * devices)
+    others = {each: tuple(other for other in named if other != each) for each in named}
+    return tuple(others.get(device, named) for device in range(devices))
 
 
 def graph_of(topology: str, devices: int) -> tuple[tuple[int, ...], ...] | None:

@@ -74,10 +74,11 @@ RUN: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--select",
-        metavar="uniform|best-of:D",
+        metavar="uniform|best-of:D|fixed:N+N",
         default="uniform",
         show_default=True,
-        help="Which peers are asked: any, or of D drawn those with the least mean service times jobs there.",
+        help="Which peers are asked: any, of D drawn those with the least mean service times jobs there, or the devices "
+        "with these numbers (from 0), each by all others.",
     ),
     click.option(
         "--view-age",
@@ -134,7 +135,7 @@ def simulate(
     if as_json:
         from folkmoot.queueing.rows import document
 
-        print_json(document(found) | more)
+        print_json(document(found) | {"select": flags["select"]} | more)
     else:
         for line in (*told(found), *lines):
             click.echo(line)
@@ -159,12 +160,13 @@ def asked_of(
     """The flags as a question. Raises as `question_of` does."""
     if prompts is not None and mode != "paper":
         raise click.UsageError("--prompts belongs to --mode paper")
-    best_of = _best_of(select)
+    best_of, named = _selected(select)
     if view_age is not None and not best_of:
         raise click.UsageError("--view-age belongs to --select best-of:D")
     count = (prompts or 10) if mode == "paper" else 0
     return question_of(
         **flags,
+        named=named,
         horizon=horizon,
         prompts=count,
         replications=reps,
@@ -176,16 +178,20 @@ def asked_of(
     )
 
 
-def _best_of(select: str) -> int:
-    """D of `best-of:D`, 0 for `uniform`."""
-    kind, _, number = select.partition(":")
+def _selected(select: str) -> tuple[int, tuple[int, ...]]:
+    """D of `best-of:D`, and the devices of `fixed:N+N`; 0 and none for `uniform`."""
+    kind, _, rest = select.partition(":")
+    numbers = rest.split("+")
     if select == "uniform":
-        return 0
-    if kind != "best-of" or not number.isascii() or not number.isdecimal() or not 0 < int(number) < 1 << 31:
-        raise click.UsageError(
-            f"--select {select}: it is uniform, or best-of:D with a whole number D from 1 on"
-        )
-    return int(number)
+        return 0, ()
+    if all(each.isascii() and each.isdecimal() and len(each) < 10 for each in numbers):
+        if kind == "fixed":
+            return 0, tuple(map(int, numbers))
+        if kind == "best-of" and len(numbers) == 1 and int(rest):
+            return int(rest), ()
+    raise click.UsageError(
+        f"--select {select}: it is uniform, best-of:D with a whole number D from 1 on, or fixed:N+N with the numbers of devices"
+    )
 
 
 def run(asked: Question, workers: int | None) -> Result:

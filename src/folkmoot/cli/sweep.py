@@ -209,12 +209,12 @@ def _simulate(
     with lock, contextlib.ExitStack() as ending:
         # Gone before it is let go: who opened it in between finds that it has no name any more (filelock), and takes a new one.
         ending.callback(Path(lock.lock_file).unlink, missing_ok=True)
-        table = Table(file, asked[0], ("service", "topology"))
+        texts = {name: flags[name] for name in ("service", "topology", "select")}
+        table = Table(file, asked[0], tuple(texts))
         todo = [each for each in asked if key(each) not in table.rows]
         skipped = len(asked) - len(todo)
         if skipped:
             tell(f"{skipped} of {len(asked)} questions are in {file} already")
-        texts = {"service": flags["service"], "topology": flags["topology"]}
         count, total = (
             sum(each.replications for each in todo),
             sum(each.replications * work(each) for each in todo),
