@@ -7,6 +7,9 @@ and all that they calculate with is `np.uint64`, as numba makes a float of a sig
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
@@ -30,10 +33,26 @@ def compiled() -> Callable[[F], F]:
     addition or two at each call.
     """
     njit: Any = numba.njit
-    return cast(
-        Callable[[F], F],
-        njit(cache=True, fastmath=False, nogil=True, error_model="numpy", _nrt=False),
-    )
+    decorate = njit(cache=True, fastmath=False, nogil=True, error_model="numpy", _nrt=False)
+
+    def cached(function: F) -> F:
+        config: Any = numba.config
+        chosen, config.CACHE_DIR = config.CACHE_DIR, config.CACHE_DIR or _folder()
+        try:
+            return cast(F, decorate(function))
+        finally:
+            config.CACHE_DIR = chosen
+
+    return cached
+
+
+@cache
+def _folder() -> str:
+    """Where compiled code lies: numba looks at a function's own file only, and would keep what others of this room were."""
+    here, digest = Path(__file__).parent, blake2b(digest_size=8)
+    for file in sorted(here.glob("*.py")):
+        digest.update(file.read_bytes())
+    return str(here / "__pycache__" / f"kernels-{digest.hexdigest()}")
 
 
 def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
