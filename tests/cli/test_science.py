@@ -273,6 +273,8 @@ def test_more_workers_than_cores_are_not_started(monkeypatch):
 def test_where_no_prompt_ended_it_is_said(run):
     code, out, _ = run("simulate", "-M", "8", "--load", "1000", "--reps", "2", "--horizon", "20")
     assert (code, "no prompt ended that is counted" in out, "nan" in out) == (0, True, False), out
+    code, out, _ = run("simulate", "--service", "exp:1e12", "--reps", "2", "--horizon", "20")
+    assert (code, "nan" in out, " s\n" in out) == (0, False, True), "beyond the bins no quantile is known"
 
 
 def test_validate_finds_a_wrong_formula(run, monkeypatch):
@@ -343,8 +345,13 @@ def test_slots_and_batching_go_to_the_real_protocol(run):
         (("--mttf", "5", "--mttr", "1"), "--gossip"),
         (("--batching", "1,x"), "--batching '1,x'"),
         (("--batching", ""), "--batching ''"),
-        (("--batching", "1,nan"), "speed has a finite number above 0"),
-        (("--batching", "0"), "speed has a finite number above 0"),
+        (
+            ("--slots", "2", "--batching", "1,nan"),
+            "speed is 1, nan; it has one number for each number of jobs in service, 2",
+        ),
+        (("--batching", "0"), "speed is 0; it has"),
+        (("--batching", "1e-320"), "from 1e-06 to 1e+06"),
+        (("--batching", "1e308"), "from 1e-06 to 1e+06"),
         (("--slots", "2", "--batching", "1,2,3"), "speed"),
         (("--gossip", "--topology", "ring"), "complete graph"),
         (("--core", "--skip-aggregation", "0.5"), "aggregates every prompt"),

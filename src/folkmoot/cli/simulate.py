@@ -255,11 +255,12 @@ def told(found: Result) -> list[str]:
         lines.append(
             f"{found.verdict}: the number waiting grows by {_text(found.drift)} jobs per service time and device"
         )
-    p50, p90, p99 = found.quantiles
+    names = ("half below", "nine in ten below", "99 % below")
+    known = [f"{name} {each:.4g}" for name, each in zip(names, found.quantiles, strict=True) if each == each]
     lines += [
         "no prompt ended that is counted, so no latency is known"
         if math.isnan(found.latency.value)
-        else f"latency {_text(found.latency)} s; half below {p50:.4g}, nine in ten below {p90:.4g}, 99 % below {p99:.4g}",
+        else f"latency {_text(found.latency)} s{';' if known else ''} {', '.join(known)}".rstrip(),
         f"waiting per device {_text(found.queue_size)}; in service {found.utilisation:.4g}",
         f"goodput {found.goodput.value:.4g} prompts/s and device"
         + ("" if math.isnan(found.limit_rate) else f", {100 * found.goodput_of_limit:.1f} % of the limit"),

@@ -63,6 +63,7 @@ Key = npt.NDArray[np.uint64]
 INSTANT = LinkConfig(delay_s=0.0, jitter_s=0.0, loss=0.0)
 MOST_DEVICES = 1_000
 """Each device keeps a row of every other: beyond this many it takes minutes before the first prompt."""
+LEAST_SPEED = 1e-6
 STEP_S = 60.0
 """So often is looked whether all prompts have ended."""
 UNBOUNDED = 1 << 60
@@ -108,9 +109,12 @@ class Setting:
             )
         if self.slots < 1:
             raise TheoryError(f"slots is {self.slots}; a device serves at least 1 job at a time")
-        if len(self.speed) > self.slots or any(not 0 < each < math.inf for each in self.speed):
+        if len(self.speed) > self.slots or any(
+            not LEAST_SPEED <= each <= 1 / LEAST_SPEED for each in self.speed
+        ):
             raise TheoryError(
-                "speed has a finite number above 0 for each number of jobs in service, `slots` at most"
+                f"speed is {', '.join(f'{each:g}' for each in self.speed)}; it has one number for each number of jobs in "
+                f"service, {self.slots} at most, from {LEAST_SPEED:g} to {1 / LEAST_SPEED:g}"
             )
         if self.up_s < 0 or self.down_s < 0 or (self.up_s > 0) != (self.down_s > 0):
             raise TheoryError("up_s and down_s are both more than 0, or both 0 for devices that do not fail")
