@@ -31,7 +31,8 @@ from folkmoot.core.law import Law, Lognormal, Trace, parse_law
 from folkmoot.engine.timed import read_table
 from folkmoot.errors import ConfigError
 from folkmoot.queueing.central import Failures, Outcomes, centre, centre_latency, moot
-from folkmoot.queueing.simulate import Question, mean_field_of, rho, simulate
+from folkmoot.queueing.simulate import Question, rho, simulate
+from folkmoot.queueing.theory import theory
 
 LENGTHS = Path(__file__).parents[2] / "shared/data/alpaca_eval_lengths.csv"
 MODELS = ("Meta-Llama-3-70B-Instruct", "Qwen1.5-72B-Chat", "Mixtral-8x22B-Instruct-v0.1", "dbrx-instruct")
@@ -146,11 +147,11 @@ def central(horizon: float, runs: int, round_trip_s: float, failures: Failures, 
         law = (Lognormal(45.5, 0.5),)
         asked = Question(4, layers, proposers, (1 / 819,), law, horizon=horizon, replications=runs, seed=seed)
         one = replace(asked, layers=0, proposers=0)
-        field = mean_field_of(asked)
+        field = theory(asked).latency
         found.append(
             {
                 "layers": layers, "proposers": proposers, "load": float(max(rho(asked))),
-                "moot": _served(moot(asked)) | {"theory_s": field[0].mean if field else None, "tag": field and field[1]},
+                "moot": _served(moot(asked)) | {"theory_s": field and field.value, "tag": field and field.tag},
                 "centre": _served(centre(asked, round_trip_s))
                 | {"theory_s": centre_latency(asked, round_trip_s), "tag": "E"},
                 "centre_one_job": {"theory_s": centre_latency(one, round_trip_s), "tag": "E"},

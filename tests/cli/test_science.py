@@ -43,6 +43,57 @@ def test_theory_below_and_beyond_the_limit(run):
     assert "[A] mean latency" in out
 
 
+def test_every_figure_says_how_sure_it_is(run):
+    out = run("theory", "--rate", "0.05")[1]
+    assert "[C] the queues stay bounded" in out
+    assert "[A] mean latency" in out
+    assert "join buffer, 0 to 35 % too high where it was simulated" in out
+    far = ("-n", "32", "-k", "31", "--service", "det:1", "--load", "0.9")
+    assert "mean field, error not known here" in run("theory", *far)[1]
+    found = json.loads(run("theory", *far, "--json")[1])["latency"]
+    assert (found["error_low"], found["error_high"]) == (None, None)
+    exact = run("theory", "-M", "0", "--load", "0.9", "--service", "lognormal:1:3")[1]
+    assert "[E] mean latency 46 s" in exact
+    assert "[E] the queues stay bounded" in exact
+    heavy = run("theory", "-M", "1", "-k", "1", "--load", "0.3", "--service", "lognormal:1:100")[1]
+    assert "long tails cost its numbers" in heavy
+    many = ",".join(f"exp:{1 + device / 1000}" for device in range(300))
+    assert "too many for the mean field" in run("theory", "-n", "300", "--service", many, "--rate", "0.01")[1]
+
+
+def test_plan_says_how_sure_it_is(run):
+    flags = ("plan", "-n", "12", "--rate", "0.01", "--max-layers", "1", "--max-proposers", "9")
+    rows = {row["proposers"]: row for row in json.loads(run(*flags, "--json")[1])["choices"]}
+    assert (rows[7]["error_low"], rows[7]["error_high"]) == queueing.MEAN_FIELD_ERROR[True]
+    assert (rows[9]["tag"], rows[9]["error_low"], rows[9]["error_high"]) == ("A", None, None)
+    out = run(*flags)[1].splitlines()
+    assert "where it was simulated" in out[8]
+    assert "error not known here" in out[10]
+
+
+def test_services_without_length(run):
+    for service in ("det:0", "det:0,exp:1,exp:1,exp:1"):
+        for command in ("theory", "plan"):
+            code, _, err = run(command, "--service", service, "--rate", "0.1")
+            assert (code, err) == (0, "")
+    found = json.loads(
+        run("simulate", "--service", "det:0", "--rate", "1", "--horizon", "50", "--reps", "2", "--json")[1]
+    )
+    assert (found["latency"]["mean"], found["theory"]["limit_rate"], found["queue_size"]["mean"]) == (
+        0,
+        None,
+        0,
+    )
+
+
+def test_a_device_that_grows_is_named(run):
+    laws = ",".join(["exp:4"] + ["exp:1"] * 19)
+    flags = ("simulate", "-n", "20", "-k", "3", "--rate", "0.1", "--service", laws, "--horizon", "1000")
+    code, out, _ = run(*flags, "--reps", "5")
+    assert code == 0
+    assert "it grows at 1 of 20 devices, most at device 0" in out
+
+
 def test_what_a_quorum_saves(run):
     found = json.loads(run("theory", "-M", "2", "-k", "3", "--rate", "0.1", "--quorum", "2", "--json")[1])
     assert (found["load"], found["load_most"], found["latency"]) == (
@@ -94,7 +145,7 @@ def test_the_best_of_d_on_old_views(run):
     """Two devices of six are slow: any choice overloads them at 1.3 times its limit, the best of four does not."""
     arguments = (
         *("simulate", "-n", "6", "-M", "1", "-k", "1", "--service", "exp:1,exp:1,exp:3,exp:1,exp:1,exp:3"),
-        *("--load", "1.3", "--horizon", "4000", "--reps", "8", "--json"),
+        *("--load", "1.3", "--horizon", "8000", "--reps", "8", "--json"),
     )
     found = {
         select: json.loads(run(*arguments, *select)[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,6 +38,17 @@ def test_half_slow_devices_as_measured() -> None:
     """SCIENCE: ten devices of 1 s and ten of 3 s, M = 2, k = 2: weights of the programme reach about twice uniform's."""
     limit = q.best_limit_closed([1.0] * 10 + [3.0] * 10, 2, 2)
     assert limit / q.limit_rate(3.0, 2, 2) == pytest.approx(2.0, abs=0.02)
+
+
+def test_no_dense_matrix_is_made() -> None:
+    tracemalloc.start()
+    services = [1.0, 2.0, 5.0] * 20
+    limit, weights = q.best_limit(services, 1, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert limit == pytest.approx(q.best_limit_closed(services, 1, 2), rel=1e-6)
+    assert weights.shape == (60, 60)
+    assert peak < 60**4 * 8 / 10, "less than a tenth of the programme's dense matrix"
 
 
 def test_bad_arguments() -> None:

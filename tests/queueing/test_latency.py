@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError, UnstableQueue
-from folkmoot.queueing.simulate import Question, mean_field_of, rho, rho_most, simulate
+from folkmoot.queueing.simulate import Question, mean_service, rho, rho_most, simulate
+from folkmoot.queueing.theory import theory
 
 RING = tuple(((i - 1) % 6, (i + 1) % 6) for i in range(6))
 STAR = ((1, 2, 3, 4), (0,), (0,), (0,), (0,))
@@ -23,6 +25,9 @@ LAWS: list[Law] = [
     Lognormal(2.0, 0.5),
     Lognormal(2.0, 1.5),
     Weibull(2.0, 0.8),
+    Lognormal(2.0, 3.0),
+    Lognormal(2.0, 10.0),
+    Weibull(2.0, 0.3),
     Trace(("a",), ((1.0,), (2.0,), (6.0,))),
 ]
 
@@ -33,10 +38,12 @@ def test_the_inversion_has_the_mean_of_pollaczek_and_khinchine(law: Law, load: f
     moments = q.Moments.of(law)
     rate = load / moments.mean
     grid, error = q.sojourn(rate, law)
-    assert error < (1e-2 if isinstance(law, Lognormal) and law.cv > 1 else 1e-3), (
-        "a heavy tail is cut somewhere"
-    )
-    assert grid[-1] == pytest.approx(1.0, abs=1e-6)
+    heavy = isinstance(law, Lognormal) and law.cv > 1.5
+    assert error < ({3.0: 4e-3, 10.0: 1e-1}[law.cv] if heavy else 1e-4), "a heavy tail is cut somewhere"
+    width = 45.0 * (moments.mean + moments.square / moments.mean) / (1 - load)
+    mean = float((1.0 - grid).sum() * width / len(grid))
+    assert mean == pytest.approx(q.alone(rate, moments), rel=error * (1 + 1e-6) + 1e-12), "the error is told"
+    assert grid[-1] == pytest.approx(1.0, abs=1e-3 if heavy else 1e-6)
     assert np.all(np.diff(grid) >= -1e-12)
 
 
@@ -63,9 +70,54 @@ def test_the_mean_field_meets_its_closed_form(layers: int, proposers: int, load:
 def test_alone_is_exact_for_any_law() -> None:
     for law in LAWS:
         moments = q.Moments.of(law)
-        rate = 0.6 / moments.mean
-        found = q.mean_field([rate], [law], 0, 0)
-        assert found.mean == pytest.approx(q.alone(rate, moments), rel=2e-3 + found.grid_error)
+        for load in (0.6, 0.9):
+            rate = load / moments.mean
+            found = q.mean_field([rate], [law], 0, 0)
+            assert found.mean == pytest.approx(q.alone(rate, moments), rel=1e-12)
+            assert found.grid_error == 0.0
+    rates, laws = [0.1, 0.4, 0.2], [Lognormal(1.0, 10.0), Fixed(2.0), Exponential(3.0)]
+    each = [q.alone(rate, q.Moments.of(law)) for rate, law in zip(rates, laws, strict=True)]
+    expected = float(np.average(each, weights=rates))
+    figure = theory(Question(3, 0, 0, tuple(rates), tuple(laws))).latency
+    assert figure is not None
+    assert (figure.value, figure.tag, figure.error) == (pytest.approx(expected), "E", (0.0, 0.0))
+
+
+def test_refining_alone_is_exact_on_any_devices() -> None:
+    rates, means = (0.1, 0.05, 0.02), (1.0, 2.0, 0.5)
+    laws = tuple(map(Exponential, means))
+    each = [q.refining_alone(rate, mean, 2, 0.5) for rate, mean in zip(rates, means, strict=True)]
+    found = theory(Question(3, 2, 0, rates, laws, skip_aggregation=0.5)).latency
+    assert found is not None
+    assert (found.value, found.tag) == (pytest.approx(float(np.average(each, weights=rates)), rel=1e-12), "E")
+    two = theory(Question(2, 1, 1, (0.2,), (Exponential(1.0),), skip_aggregation=1.0)).latency
+    assert two is not None
+    assert (two.value, two.tag) == (q.layer_of_two(0.2, 1.0), "E")
+
+
+@pytest.mark.parametrize("count", [20, 5000])
+def test_many_devices_that_differ_are_bounded_work(count: int) -> None:
+    began = time.process_time()
+    question = Question(
+        count, 2, 7, tuple(0.01 + 1e-6 * device for device in range(count)), (Exponential(1.0),)
+    )
+    found = theory(question)
+    assert time.process_time() - began < 20, "it took hours"
+    assert (found.latency is None) == (count > 20)
+    assert found.stable
+    if count > 20:
+        assert "too many for the mean field" in found.no_latency
+
+
+def test_a_device_that_takes_no_time() -> None:
+    nothing = theory(Question(4, 1, 3, (1.0,), (Fixed(0.0),)))
+    assert nothing.latency is not None
+    assert (nothing.latency.value, nothing.latency.tag, nothing.load) == (0.0, "E", 0.0)
+    some = q.mean_field([0.1] * 4, [Fixed(0.0), *[Exponential(1.0)] * 3], 1, 3)
+    three = q.harmonic(3) / (1 - 0.5)
+    assert some.layer == pytest.approx(three, rel=1e-3), "the largest of three others"
+    assert some.aggregation == pytest.approx(0.75 * 2.0)
+    assert simulate(Question(4, 1, 3, (1.0,), (Fixed(0.0),), horizon=50, replications=2)).latency.value == 0.0
 
 
 def test_unequal_devices_lie_between_their_extremes() -> None:
@@ -119,10 +171,11 @@ def test_aggregations_that_are_skipped() -> None:
 )
 def test_the_error_is_the_stated_one(asked: Question, exponential: bool) -> None:
     found = simulate(replace(asked, horizon=4000, replications=6)).latency
-    field = mean_field_of(asked)
+    field = theory(asked).latency
     assert field is not None
-    low, high = q.MEAN_FIELD_ERROR[exponential]
-    assert found.low * (1 + low) <= field[0].mean <= found.high * (1 + high)
+    assert field.error == q.MEAN_FIELD_ERROR[exponential]
+    low, high = field.error
+    assert found.low * (1 + low) <= field.value <= found.high * (1 + high)
 
 
 def test_what_a_quorum_leaves_unknown() -> None:
@@ -138,7 +191,7 @@ def test_what_a_quorum_leaves_unknown() -> None:
     ):
         assert np.isnan(rho(other)).all()
         assert np.isfinite(rho_most(other)).all()
-        assert mean_field_of(other) is None
+        assert theory(other).latency is None
         seen = simulate(replace(other, horizon=2000, replications=2))
         assert math.isnan(seen.limit_rate)
         assert all(
@@ -162,10 +215,14 @@ def test_other_exact_cases() -> None:
 def test_moments_follow_the_law(law: Law) -> None:
     moments = q.Moments.of(law)
     assert moments.mean == pytest.approx(law.mean, rel=2e-3)
-    variance = {0: 4.0, 1: 0.0, 2: 1.0, 3: 9.0, 5: 14 / 3}.get(LAWS.index(law))
-    if variance is None:  # Weibull
-        scale = 2.0 / math.gamma(1 + 1 / 0.8)
-        variance = scale**2 * math.gamma(1 + 2 / 0.8) - 4.0
+    match law:
+        case Lognormal(mean, cv):
+            variance = (mean * cv) ** 2
+        case Weibull(mean, shape):
+            scale = mean / math.gamma(1 + 1 / shape)
+            variance = scale**2 * math.gamma(1 + 2 / shape) - mean**2
+        case _:
+            variance = {0: 4.0, 1: 0.0, 8: 14 / 3}[LAWS.index(law)]
     assert moments.square - moments.mean**2 == pytest.approx(variance, rel=0.03, abs=1e-9)
 
 
@@ -183,3 +240,88 @@ def test_beyond_the_limit_there_is_no_mean() -> None:
             call()
     with pytest.raises(TheoryError, match="2 service laws for 3 devices"):
         q.mean_field([0.01] * 3, [Fixed(1.0)] * 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "law", [Lognormal(1.0, 1e200), Weibull(1.0, 1e-5), Exponential(1e308), Trace(("a",), ()), Trace((), ())]
+)
+def test_a_law_without_moments_is_refused(law: Law) -> None:
+    for call in (
+        lambda: q.Moments.of(law),
+        lambda: q.sojourn(0.1, law),
+        lambda: simulate(Question(2, 1, 1, (1.0,), (law,), horizon=10, replications=1)),
+    ):
+        with pytest.raises(TheoryError):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: q.mean_field([0.0], [Fixed(1.0)], 0, 0), "all 0"),
+        (lambda: q.mean_field([], [Fixed(1.0)], 0, 0), "devices is 0"),
+        (lambda: q.sojourn(0.1, Fixed(1.0), points=0), "points is 0"),
+        (lambda: q.Moments(-1.0, 1.0), "mean is -1.0"),
+        (lambda: q.Moments(1.0, math.nan), "square is nan"),
+        (lambda: q.Moments(2.0, 1.0), "square is 1.0"),
+        (lambda: simulate(Question(2, 0, 0, (1.0,), ())), "0 service laws"),
+        (lambda: simulate(Question(2, 0, 0, (1.0,), (Fixed(1.0),), prompts=-1)), "prompts is -1"),
+        (lambda: simulate(Question(2, 0, 0, (1.0,), (Fixed(1.0),), seed=-1)), "seed is -1"),
+        (lambda: simulate(Question(2, 0, 0, (1.0,), (Fixed(1.0),), horizon=1e-300)), "horizon in seconds"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_typed_error(call, says: str) -> None:
+    with pytest.raises(TheoryError, match=says):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ({}, True),
+        ({"proposers": 31, "devices": 32, "rates_hz": (0.9 / 33,)}, False),
+        ({"proposers": 8, "rates_hz": (0.01,)}, False),
+        ({"layers": 4, "rates_hz": (0.01,)}, False),
+        ({"rates_hz": (0.92 / 3,)}, False),
+        ({"laws": (Lognormal(1.0, 0.5),)}, True),
+        ({"laws": (Lognormal(1.0, 1.5),)}, False),
+        ({"laws": (Weibull(1.0, 2.0),)}, False),
+        ({"laws": (Fixed(1.0), *[Exponential(1.0)] * 19)}, False),
+        ({"rates_hz": (0.1, *[0.05] * 19)}, False),
+        ({"laws": (Trace(("a", "b"), ((1.0, 1.2), (2.0, 2.2))),)}, True),
+        ({"laws": (Trace(("a", "b"), ((1.0, 12.0), (2.0, 22.0))),), "rates_hz": (0.01,)}, False),
+    ],
+)
+def test_an_error_is_stated_only_where_it_was_seen(change, known: bool) -> None:
+    asked = replace(Question(20, 1, 1, (0.1,), (Fixed(1.0),)), **change)
+    found = theory(asked).latency
+    assert found is not None
+    assert (found.tag, found.error is not None) == ("A", known)
+
+
+@pytest.mark.parametrize(
+    "policy", [{"discipline": "lsf"}, {"admit": 3}, {"best_of": 4}, {"prompts": 3}, {"quorum": 1}]
+)
+def test_a_policy_has_no_latency_and_surely_no_exact_one(policy) -> None:
+    for proposers in (0, 2):
+        asked = Question(4, 1, proposers, (0.1,), (Exponential(1.0),))
+        if not (policy == {"quorum": 1} and proposers == 0):
+            assert theory(replace(asked, **policy)).latency is None
+
+
+def test_bounded_is_exact_only_where_nobody_asks() -> None:
+    for layers, proposers, rate, tag in (
+        (0, 0, 0.5, "E"),
+        (2, 0, 0.1, "E"),
+        (1, 2, 0.1, "C"),
+        (1, 2, 0.5, "E"),
+    ):
+        found = theory(Question(4, layers, proposers, (rate,), (Fixed(1.0),)))
+        assert found.stable_tag == tag
+
+
+def test_the_mean_service_is_that_of_the_devices_there_are() -> None:
+    trace = Trace(("a", "b", "c"), ((1.0, 2.0, 60.0), (3.0, 4.0, 70.0)))
+    assert mean_service(Question(2, 0, 0, (0.1,), (trace,))) == pytest.approx(2.5)
+    assert mean_service(Question(4, 0, 0, (0.1,), (trace,))) == pytest.approx((2 + 3 + 65 + 2) / 4)
+    assert mean_service(Question(2, 0, 0, (0.1,), (Fixed(1.0), trace))) == pytest.approx(2.0)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from folkmoot.core.law import Exponential, Fixed, Lognormal, Trace, Weibull
 from folkmoot.errors import ConfigError
-from folkmoot.queueing import Question, Result, drift, mean_field, rows, simulate, to_pandas, to_polars
+from folkmoot.queueing import (
+    MEAN_FIELD_ERROR,
+    Question,
+    Result,
+    drift,
+    mean_field,
+    rows,
+    simulate,
+    to_pandas,
+    to_polars,
+)
+from folkmoot.queueing.theory import WAITING_ERROR
 
 
 def asked(load: float, **more) -> Question:
@@ -41,6 +53,26 @@ def test_no_theory_stands_beside_what_it_does_not_describe(policy):
     (row,) = rows([simulate(asked(0.5, **policy))])
     assert [row[name] for name in ("theory_latency", "theory_queue_size", "theory_drift")] == [None] * 3
     assert row["theory_rho"] == pytest.approx(0.5)
+
+
+def test_no_fluid_stands_beside_unequal_rates():
+    uneven = Question(4, 1, 1, (2.0, 0.1, 0.1, 0.1), (Exponential(1.0),), horizon=200, replications=2)
+    (row,) = rows([simulate(uneven)])
+    assert row["theory_rho"] > 1
+    assert (row["theory_drift"], row["theory_goodput"]) == (None, None)
+
+
+def test_the_error_of_the_theory_stands_beside_it(results):
+    (below,) = rows(results[:1])
+    assert (below["theory_latency_error_low"], below["theory_latency_error_high"]) == MEAN_FIELD_ERROR[True]
+    assert (below["theory_queue_size_error_low"], below["theory_queue_size_error_high"]) == WAITING_ERROR[
+        True
+    ]
+    wide = replace(results[0].question, laws=(Weibull(1.0, 0.7),))
+    (far,) = rows([simulate(wide)])
+    for name in ("latency", "queue_size"):
+        assert far[f"theory_{name}"] is not None
+        assert (far[f"theory_{name}_tag"], far[f"theory_{name}_error_low"]) == ("A", None)
 
 
 def test_devices_of_all_kinds():

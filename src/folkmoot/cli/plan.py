@@ -9,6 +9,7 @@ import click
 
 from folkmoot.cli.model import MOST_DEVICES, RATE, graph_of, question_of, reach_options, require_sim
 from folkmoot.cli.options import Finite, json_option, print_json
+from folkmoot.cli.theory import error_of, error_told
 
 if TYPE_CHECKING:
     from folkmoot.queueing.simulate import Question
@@ -81,6 +82,7 @@ def plan(
             "latency not known"
             if row["latency"] is None
             else f"expected latency {row['latency']:.4g} s [{row['tag']}]"
+            + error_told(row["tag"], row["error_low"], row["error_high"])
         )
         click.echo(f"M={row['layers']} k={row['proposers']}: {load}, {latency}{mark}")
     unknown = sum(row["stable"] is None for row in rows)
@@ -93,18 +95,19 @@ def plan(
 
 
 def _row(asked: Question) -> dict[str, Any]:
-    from folkmoot.queueing.simulate import mean_field_of, rho, rho_most
+    from folkmoot.queueing.theory import theory
 
-    most, load = float(rho_most(asked).max()), float(rho(asked).max())
-    known = not math.isnan(load)
-    found = mean_field_of(asked, points=1 << 15)
+    found = theory(asked, points=1 << 15)
+    low, high = error_of(found.latency)
     return {
         "layers": asked.layers,
         "proposers": asked.proposers,
         "proposals": (asked.proposers + 1) * asked.layers,
-        "load": load if known else None,
-        "load_most": most,
-        "stable": load < 1 if known else True if most < 1 else None,
-        "latency": found[0].mean if found else None,
-        "tag": found[1] if found else None,
+        "load": found.load,
+        "load_most": found.load_most,
+        "stable": found.stable,
+        "latency": found.latency and found.latency.value,
+        "tag": found.latency and found.latency.tag,
+        "error_low": low,
+        "error_high": high,
     }

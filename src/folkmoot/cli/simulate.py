@@ -255,6 +255,12 @@ def told(found: Result) -> list[str]:
         lines.append(
             f"{found.verdict}: the number waiting grows by {_text(found.drift)} jobs per service time and device"
         )
+        if found.growing:
+            first = max(range(asked.devices), key=lambda device: found.per_device[device].drift)
+            lines.append(
+                f"it grows at {found.growing} of {asked.devices} devices, most at device {first}: "
+                f"{found.per_device[first].drift:.4g}"
+            )
     names = ("half below", "nine in ten below", "99 % below")
     known = [f"{name} {each:.4g}" for name, each in zip(names, found.quantiles, strict=True) if each == each]
     lines += [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,10 @@ from folkmoot.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
     from folkmoot.queueing.simulate import Question
+    from folkmoot.queueing.theory import Figure
+
+NUMERICAL = 1e-2
+"""Relative error of the numbers from which on it is told."""
 
 
 @click.command()
@@ -29,45 +32,50 @@ def theory(as_json: bool, **flags: Any) -> None:
 
 def facts(asked: Question) -> dict[str, Any]:
     """The closed forms that hold for a question; what does not hold is None."""
-    from folkmoot import queueing
-    from folkmoot.core.law import Exponential
-    from folkmoot.queueing.simulate import jobs_per_prompt, mean_field_of, mean_service, rho, rho_most
+    from folkmoot.queueing.simulate import jobs_per_prompt
+    from folkmoot.queueing.theory import choice_limit, theory
 
-    loads, most = rho(asked), float(rho_most(asked).max())
-    busiest = None if math.isnan(loads.max()) else float(loads.max())
-    rate, alpha, k, layers = asked.rates_hz[0], mean_service(asked), asked.proposers, asked.layers
-    alike = len(asked.laws) == 1 and asked.graph is None and not hasattr(asked.laws[0], "columns")
-    whole = asked.quorum in (0, k + 1)
-    plain = alike and whole and not asked.skip_aggregation
-    exponential = all(isinstance(law, Exponential) for law in asked.laws)
+    found = theory(asked)
     latency = beyond = None
-    if found := mean_field_of(asked):
-        field, tag = found
-        low, high = queueing.MEAN_FIELD_ERROR[exponential] if tag == "A" else (0.0, 0.0)
+    if field := found.latency:
+        low, high = error_of(field)
         latency = {
-            "mean": field.mean, "layer": field.layer, "aggregation": field.aggregation,
-            "tag": tag, "error_low": low, "error_high": high, "numerical_error": field.grid_error,
+            "mean": field.value, "layer": found.layer, "aggregation": found.aggregation,
+            "tag": field.tag, "error_low": low, "error_high": high, "numerical_error": field.numerical,
         }  # fmt: skip
-    if busiest is not None and busiest >= 1 and plain:
-        stages = [alpha] * layers
-        done = queueing.goodput(rate, stages, alpha, k)
+    if over := found.overload:
+        assert found.limit_rate is not None
         beyond = {
-            "tag": "C", "root": queueing.fluid_root(rate, stages, alpha, k),
-            "drift": queueing.drift(rate, stages, alpha, k) * alpha,
-            "goodput": done, "goodput_of_limit": done * busiest / rate,
+            "tag": "C", "root": over.root, "drift": over.drift, "goodput": over.goodput,
+            "goodput_of_limit": over.goodput / found.limit_rate,
         }  # fmt: skip
-    known = busiest is not None
+    low, high = error_of(found.joining)
     return {
-        "n": asked.devices, "layers": layers, "proposers": k, "load": busiest, "load_most": most, "rate": rate,
-        "jobs_per_prompt": jobs_per_prompt(asked), "quorum": asked.quorum or None,
-        "rho": [float(value) if known else None for value in loads],
-        "limit_rate": rate / busiest if busiest else None,
-        "stable": busiest < 1 if busiest is not None else True if most < 1 else None,
-        "latency": latency, "overload": beyond,
-        "join_buffer": queueing.join_buffer(rate, alpha, layers, k) if plain and exponential and latency else None,
-        "best_choice_limit": queueing.best_limit_closed([_mean(asked, d) for d in range(asked.devices)], layers, k)
-        if asked.graph is None and layers and whole and not asked.skip_aggregation and most > 0 else None,
+        "n": asked.devices, "layers": asked.layers, "proposers": asked.proposers, "load": found.load,
+        "load_most": found.load_most, "rate": asked.rates_hz[0], "jobs_per_prompt": jobs_per_prompt(asked),
+        "quorum": asked.quorum or None,
+        "rho": [float(value) if found.load is not None else None for value in found.rho],
+        "limit_rate": found.limit_rate, "stable": found.stable, "stable_tag": found.stable_tag,
+        "latency": latency, "no_latency": found.no_latency or None, "overload": beyond,
+        "join_buffer": found.joining and found.joining.value, "join_buffer_tag": found.joining and found.joining.tag,
+        "join_buffer_error_low": low, "join_buffer_error_high": high, "best_choice_limit": choice_limit(asked),
     }  # fmt: skip
+
+
+def error_of(figure: Figure | None) -> tuple[float | None, float | None]:
+    """The least and the largest error that was seen of a figure; None where it is not known."""
+    return (figure and figure.error) or (None, None)
+
+
+def error_told(tag: str, low: float | None, high: float | None) -> str:
+    """The same for people, empty for what is exact."""
+    if tag == "E":
+        return ""
+    if low is None or high is None:
+        return ", error not known here"
+    if low >= 0:
+        return f", 0 to {100 * high:.0f} % too high where it was simulated"
+    return f", {-100 * low:.0f} % too low to {100 * high:.0f} % too high where it was simulated"
 
 
 def told(found: dict[str, Any]) -> list[str]:
@@ -85,34 +93,31 @@ def told(found: dict[str, Any]) -> list[str]:
             "for equal devices with exponential service only"
         )
     else:
-        bounded = "the queues stay bounded" if load < 1 else "its queue grows without bound"
-        lines.append(f"[E] load of the busiest device {load:.4g} {at}: {bounded}")
+        lines.append(f"[E] load of the busiest device {load:.4g} {at}")
+    if found["stable"] is not None:
+        bounded = "the queues stay bounded" if found["stable"] else "its queue grows without bound"
+        lines.append(f"[{found['stable_tag']}] {bounded}")
     if found["limit_rate"] is not None:
         lines.append(f"[E] limit {found['limit_rate']:.4g} prompts/s and device")
-    if found["best_choice_limit"] is not None and found["best_choice_limit"] > found["limit_rate"] * 1.001:
+    if found["limit_rate"] is not None and (found["best_choice_limit"] or 0) > found["limit_rate"] * 1.001:
         lines.append(
             f"[E] no choice of peers can raise the limit beyond {found['best_choice_limit']:.4g} prompts/s"
         )
     if latency := found["latency"]:
-        error = ""
-        if latency["tag"] == "A":
-            error = (
-                f", mean field: {-100 * latency['error_low']:.0f} % too low to {100 * latency['error_high']:.0f} % too high "
-                "where it was simulated"
-            )
+        error = ", mean field" if latency["tag"] == "A" else ""
+        error += error_told(latency["tag"], latency["error_low"], latency["error_high"])
+        if latency["numerical_error"] > NUMERICAL:
+            error += f"; long tails cost its numbers {100 * latency['numerical_error']:.0f} % more"
         lines.append(f"[{latency['tag']}] mean latency {latency['mean']:.4g} s{error}")
+    elif found["stable"]:
+        lines.append(f"mean latency: {found['no_latency']}")
     if found["join_buffer"] is not None:
-        lines.append(f"[A] {found['join_buffer']:.4g} answers wait in a device's join buffer")
+        tag = found["join_buffer_tag"]
+        error = error_told(tag, found["join_buffer_error_low"], found["join_buffer_error_high"])
+        lines.append(f"[{tag}] {found['join_buffer']:.4g} answers wait in a device's join buffer{error}")
     if beyond := found["overload"]:
         lines.append(
             f"[C] first come first served: {beyond['drift']:.4g} jobs more wait at each device per service time, "
             f"and {100 * beyond['goodput_of_limit']:.0f} % of the limit's prompts get to their end"
         )
     return lines
-
-
-def _mean(asked: Question, device: int) -> float:
-    from folkmoot.queueing import Moments
-
-    value = Moments.of(asked.laws[device % len(asked.laws)], device).mean
-    return value if value > 0 else math.nan

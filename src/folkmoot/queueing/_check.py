@@ -11,13 +11,15 @@ import numpy.typing as npt
 from folkmoot.errors import TheoryError, UnstableQueue
 
 Floats = npt.NDArray[np.float64]
+MOST = 1 << 53
+"""Largest whole number that is taken where no other bound is named: beyond it a float skips some."""
 
 
 def number(
     name: str, value: float, *, least: float = 0.0, most: float = math.inf, above: bool = False
 ) -> float:
     """`value`, if it is a finite number in its range. Raises `TheoryError`."""
-    if not math.isfinite(value) or value < least or value > most or (above and value == least):
+    if not _finite(value) or value < least or value > most or (above and value == least):
         low = f"more than {least:g}" if above else f"{least:g} or more"
         high = "" if math.isinf(most) else f", at most {most:g}"
         raise TheoryError(f"{name} is {_plain(value)!r}; it must be {low}{high}")
@@ -25,14 +27,9 @@ def number(
 
 
 def whole(name: str, value: int, *, least: int = 0, most: int | None = None) -> int:
-    """`value`, if it is a whole number in its range. Raises `TheoryError`."""
-    if (
-        not math.isfinite(value)
-        or value != int(value)
-        or value < least
-        or (most is not None and value > most)
-    ):
-        high = "" if most is None else f", at most {most}"
+    """`value`, if it is a whole number in its range, at most `MOST` without `most`. Raises `TheoryError`."""
+    if not _finite(value) or value != int(value) or not least <= value <= (MOST if most is None else most):
+        high = "" if most is None and not value > MOST else f", at most {MOST if most is None else most}"
         raise TheoryError(f"{name} is {_plain(value)!r}; it must be a whole number, {least} or more{high}")
     return int(value)
 
@@ -57,6 +54,13 @@ def numbers(
 def _plain(value: float) -> object:
     """A number as people write it, where numpy's says its type."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def stable(load: float) -> float:

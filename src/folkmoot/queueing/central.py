@@ -19,7 +19,7 @@ import numpy as np
 
 from folkmoot.core.law import Law, Trace
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import Floats, number
+from folkmoot.queueing._check import Floats, number, whole
 from folkmoot.queueing.estimate import Interval, interval
 from folkmoot.queueing.latency import Moments, alone
 from folkmoot.queueing.simulate import WARM_UP, Question, jobs_per_prompt, rho_most
@@ -110,6 +110,7 @@ def _keys(question: Question, failures: Failures) -> Any:
     number("notice_s", failures.notice_s)
     rho_most(question)  # checks the numbers
     number("horizon", question.horizon, above=True)
+    whole("seed", question.seed, most=(1 << 64) - 1)
     return keys(question.seed, question.replications)
 
 

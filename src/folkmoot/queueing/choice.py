@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import linprog
 
 from folkmoot.errors import TheoryError
@@ -23,30 +24,32 @@ def best_limit(services_s: Sequence[float] | Floats, layers: int, proposers: int
     whole("layers", layers, least=1)
     whole("proposers", proposers, most=count - 1)
     capacity = 1.0 / numbers("services_s", services_s, count, above=True)
-    pairs = [(i, j) for i in range(count) for j in range(count) if i != j] if proposers else []
-    size = len(pairs)
-    serve = np.zeros((count, size + 1))
-    send = np.zeros((count, size + 1))
-    share = np.zeros((size, size + 1))
-    for place, (i, j) in enumerate(pairs):
-        serve[j, place] = send[i, place] = share[place, place] = 1.0
-    serve[:, size], send[:, size], share[:, size] = layers + 1.0, -float(proposers * layers), -float(layers)
+    origin, asked = np.nonzero(~np.eye(count, dtype=bool) if proposers else np.zeros((count, count)))
+    size = len(origin)
+    places, ones = np.arange(size), np.ones(size)
+
+    def with_rate(part: sparse.coo_array, rate: float) -> sparse.coo_array:
+        column = sparse.coo_array(np.full((part.shape[0], 1), rate))
+        return sparse.hstack([part, column], format="coo")
+
+    serve = with_rate(sparse.coo_array((ones, (asked, places)), (count, size)), layers + 1.0)
+    send = with_rate(sparse.coo_array((ones, (origin, places)), (count, size)), -float(proposers * layers))
+    share = with_rate(sparse.coo_array((ones, (places, places)), (size, size)), -float(layers))
     scale = capacity.max()  # HiGHS has absolute tolerances
     cost = np.zeros(size + 1)
     cost[size] = -1.0
     found = linprog(
         cost,
-        A_ub=np.vstack([serve, share]),
+        A_ub=sparse.vstack([serve, share], format="csc"),
         b_ub=np.concatenate([capacity / scale, np.zeros(size)]),
-        A_eq=send,
+        A_eq=send.tocsc(),
         b_eq=np.zeros(count),
         method="highs",
     )
     if not found.success:
         raise TheoryError(f"the linear programme was not solved: {found.message}")
     weights = np.zeros((count, count))
-    for place, (i, j) in enumerate(pairs):
-        weights[i, j] = found.x[place] / (layers * found.x[size])
+    weights[origin, asked] = found.x[:size] / (layers * found.x[size])
     return float(found.x[size] * scale), weights
 
 

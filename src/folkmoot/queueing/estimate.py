@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
+Floats = npt.NDArray[np.float64]
 Values = Sequence[float] | npt.NDArray[np.float64] | npt.NDArray[np.int64]
 
 
@@ -57,19 +58,50 @@ def mser5(values: Values) -> int:
     return 5 * int(np.argmin(spread[: batches.size // 2]))
 
 
-def verdict(drifts: Values, overload_drift: float) -> str:
-    """`stable`, `unstable` or `undecided`, from the slopes of the number waiting per device, one a replication.
+def verdict(drifts: Values, overload_drift: float, devices: Floats, overloads: Floats) -> str:
+    """`stable`, `unstable` or `undecided`, from the slopes of the number waiting, one a replication.
 
-    Unstable where the lower 95 % bound lies above 0, stable where the upper one lies below the fluid slope of an
-    overload by 1 % (`overload_drift`). At ρ = 1 neither can be said.
+    `drifts` are those of the mean over devices, shape (replications,), `devices` those of each, shape (replications, n);
+    `overload_drift` and `overloads` (n,) are the fluid slopes of an overload by 1 %. Unstable where the lower 95 % bound
+    of the mean lies above 0, or that of any device (`growing`). Stable where all upper 95 % bounds lie below the
+    overload's: that each of them must is itself what guards against one that does not, so that no correction is
+    needed. At ρ = 1 neither can be said.
     """
     slope = interval(drifts)
-    if slope.low > 0.0:
+    if slope.low > 0.0 or growing(devices).any():
         return "unstable"
-    return "stable" if slope.high < overload_drift else "undecided"
+    calm = slope.high < overload_drift and np.all(_bounds(devices, 0.95)[1] < overloads)
+    return "stable" if calm else "undecided"
+
+
+def growing(devices: Floats) -> npt.NDArray[np.bool_]:
+    """Whose number waiting grows, shape (n,), by slopes of shape (replications, n): the lower bound lies above 0.
+
+    The bounds are Student's over the replications and 95 % sure of all devices together (Bonferroni). Nobody for one
+    device, which is the mean, and nobody for one replication.
+    """
+    count = devices.shape[1]
+    if count < 2:
+        return np.zeros(count, np.bool_)
+    return np.asarray(_bounds(devices, 1.0 - 0.05 / count)[0] > 0.0)
+
+
+def _bounds(values: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Student's bounds of each column over its rows, infinite for one row."""
+    runs = len(values)
+    mean = values.mean(axis=0)
+    if runs < 2:
+        return np.full_like(mean, -math.inf), np.full_like(mean, math.inf)
+    squares = np.zeros_like(mean)
+    for row in values:  # row by row, as a million devices take much memory
+        squares += (row - mean) ** 2
+    half = student.ppf(0.5 + confidence / 2, runs - 1) * np.sqrt(squares / (runs - 1) / runs)
+    return mean - half, mean + half
 
 
 def slope(values: Values, width: float) -> float:
-    """Least-squares slope of equally spaced values over a span of `width`."""
-    at = np.linspace(0.0, width, len(values))
-    return float(np.polyfit(at, np.asarray(values, dtype=float), 1)[0])
+    """Least-squares slope of equally spaced values, two at least, over a span of `width`."""
+    count = len(values)
+    at = np.arange(count) - (count - 1) / 2
+    step = width / (count - 1)
+    return float(at @ np.asarray(values, dtype=float)) * 12.0 / (count * (count**2 - 1.0)) / step

@@ -13,21 +13,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+from scipy.special import gammainc, ndtr
 
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError
 from folkmoot.queueing._check import Floats, number, stable, whole
 from folkmoot.queueing.stability import Graph, loads
 
-MEAN_FIELD_ERROR = {True: (-0.13, 0.15), False: (-0.34, 0.42)}
+MEAN_FIELD_ERROR = {True: (-0.14, 0.16), False: (-0.35, 0.42)}
 """Mean field over simulation, less 1: the least and the largest seen, for exponential service (True) and for fixed,
 lognormal (cv 0.5) and traced service (False), at loads of 0.3 to 0.9, M = 1…3, k = 1…7, n = 2…100, on the complete graph,
 rings, stars, random and scale-free graphs, and with aggregations skipped. docs/log.md has the figures and their command."""
 POINTS = 1 << 17
-QUANTILES = 1 << 16
+LEAST = 1 << 13
+"""Points of a grid: so many, and with many devices that differ not fewer than these."""
+KINDS = 1024
+"""Most devices that differ of which the mean field keeps grids."""
+WORK = 2_000_000_000
+"""Most products of the mean field's grids, some seconds."""
 
 
 def harmonic(count: int) -> float:
@@ -42,14 +49,25 @@ class Moments:
     mean: float
     square: float
 
+    def __post_init__(self) -> None:
+        number("mean", self.mean)
+        number("square", self.square, least=self.mean * self.mean * (1.0 - 1e-9))
+
     @classmethod
     def of(cls, law: Law, device: int = 0) -> Moments:
-        """Those of a law at a device (a trace has a column for each). [E]"""
-        return _moments(law, device)
+        """Those of a law at a device (a trace has a column for each). [E] Raises `TheoryError` where they are no numbers."""
+        try:
+            return _moments(law, device % len(law.columns) if isinstance(law, Trace) and law.columns else 0)
+        except (OverflowError, ValueError, ZeroDivisionError, TheoryError) as error:
+            if isinstance(law, Trace):
+                raise TheoryError(f"the trace {'+'.join(law.columns)}: {error}") from None
+            raise TheoryError(
+                f"{law} has no mean and second moment that a number holds; take another law"
+            ) from None
 
 
 @lru_cache(maxsize=64)
-def _moments(law: Law, device: int) -> Moments:
+def _moments(law: Law, column: int) -> Moments:
     """Kept, since every replication asks for them and a trace is long."""
     match law:
         case Exponential(mean):
@@ -60,11 +78,13 @@ def _moments(law: Law, device: int) -> Moments:
             return Moments(mean, mean**2 * (1.0 + cv**2))
         case Weibull(mean, shape):
             return Moments(mean, mean**2 * math.gamma(1 + 2 / shape) / math.gamma(1 + 1 / shape) ** 2)
-        case Trace(_, rows):
-            column = [row[device % len(row)] for row in rows]
-            return Moments(
-                math.fsum(column) / len(column), math.fsum(value**2 for value in column) / len(column)
-            )
+        case Trace(columns, rows):
+            if not rows or not columns or any(len(row) != len(columns) for row in rows):
+                raise TheoryError(
+                    f"{len(rows)} rows, {len(columns)} columns; one of each is needed at least, and a time in every place"
+                )
+            times = [number("a time of the trace", row[column]) for row in rows]
+            return Moments(math.fsum(times) / len(times), math.fsum(value**2 for value in times) / len(times))
 
 
 def mg1_wait(rate_hz: float, service: Moments) -> float:
@@ -154,52 +174,48 @@ def mean_field(
     F is a device's sojourn by `sojourn`; F_layer of an origin i with k peers drawn uniformly from those that it may
     ask is F_i · e_k(F_j, i may ask j)/C(d_i, k), with e_k the elementary symmetric polynomial; an origin with d_i < k
     asks all d_i. Without a `graph` it may ask all others, and k <= n − 1. p is the chance that a prompt ends with its
-    last layer (M >= 1). Every load < 1. Source: Pollaczek–Khinchine for F; the rest is a heuristic.
-    Its error is seen in `MEAN_FIELD_ERROR`.
+    last layer (M >= 1). Every load < 1, and a prompt somewhere. A mean of one sojourn alone is `alone`'s, without a
+    grid: so M = 0 is exact, and k = 0 with exponential service. Many devices that differ take fewer points, too many
+    raise `TheoryError`. Source: Pollaczek–Khinchine for F; the rest is a heuristic. Its error is seen in
+    `MEAN_FIELD_ERROR`.
     """
-    count = len(rates_hz)
-    if len(laws) not in (1, count):
-        raise TheoryError(f"{len(laws)} service laws for {count} devices; give 1, or one a device")
-    each = [laws[device % len(laws)] for device in range(count)]
-    moments = [Moments.of(law, device) for device, law in enumerate(each)]
-    means = [one.mean for one in moments]
+    count = whole("devices", len(rates_hz), least=1)
+    place, kinds = each_law(laws, count)
+    moments = [Moments.of(law, column) for law, column in kinds]
+    means = np.array([one.mean for one in moments])[place]
     rho = loads(rates_hz, means, layers, proposers, graph=graph, skip_aggregation=skip_aggregation)
-    for value in rho:
-        stable(float(value))
-    kinds: dict[tuple[Law, int, float], int] = {}
-    kind, first = [], list[int]()
-    for device, law in enumerate(each):
-        column = device % len(law.columns) if isinstance(law, Trace) else 0
-        place = kinds.setdefault((law, column, float(rho[device])), len(kinds))
-        kind.append(place)
-        if place == len(first):
-            first.append(device)
-    width = max(_width(moments[device], float(rho[device])) for device in first)
-    found = [
-        sojourn(at / moments[device].mean, law, column, width=width, points=points)
-        for device, (law, column, at) in zip(first, kinds, strict=True)
+    stable(float(rho.max()))
+    total = float(np.sum(rates_hz))
+    if not total:
+        raise TheoryError("rates_hz are all 0; a mean over prompts needs some")
+    weights = np.asarray(rates_hz, dtype=float) / total
+    # What sums in another order differs in its last digits only.
+    _, first, kind = np.unique(
+        np.stack([place, np.round(rho, 12)]), axis=1, return_index=True, return_inverse=True
+    )
+    kind = kind.reshape(count)
+    queues = [
+        _Queue(kinds[at][0], kinds[at][1], moments[at], float(rho[device]))
+        for device, at in zip(first, place[first], strict=True)
     ]
-    grids, step = [grid for grid, _ in found], width / points
-    weights = np.asarray(rates_hz, dtype=float) / float(np.sum(rates_hz))
-    everyone = Counter(kind)
-    layer = aggregation = 0.0
-    alike: dict[tuple[int, tuple[tuple[int, int], ...]], float] = {}
-    sojourns = [_mean(grid, step) for grid in grids]
-    for origin in range(count):
-        aggregation += float(weights[origin]) * sojourns[kind[origin]]
-        if not layers:
-            continue
-        peers = (
-            everyone - Counter([kind[origin]])
-            if graph is None
-            else Counter(kind[peer] for peer in graph[origin])
-        )
-        same = kind[origin], tuple(sorted(peers.items()))
-        if same not in alike:
-            alike[same] = _mean(grids[kind[origin]] * _subset_product(grids, peers, proposers), step)
-        layer += float(weights[origin]) * alike[same]
-    error = max(off for _, off in found)
-    return Latency(layers * layer + (1.0 - skip_aggregation) * aggregation, layer, aggregation, error)
+    share = np.bincount(kind, weights)
+    aggregation = float(sum(part * queue.mean for part, queue in zip(share, queues, strict=True)))
+    rest = (1.0 - skip_aggregation) * aggregation
+    if not layers or not proposers:
+        layer = aggregation if layers else 0.0
+        return Latency(layers * layer + rest, layer, aggregation, 0.0)
+    if len(queues) > KINDS:
+        raise _too_many(len(queues))
+    origins = _origins(kind, weights, graph)
+    points = _affordable(whole("points", points, least=2), len(queues), origins, proposers)
+    width = max(queue.width for queue in queues)
+    found = [queue.sojourn(width, points) for queue in queues]
+    grids = [grid for grid, _ in found]
+    layer = 0.0
+    for (own, peers), part in origins.items():
+        drawn = _subset_product(grids, dict(peers), proposers)
+        layer += part * float((1.0 - grids[own] * drawn).sum() * width / points)
+    return Latency(layers * layer + rest, layer, aggregation, max(off for _, off in found))
 
 
 def sojourn(
@@ -208,34 +224,116 @@ def sojourn(
     """[E] P(T <= x) of M/G/1, FCFS, at x = 0, h, …, (points − 1)h with h = width/points, and its relative error.
 
     The Pollaczek–Khinchine transform W = (1 − ρ)/(1 − ρR) (R: what is left of a service met at a random time)
-    is inverted by the fast Fourier transform on the grid, and the service added. The error is that of the mean
-    wait against λE[B²]/(2(1 − ρ)). `rate_hz` is the rate of jobs at the device. Source: Pollaczek and Khinchine.
+    is inverted by the fast Fourier transform on the grid, and the service added; both laws are put on the grid by
+    E[min(B, x)], which has a closed form. Exact but for the grid and its end: the error is that of the grid's mean
+    against `alone`. It falls with `points`, and is large where a tail reaches beyond `width`, which is chosen
+    without one. `rate_hz` is the rate of jobs at the device. Source: Pollaczek and Khinchine.
     """
     moments = Moments.of(law, device)
     rho = stable(number("rate_hz", rate_hz) * moments.mean)
-    width = _width(moments, rho) if width is None else number("width", width, above=True)
-    step = width / points
-    values = _values(law, device)
-    values = np.minimum(values * (moments.mean / max(values.mean(), 1e-300)), width - 2 * step)
-    service: Any = np.bincount((values / step).astype(np.int64), 1.0 - (values / step) % 1.0, points + 1)
-    service += np.bincount((values / step).astype(np.int64) + 1, (values / step) % 1.0, points + 1)[
-        : points + 1
+    column = device % len(law.columns) if isinstance(law, Trace) else 0
+    queue = _Queue(law, column, moments, rho)
+    return queue.sojourn(
+        queue.width if width is None else number("width", width, above=True), whole("points", points, least=2)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """A device as the mean field has it: M/G/1 at a load."""
+
+    law: Law
+    column: int
+    moments: Moments
+    rho: float
+
+    @property
+    def mean(self) -> float:
+        """Of its sojourns, seconds."""
+        return alone(self.rho / self.moments.mean, self.moments) if self.moments.mean else 0.0
+
+    @property
+    def width(self) -> float:
+        """A time that hardly any sojourn exceeds: the tail falls by e in about the mean of a busy wait."""
+        if not self.moments.mean:
+            return 1e-300
+        return 45.0 * (self.moments.mean + self.moments.square / self.moments.mean) / (1.0 - self.rho)
+
+    def sojourn(self, width: float, points: int) -> tuple[Floats, float]:
+        """P(T <= x) on a grid, and the relative error of its mean."""
+        if not self.moments.mean:
+            return np.ones(points), 0.0
+        step = width / points
+        least = _least(self.law, self.column, np.arange(points + 1, dtype=np.float64) * step)
+        # Each service is shared between the two points beside it, so that its mean stays.
+        service = np.empty(points)
+        service[0] = 1.0 - least[1] / step
+        service[1:] = (2.0 * least[1:-1] - least[:-2] - least[2:]) / step
+        met = np.diff(least / self.moments.mean) / 2.0
+        rest = met.copy()
+        rest[1:] += met[:-1]
+        wait = (1.0 - self.rho) / (1.0 - self.rho * np.fft.rfft(rest))
+        total = np.fft.irfft(wait * np.fft.rfft(np.maximum(service, 0.0)), points)
+        grid = np.clip(np.cumsum(total), 0.0, 1.0)
+        return grid, abs(float((1.0 - grid).sum() * step) / self.mean - 1.0)
+
+
+def each_law(laws: Sequence[Law], count: int) -> tuple[npt.NDArray[np.int64], list[tuple[Law, int]]]:
+    """For each device the place of its law among those that differ, and these, with their column. Raises `TheoryError`."""
+    if len(laws) not in (1, count):
+        raise TheoryError(f"{len(laws)} service laws for {count} devices; give 1, or one a device")
+    known: dict[tuple[Law, int], int] = {}
+    if len(laws) == 1 and not isinstance(laws[0], Trace):
+        return np.zeros(count, np.int64), [(laws[0], 0)]
+    if len(laws) == 1 and isinstance(laws[0], Trace):
+        columns = max(1, min(count, len(laws[0].columns)))
+        return np.arange(count) % columns, [(laws[0], column) for column in range(columns)]
+    places = [
+        known.setdefault(
+            (law, device % max(1, len(law.columns)) if isinstance(law, Trace) else 0), len(known)
+        )
+        for device, law in enumerate(laws)
     ]
-    service = service[:points] / len(values)
-    edges = np.arange(points + 1) * step
-    ordered = np.sort(values)
-    below = np.searchsorted(ordered, edges, side="right")
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    left = (sums[below] + edges * (len(values) - below)) / sums[-1]  # E[min(B, x)]/E[B]
-    rest = np.zeros(points)
-    rest += np.diff(left) / 2.0
-    rest[1:] += np.diff(left)[:-1] / 2.0
-    wait = np.fft.irfft((1.0 - rho) / (1.0 - rho * np.fft.rfft(rest)), points)
-    total = np.fft.irfft(np.fft.rfft(wait) * np.fft.rfft(service), points)
-    expected = mg1_wait(rate_hz, moments)
-    got = float(wait @ (np.arange(points) * step))
-    error = abs(got - expected) / (expected + moments.mean) if moments.mean else 0.0
-    return np.clip(np.cumsum(total), 0.0, 1.0), error
+    return np.array(places), list(known)
+
+
+_Peers: TypeAlias = tuple[tuple[int, int], ...]
+"""How many of each kind of device may be asked."""
+
+
+def _origins(
+    kind: npt.NDArray[np.int64], weights: Floats, graph: Graph | None
+) -> dict[tuple[int, _Peers], float]:
+    """The shares of prompts by their origin's kind and by whom it may ask."""
+    found: dict[tuple[int, _Peers], float] = {}
+    if graph is None:
+        everyone = np.bincount(kind)
+        for own, share in enumerate(np.bincount(kind, weights)):
+            others = ((each, int(many) - (each == own)) for each, many in enumerate(everyone))
+            found[own, tuple((each, many) for each, many in others if many)] = float(share)
+        return found
+    for own, peers, share in zip(kind, graph, weights, strict=True):
+        asked = int(own), tuple(sorted(Counter(int(kind[peer]) for peer in peers).items()))
+        found[asked] = found.get(asked, 0.0) + float(share)
+    return found
+
+
+def _affordable(points: int, kinds: int, origins: dict[tuple[int, _Peers], float], proposers: int) -> int:
+    """So many points of a grid, or fewer, that the work is bounded. Raises `TheoryError` where `LEAST` are too many."""
+    products = sum(min(many, proposers) * (proposers + 1) + 1 for _, peers in origins for _, many in peers)
+    work = 20 * kinds + 2 * products
+    while points > LEAST and (work * points > WORK or kinds * points > KINDS * LEAST):
+        points //= 2
+    if work * points > WORK:
+        raise _too_many(max(kinds, len(origins)))
+    return points
+
+
+def _too_many(kinds: int) -> TheoryError:
+    return TheoryError(
+        f"{kinds} kinds of devices differ in load, law or whom they may ask, too many for the mean field: "
+        "give fewer different rates or laws, or a lower k"
+    )
 
 
 def _alike(rate_hz: float, service_s: float, layers: int, proposers: int) -> float:
@@ -243,28 +341,34 @@ def _alike(rate_hz: float, service_s: float, layers: int, proposers: int) -> flo
     return stable(number("rate_hz", rate_hz) * number("service_s", service_s, above=True) * jobs)
 
 
-def _values(law: Law, device: int) -> Floats:
-    """A law as `QUANTILES` equally likely values, seconds."""
-    return np.array([law.quantile((place + 0.5) / QUANTILES, device) for place in range(QUANTILES)])
+def _least(law: Law, column: int, at: Floats) -> Floats:
+    """E[min(B, x)] of a service B, seconds."""
+    match law:
+        case Exponential(mean):
+            return np.asarray(-mean * np.expm1(-at / mean))
+        case Lognormal(mean, cv) if cv > 0.0:
+            spread = math.sqrt(math.log1p(cv**2))
+            with np.errstate(divide="ignore"):
+                score = (np.log(at / mean) + spread**2 / 2) / spread
+            return np.asarray(mean * ndtr(score - spread) + at * ndtr(-score))
+        case Fixed(mean) | Lognormal(mean):
+            return np.minimum(at, mean)
+        case Weibull(mean, shape):
+            scaled = at / mean * math.gamma(1 + 1 / shape)
+            return np.asarray(mean * gammainc(1 / shape, scaled**shape))
+        case Trace(_, rows):
+            ordered = np.sort([row[column] for row in rows])
+            below = np.searchsorted(ordered, at, side="right")
+            sums = np.concatenate([[0.0], np.cumsum(ordered)])
+            return np.asarray((sums[below] + at * (len(rows) - below)) / len(rows))
 
 
-def _width(moments: Moments, rho: float) -> float:
-    """A time that hardly any sojourn exceeds: the tail falls by e in about the mean of a busy wait."""
-    spread = moments.square / moments.mean
-    return 45.0 * (moments.mean + spread) / (1.0 - rho)
-
-
-def _mean(distribution: Floats, step: float) -> float:
-    """∫(1 − F): a lattice law with F at 0, h, 2h, …"""
-    return float((1.0 - distribution).sum() * step)
-
-
-def _subset_product(grids: Sequence[Floats], peers: Counter[int], proposers: int) -> Floats:
+def _subset_product(grids: Sequence[Floats], peers: dict[int, int], proposers: int) -> Floats:
     """Mean over all sets of min(k, d) of d peers of the product of their distributions: e_k(F_j)/C(d, k).
 
     `peers` counts them by kind. The sets of a kind's m devices of which i are drawn are C(m, i) equal ones.
     """
-    size = min(proposers, peers.total())
+    size = min(proposers, sum(peers.values()))
     sums = [np.ones_like(grids[0])]
     drawn_of = 0  # devices that the sums are over, so that each stays a mean and no count overflows
     for place, many in peers.items():

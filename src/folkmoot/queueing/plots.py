@@ -75,15 +75,16 @@ def _latency(rows: Sequence[Row], axes: Any) -> bool:
             )  # fmt: skip
             names = ("latency_mean", "latency_mean_low", "latency_mean_high")
             _points(axes, each, "load", names, colour, mark, f"{_pair(pair)}, n={n}")
-    low = min(
-        (_number(row["theory_latency_error_low"]) for row in shown if row["theory_latency"] is not None),
-        default=0,
-    )
-    high = max(
-        (_number(row["theory_latency_error_high"]) for row in shown if row["theory_latency"] is not None),
-        default=0,
-    )
-    error = f"mean field ({100 * low:+.0f} to {100 * high:+.0f} %) [A]" if low < high else "theory [E]"
+    lines = [row for row in shown if row["theory_latency"] is not None]
+    ranges = [(row["theory_latency_error_low"], row["theory_latency_error_high"]) for row in lines]
+    error = "theory [E]"
+    if any((None, None) == one for one in ranges):
+        error = "mean field (its error not known for all) [A]"
+    elif any(row["theory_latency_tag"] == "A" for row in lines):
+        low, high = (
+            pick(map(_number, each)) for pick, each in zip((min, max), zip(*ranges, strict=True), strict=True)
+        )
+        error = f"mean field ({100 * low:+.0f} to {100 * high:+.0f} %) [A]"
     axes.set(xlabel="load of the busiest device, ρ", ylabel="mean latency, s", yscale="log")
     axes.set_title(f"Latency: {error} as lines, 95 % intervals")
     return _legend(axes, shown)

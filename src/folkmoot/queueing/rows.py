@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import ConfigError
 from folkmoot.queueing.estimate import Interval
-from folkmoot.queueing.latency import MEAN_FIELD_ERROR, Moments, mg1_wait
-from folkmoot.queueing.overload import drift, goodput
-from folkmoot.queueing.simulate import Question, Result, mean_field_of, mean_service, rho
+from folkmoot.queueing.simulate import Question, Result
+from folkmoot.queueing.theory import theory
 
 if TYPE_CHECKING:
     import pandas
@@ -36,7 +35,7 @@ def document(found: Result) -> dict[str, Any]:
         "select": f"best-of:{asked.best_of}" if asked.best_of else "uniform", "view_age_s": asked.view_s,
         "mode": "paper" if asked.prompts else "steady", "verdict": found.verdict,
         "theory": {"rho": list(found.rho), "rho_most": list(found.rho_most), "limit_rate": found.limit_rate},
-        "drift": _interval(found.drift),
+        "drift": _interval(found.drift), "growing": found.growing,
         "latency": {
             "mean": found.latency.value, "mean_low": found.latency.low, "mean_high": found.latency.high,
             "p50": p50, "p90": p90, "p99": p99,
@@ -84,43 +83,28 @@ def to_polars(results: Iterable[Result]) -> polars.DataFrame:
 def beside(question: Question) -> Row:
     """The closed forms that hold for a question, with the names that they have in a row.
 
-    `theory_latency` (s) with its tag and the range of its error, `theory_queue_size` (jobs waiting per device, M/G/1 at
-    its load: [E] for M = 0, else [A]), `theory_drift` (jobs per service time and device) and `theory_goodput` (prompts per
-    second and device), both the fluid's [C] beyond the limit. Steady state, first come first served, peers drawn uniformly.
+    `theory_latency` (s) and `theory_queue_size` (jobs waiting per device, M/G/1 at its load), each with its tag and the
+    range of error that was seen for questions like this one (None: not known here), `theory_drift` (jobs per service time
+    and device) and `theory_goodput` (prompts per second and device), both the fluid's [C] beyond the limit. Steady
+    state, first come first served, peers drawn uniformly: else all are None.
     """
-    found: dict[str, float | str | None] = dict.fromkeys((
-        "theory_latency", "theory_latency_tag", "theory_latency_error_low", "theory_latency_error_high",
-        "theory_queue_size", "theory_drift", "theory_goodput",
-    ))  # fmt: skip
-    plain = replace(question, discipline="fcfs", admit=0, best_of=0, view_s=0.0, count_own=True)
-    if question != plain or question.prompts:
-        return {**found}
-    alpha, k, load = mean_service(question), question.proposers, rho(question)
-    if latency := mean_field_of(question, _POINTS):
-        exponential = all(isinstance(law, Exponential) for law in question.laws)
-        found["theory_latency"], found["theory_latency_tag"] = latency[0].mean, latency[1]
-        low, high = MEAN_FIELD_ERROR[exponential] if latency[1] == "A" else (0.0, 0.0)
-        found["theory_latency_error_low"], found["theory_latency_error_high"] = low, high
-        found["theory_queue_size"] = _waiting(question, load)
-        found["theory_drift"], found["theory_goodput"] = (
-            0.0,
-            math.fsum(question.rates_hz) / len(question.rates_hz),
-        )
-    alike = len(question.laws) == 1 and question.graph is None and not isinstance(question.laws[0], Trace)
-    if max(load) >= 1 and alike and not question.skip_aggregation and question.quorum in (0, k + 1):
-        asked = question.rates_hz[0], [alpha] * question.layers, alpha, k
-        found["theory_drift"], found["theory_goodput"] = drift(*asked) * alpha, goodput(*asked)
-    return {**found}
-
-
-def _waiting(question: Question, load: Any) -> float:
-    """[A] Mean number waiting per device, each an M/G/1 queue at its load."""
-    laws, total = question.laws, 0.0
-    for device, busy in enumerate(load):
-        service = Moments.of(laws[device % len(laws)], device)
-        if service.mean > 0:
-            total += busy / service.mean * mg1_wait(busy / service.mean, service)
-    return total / question.devices
+    known = theory(question, _POINTS)
+    found: Row = {}
+    for name, figure in (("latency", known.latency), ("queue_size", known.waiting)):
+        low, high = (figure.error if figure else None) or (None, None)
+        found |= {
+            f"theory_{name}": figure.value if figure else None, f"theory_{name}_tag": figure.tag if figure else None,
+            f"theory_{name}_error_low": low, f"theory_{name}_error_high": high,
+        }  # fmt: skip
+    found |= {"theory_drift": None, "theory_goodput": None}
+    if known.overload:
+        found |= {"theory_drift": known.overload.drift, "theory_goodput": known.overload.goodput}
+    elif known.latency:
+        found |= {
+            "theory_drift": 0.0,
+            "theory_goodput": math.fsum(question.rates_hz) / len(question.rates_hz),
+        }
+    return found
 
 
 def _row(found: Result) -> Row:

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from folkmoot.core.law import Exponential, Law, Trace
+from folkmoot.core.law import Exponential, Law
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import calendar, fcfs
 from folkmoot.queueing._check import Floats, number, numbers, whole
-from folkmoot.queueing.estimate import Interval, interval, slope, verdict
+from folkmoot.queueing.estimate import Interval, growing, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
-from folkmoot.queueing.latency import POINTS, Latency, Moments, mean_field
+from folkmoot.queueing.latency import Moments, each_law
 from folkmoot.queueing.memory import check as room_check
-from folkmoot.queueing.overload import drift
+from folkmoot.queueing.overload import fluid_root
 from folkmoot.queueing.published import script_queue
 from folkmoot.queueing.services import services
 from folkmoot.queueing.stability import Graph, loads, quorum_load
@@ -33,6 +33,8 @@ DEVICE_BYTES = 300
 """What a device costs at least, at the height of a run and its summary."""
 LEAST_VIEW = 1e-6
 """Least age of views that are not fresh, in mean services."""
+LEAST_S = 1e-290
+"""Shortest run, seconds, of which quarters can still be told apart."""
 DISCIPLINES = ("fcfs", "lsf")
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -85,7 +87,8 @@ class Result:
 
     `queue_size` is the time average of jobs waiting per device; `queue_size_script` what the paper's published script
     would print instead (mode `paper`, first come first served with every job to its end; else NaN). `rho`,
-    `limit_rate` and `goodput_of_limit` are NaN where a quorum makes them unknown; `rho_most` bounds `rho`.
+    `limit_rate` and `goodput_of_limit` are NaN where a quorum makes them unknown; `rho_most` bounds `rho`. `growing`
+    counts the devices whose own number waiting surely grows, which the mean `drift` may hide.
     """
 
     question: Question
@@ -94,6 +97,7 @@ class Result:
     rho_most: tuple[float, ...]
     limit_rate: float
     drift: Interval
+    growing: int
     latency: Interval
     quantiles: tuple[float, ...]
     queue_size: Interval
@@ -252,8 +256,13 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
     """The replications as means with intervals."""
     seen, load = measures(question, runs), rho(question)
     mean_s, jobs = mean_service(question), jobs_per_prompt(question)
-    limit = _rate(question) / question.devices / max(float(load.max()), 1e-300)
-    overload = drift(1.01 / (mean_s * jobs), [mean_s] * question.layers, mean_s, question.proposers)
+    most = float(load.max())
+    limit = math.inf if most == 0 else _rate(question) / question.devices / most
+    # What the number waiting grows by in a service time of a device that is overloaded by 1 %: 1/x − 1.
+    ends = 1.0 - question.skip_aggregation
+    overload = 1.0 / fluid_root(1.01 / jobs, [1.0] * question.layers, ends, question.proposers) - 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        overloads = np.nan_to_num(overload * mean_s / service_means(question), nan=math.inf, posinf=math.inf)
     goodput = interval(seen.goodput)
     per_device = zip(
         load,
@@ -264,11 +273,14 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
     )
     return Result(
         question=question,
-        verdict="undecided" if question.prompts else verdict(seen.drift, overload * mean_s),
+        verdict="undecided"
+        if question.prompts
+        else verdict(seen.drift, overload, seen.device_drift, overloads),
         rho=tuple(map(float, load)),
         rho_most=tuple(map(float, rho_most(question))),
         limit_rate=limit,
         drift=interval(seen.drift),
+        growing=0 if question.prompts else int(growing(seen.device_drift).sum()),
         latency=interval(seen.latency),
         quantiles=_quantiles(sum((run.counts.histogram for run in runs), np.zeros(1, np.int64))),
         queue_size=interval(seen.waiting.mean(axis=1)),
@@ -291,6 +303,8 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     whole("layers", question.layers, most=STAGES - 2)
     whole("proposers", question.proposers, most=n - 1 if question.layers else None)
     whole("replications", question.replications, least=1)
+    whole("prompts", question.prompts)
+    whole("seed", question.seed, most=(1 << 64) - 1)
     whole("quorum", question.quorum, most=question.proposers + 1)
     whole("admit", question.admit)
     if whole("best_of", question.best_of) and question.best_of < question.proposers:
@@ -306,9 +320,10 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     total = float(rates.sum())
     number("rates_hz", total, above=True)
     law = services(question.laws, n)
+    until = end_s(question)
     if not question.prompts:
         number("horizon", question.horizon, above=True)
-    until = end_s(question)
+        number("horizon in seconds", until, least=LEAST_S)
     equal = len(question.rates_hz) == 1
     origins = np.array([float(n)]) if equal else np.cumsum(rates) / total
     first, peers = _csr(question.graph, n)
@@ -327,8 +342,9 @@ def check(question: Question) -> None:
 
 def end_s(question: Question) -> float:
     """When a run ends, seconds; infinite in the mode `paper`, which ends when it is empty."""
-    jobs_hz = _rate(question) * jobs_per_prompt(question) / question.devices
-    return math.inf if question.prompts else question.horizon / jobs_hz
+    if question.prompts:
+        return math.inf
+    return question.horizon / (_rate(question) * jobs_per_prompt(question) / question.devices)
 
 
 def _csr(graph: Graph | None, devices: int) -> tuple[Any, Any]:
@@ -360,36 +376,12 @@ def rho(question: Question) -> Floats:
 
 def rho_most(question: Question) -> Floats:
     """[E] The load of each device if no job is cancelled, shape (n,): a quorum can only take from it."""
-    laws = question.laws
-    columns = max(len(law.columns) if isinstance(law, Trace) else 1 for law in laws)
-    means = [Moments.of(law, column).mean for law in laws for column in range(columns)]
-    room_check(question.devices * DEVICE_BYTES)
-    places = np.arange(question.devices)
-    each = np.array(means)[places % len(laws) * columns + places % columns]
+    means = service_means(question)  # and the memory is checked
     rates = numbers("rates_hz", question.rates_hz, question.devices)
     return loads(
-        rates, each, question.layers, question.proposers, graph=question.graph,
+        rates, means, question.layers, question.proposers, graph=question.graph,
         skip_aggregation=question.skip_aggregation,
     )  # fmt: skip
-
-
-def mean_field_of(question: Question, points: int = POINTS) -> tuple[Latency, str] | None:
-    """The mean field for a question and its tag, None where it has none: beyond the limit, or with a quorum that cancels.
-
-    [E] for M = 0, and for k = 0 with exponential service (a feedback queue of product form); else [A].
-    """
-    if question.layers and question.quorum not in (0, question.proposers + 1):
-        return None
-    if max(rho_most(question)) >= 1.0:
-        return None
-    rates = numbers("rates_hz", question.rates_hz, question.devices)
-    found = mean_field(
-        rates, question.laws, question.layers, question.proposers, graph=question.graph,
-        skip_aggregation=question.skip_aggregation, points=points,
-    )  # fmt: skip
-    exponential = all(isinstance(law, Exponential) for law in question.laws)
-    exact = question.layers == 0 or (question.proposers == 0 and exponential)
-    return found, "E" if exact else "A"
 
 
 def jobs_per_prompt(question: Question) -> float:
@@ -402,8 +394,16 @@ def _rate(question: Question) -> float:
 
 
 def mean_service(question: Question) -> float:
-    """The mean service time over all laws, seconds."""
-    return float(np.mean([law.mean for law in question.laws]))
+    """The mean service time over all devices, seconds."""
+    return float(service_means(question).mean())
+
+
+def service_means(question: Question) -> Floats:
+    """[E] The mean service time of each device, seconds, shape (n,)."""
+    count = whole("devices", question.devices, least=1)
+    room_check(count * DEVICE_BYTES)
+    place, kinds = each_law(question.laws, count)
+    return np.array([Moments.of(law, column).mean for law, column in kinds])[place]
 
 
 def _drift(run: Replication, shape: Shape) -> float:

@@ -51,14 +51,14 @@ def loads(
     a_ji of each origin's (shape (n, n), rows sum to 1). p is the chance that a prompt skips its aggregation (M >= 1).
     The layers are asked uniformly among those that may be asked. Source: jobs counted; Remark 1 for its case.
     """
-    count = len(rates_hz)
+    count = whole("devices", len(rates_hz), least=1)
     rates = numbers("rates_hz", rates_hz, count)
     services = numbers("services_s", services_s, count)
     whole("layers", layers)
     if number("skip_aggregation", skip_aggregation, most=1.0) and not layers:
         raise TheoryError("skip_aggregation needs a last layer to end with; with 0 layers it must be 0")
     whole("proposers", proposers)
-    asked = _asked(rates, proposers, graph) if layers else np.zeros(count)
+    asked = _asked(rates, proposers if layers else 0, graph)
     aggregations = rates
     if aggregators is not None:
         shares = np.asarray(aggregators, dtype=np.float64)
@@ -88,7 +88,7 @@ def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
 
     ρ = λ α K_eff as long as a stop does not depend on queues. Source: Theorem 1, with the mean number of layers.
     """
-    chances = numbers("stops", stops, len(stops))
+    chances = numbers("stops", stops, whole("stops", len(stops), least=1))
     if abs(float(chances.sum()) - 1.0) > 1e-9:
         raise TheoryError(f"stops sum to {chances.sum():.6g}; they are chances and sum to 1")
     return (whole("proposers", proposers) + 1) * float(chances @ np.arange(1, len(stops) + 1)) + 1.0

@@ -17,7 +17,7 @@ from folkmoot.queueing.simulate import Question, Replication, Result, jobs_per_p
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = 2
+FORMAT = 3
 """Of the rows: it goes up where a question's answer or a column's meaning changes."""
 
 
@@ -113,7 +113,7 @@ def _schema(row: Row) -> pyarrow.Schema:
     import pyarrow
 
     kinds: dict[type, Any] = {str: pyarrow.string(), bool: pyarrow.bool_(), int: pyarrow.int64()}
-    texts = {"theory_latency_tag": pyarrow.string()}
+    texts = dict.fromkeys(("theory_latency_tag", "theory_queue_size_tag"), pyarrow.string())
     return pyarrow.schema([
         (name, texts.get(name) or kinds.get(type(value), pyarrow.float64())) for name, value in row.items()
     ])  # fmt: skip
