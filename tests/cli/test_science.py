@@ -344,7 +344,8 @@ def test_validate_passes(run):
     code, out, err = run("validate", "--quick")
     assert code == 0, out
     assert [line for line in err.splitlines() if " cases" not in line] == []
-    assert out.count("\n") == len(cases())
+    assert out.count("\n") == len(cases()) + 1
+    assert out.endswith(f"{len(cases())} of {len(cases())} statements hold\n")
     assert all(line.startswith("ok") for line in out.splitlines())
 
 

@@ -16,6 +16,8 @@ SILENT_S = 2.0
 """Work that is done within so many seconds says nothing."""
 TERMINAL_S, PLAIN_S = 0.5, 4.0
 """Seconds between two bars in a terminal; between two lines elsewhere."""
+STILL_S = 30.0
+"""Seconds between two lines where nothing was done in between."""
 WIDTH = 24
 
 
@@ -36,7 +38,7 @@ class Progress:
     ) -> None:
         self._noun, self._count = noun, count
         self._each, self._work = (1.0, float(count)) if work is None else (0.0, work)
-        self._done, self._worked = 0, 0.0
+        self._done, self._worked, self._told = 0, 0.0, -1
         self._stream, self._clock = sys.stderr if stream is None else stream, clock
         self._terminal = self._stream.isatty()
         self._began, self._said = clock(), -PLAIN_S
@@ -76,6 +78,9 @@ class Progress:
             return
         if not (self._done or self._terminal) and now < PLAIN_S:
             return  # with the first that is done there will be more to say
+        if not self._terminal and self._done == self._told and now - self._said < STILL_S:
+            return  # a line that says what the last one said
+        self._told = self._done
         self._said = now
         left = f", {span(now / self._worked * (self._work - self._worked))} left" if self._worked else ""
         text = f"{self._done} of {self._count} {self._noun}{left}"

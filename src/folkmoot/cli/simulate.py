@@ -267,9 +267,14 @@ def told(found: Result) -> list[str]:
         "no prompt ended that is counted, so no latency is known"
         if math.isnan(found.latency.value)
         else f"latency {_text(found.latency)} s{';' if known else ''} {', '.join(known)}".rstrip(),
+        *(
+            ["an unstable moot has no mean latency: this one grows with the horizon"]
+            if found.verdict == "unstable"
+            else []
+        ),
         f"waiting per device {_text(found.queue_size)}; in service {found.utilisation:.4g}",
-        f"goodput {found.goodput.value:.4g} prompts/s and device"
-        + ("" if math.isnan(found.limit_rate) else f", {100 * found.goodput_of_limit:.1f} % of the limit"),
+        f"goodput {found.goodput.value:.4g} prompts/s and device" + _of_limit(found),
+        *([f"{100 * found.refused:.1f} % of the prompts were refused"] if found.refused else []),
         f"{found.inferences:,} inferences, {rates:,.0f} a second and core",
     ]
     if not math.isnan(found.queue_size_script.value):
@@ -281,6 +286,12 @@ def told(found: Result) -> list[str]:
             f"device {worst} waits most: {one.queue_size:.4g} jobs, {one.utilisation:.4g} in service"
         )
     return lines
+
+
+def _of_limit(found: Result) -> str:
+    if math.isnan(found.limit_rate) or found.question.prompts:
+        return ""
+    return f", {100 * found.goodput_of_limit:.1f} % of the rate at which the busiest device has no rest"
 
 
 def _text(found: Interval) -> str:

@@ -57,6 +57,8 @@ def validate(quick: bool, beyond: bool, workers: int | None, as_json: bool) -> N
             bar.step()
     if as_json:
         print_json({"cases": rows, "failed": failed})
+    else:
+        click.echo(f"{len(rows) - failed} of {len(rows)} statements hold")
     if failed:
         raise TheoryMismatch(
             f"{failed} of {len(rows)} statements do not hold; their lines begin with mismatch"

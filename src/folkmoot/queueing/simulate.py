@@ -274,7 +274,7 @@ def summary(question: Question, runs: Sequence[Replication]) -> Result:
     return Result(
         question=question,
         verdict="undecided"
-        if question.prompts
+        if question.prompts or not any(run.counts.totals[3] for run in runs)
         else verdict(seen.drift, overload, seen.device_drift, overloads),
         rho=tuple(map(float, load)),
         rho_most=tuple(map(float, rho_most(question))),
