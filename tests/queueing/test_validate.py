@@ -14,7 +14,7 @@ def test_names_are_unique_and_tags_known() -> None:
     stated = cases(beyond=True)
     assert len({case.name for case in stated}) == len(stated)
     assert {case.tag for case in cases()} == {"E"}
-    assert len([case for case in stated if case.tag == "C"]) == 3 * 4 * 3 * 3 + 4
+    assert len([case for case in stated if case.tag == "C"]) == 3 * 4 * 3 * 3 + 4 + 3
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,11 @@ def test_when_a_statement_holds(bound: int, tolerance: float, holds: bool) -> No
 def test_collapse_and_its_cure() -> None:
     some = [case for case in cases(beyond=True) if case.name.startswith("M = 2, k = 3, load 2.0")]
     assert [outcome.verdict for outcome in validate(some, quick=True)] == ["ok"] * 3
+
+
+@pytest.mark.parametrize(("ending", "factor"), [("goodput at most", 0.95), ("0.97 of it is done", 1.05)])
+def test_a_limit_that_is_off_by_a_twentieth_is_found(ending: str, factor: float) -> None:
+    some = [case for case in cases(beyond=True) if case.name.endswith(ending)]
+    assert [outcome.verdict for outcome in validate(some)] == ["ok"] * 3
+    wrong = [replace(case, theory=factor * case.theory) for case in some]
+    assert [outcome.verdict for outcome in validate(wrong)] == ["mismatch"] * 3

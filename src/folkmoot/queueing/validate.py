@@ -90,7 +90,7 @@ def validate(cases: list[Case], *, quick: bool = False, workers: int | None = No
 def cases(*, beyond: bool = False) -> list[Case]:
     """The [E] statements that this simulator can check; with `beyond` also the [C] ones on what lies beyond uniform choice's limit."""
     exact = [*_alone(), *_markov(), *_loads(), *_limits(), *_quorum(), *_published(), *_central()]
-    return [*exact, *_collapse(), *_chosen()] if beyond else exact
+    return [*exact, *_reached(), *_collapse(), *_chosen()] if beyond else exact
 
 
 def _alone() -> Iterator[Case]:
@@ -177,17 +177,32 @@ def _limits() -> Iterator[Case]:
     over = Question(4, 0, 0, (1.3,), (Exponential(1.0),), horizon=20_000, replications=12)
     yield Case("M = 0, load 1.3: drift", "E", q.drift(1.3, [], 1.0, 0), over, lambda seen: seen.drift)
     yield Case("M = 0, load 1.3: goodput", "E", q.goodput(1.3, [], 1.0, 0), over, lambda seen: seen.goodput)
-    laws = (Exponential(1.0), Exponential(3.0)) * 3
-    bound = q.best_limit_closed([1.0, 3.0] * 3, 1, 2)
-    asked = Question(6, 1, 2, (1.05 * bound,), laws, horizon=10_000, replications=12)
-    yield Case("goodput beyond the best limit", "E", bound, asked, lambda seen: seen.goodput, bound=-1)
+    for name, limit, asked in _fullest():
+        yield Case(f"{name}: goodput at most", "E", limit, asked, lambda seen: seen.goodput, bound=-1)
+
+
+def _fullest() -> Iterator[tuple[str, float, Question]]:
+    """Moots beyond a limit that do as much as can be done, so that a limit stated too low is exceeded."""
     for layers, proposers in ((1, 1), (2, 3)):
-        rate = 1.5 * q.limit_rate(1.0, layers, proposers)
-        asked = Question(8, layers, proposers, (rate,), (Exponential(1.0),), horizon=10_000, replications=12)
-        yield Case(
-            f"goodput beyond the limit, M = {layers}, k = {proposers}", "E", q.limit_rate(1.0, layers, proposers),
-            asked, lambda seen: seen.goodput, bound=-1,
+        limit = q.limit_rate(1.0, layers, proposers)
+        asked = Question(
+            8, layers, proposers, (1.5 * limit,), (Exponential(1.0),), horizon=10_000, replications=12, discipline="lsf",
         )  # fmt: skip
+        yield f"beyond the limit, M = {layers}, k = {proposers}", limit, asked
+    bound = q.best_limit_closed([1.0] * 10 + [3.0] * 10, 2, 2)
+    laws = (Exponential(1.0),) * 10 + (Exponential(3.0),) * 10
+    asked = Question(
+        20, 2, 2, (1.05 * bound,), laws, horizon=4_000, replications=12, discipline="lsf", best_of=8
+    )
+    yield "beyond the best limit of unequal devices", bound, asked
+
+
+def _reached() -> Iterator[Case]:
+    """And nearly reach it, so that a limit stated too high is not."""
+    for name, limit, asked in _fullest():
+        yield Case(
+            f"{name}: 0.97 of it is done", "C", 0.97 * limit, asked, lambda seen: seen.goodput, bound=1
+        )
 
 
 def _quorum() -> Iterator[Case]:
