@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull, parse_law, parse_laws
+from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull, parse_law, parse_laws, trace
 from folkmoot.errors import ConfigError
 
 TABLE = [["id", "fast", "slow"], ["a", "1", "3"], ["b", "2", "6"]]
@@ -108,3 +108,9 @@ def test_one_row_serves_all_devices_of_a_prompt() -> None:
 
 def test_one_law_a_device() -> None:
     assert parse_laws("exp:1,det:2") == (Exponential(1.0), Fixed(2.0))
+
+
+def test_a_table_without_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match="first row holds numbers only"):
+        trace("trace:x.csv", [["20"], ["25"], ["30"]])
+    assert trace("trace:x.csv", [["id", "s"], ["7", "25"]], ("s",)).rows == ((25.0,),)

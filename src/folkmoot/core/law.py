@@ -137,6 +137,14 @@ def trace(text: str, table: Table, columns: tuple[str, ...] = (), mean_s: float 
     if len(table) < 2:
         raise ConfigError(f"{text!r}: the file has no rows; it needs a header and at least one row")
     header, body = table[0], [row for row in table[1:] if row]
+    if (
+        any(header)
+        and _numeric([header], 0)
+        and all(_numeric([header], place) for place in range(len(header)))
+    ):
+        raise ConfigError(
+            f"{text!r}: its first row holds numbers only; a first row with the columns' names is needed"
+        )
     for name in columns:
         if name not in header:
             raise ConfigError(f"{text!r}: no column {name!r}; the file has {', '.join(header)}")
