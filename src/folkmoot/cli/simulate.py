@@ -15,7 +15,7 @@ from folkmoot.cli.exits import Interrupted, end_line
 from folkmoot.cli.model import model_options, question_of, require_sim, with_flags
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
-from folkmoot.cli.world import setting_of, world_options
+from folkmoot.cli.world import WORLD, setting_of, world_options
 
 if TYPE_CHECKING:
     from folkmoot.queueing.estimate import Interval
@@ -105,23 +105,13 @@ def simulate(
     workers: int | None,
     backend: str,
     address: str | None,
-    core: bool,
-    slots: int | None,
-    batching: str | None,
-    delay: float | None,
-    jitter: float | None,
-    loss: float | None,
-    gossip: bool,
-    mttf: float | None,
-    mttr: float | None,
-    aggregator: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Simulate a moot in virtual time, with intervals over replications."""
     require_sim()
     workers = cores(workers, address)
-    setting = setting_of(core, slots, batching, delay, jitter, loss, gossip, mttf, mttr, aggregator)
+    setting = setting_of(**{name: flags.pop(name) for name in WORLD})
     asked = asked_of(**flags)
     if setting is not None:
         setting.check(asked)

@@ -46,6 +46,10 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
 )  # fmt: skip
 
 
+WORLD = ("core", "slots", "batching", "delay", "jitter", "loss", "gossip", "mttf", "mttr", "aggregator")
+"""The names of these flags."""
+
+
 def world_options(command: F) -> F:
     """The flags of the real protocol in virtual time."""
     for flag in reversed(FLAGS):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts
+from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts, bin_of
 from folkmoot.queueing.simulate import WARM_UP, Question, Replication, Result, check, end_s, summary
 from folkmoot.queueing.stability import loads
 from folkmoot.queueing.streams import keys
@@ -165,8 +165,7 @@ def counts(question: Question, history: History) -> Counts:
             took = prompt.ended - prompt.born
             totals[4] += 1
             latency[0] += took
-            place = int((math.log2(max(took, 1e-9)) + 24.0) * BINS_PER_OCTAVE)
-            histogram[min(max(place, 0), OCTAVES * BINS_PER_OCTAVE - 1)] += 1
+            histogram[bin_of(took)] += 1
     finite = end[np.isfinite(end)]
     latency[1] = finite.max() if finite.size else 0.0
     return Counts(
