@@ -19,7 +19,7 @@ from typing import Any
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal
 from folkmoot.queueing import Question, simulate
 from folkmoot.queueing.latency import MEAN_FIELD_ERROR
-from folkmoot.queueing.simulate import jobs_per_prompt
+from folkmoot.queueing.moot import jobs_per_prompt
 from folkmoot.queueing.theory import WAITING_ERROR, theory
 
 LAWS: dict[str, Law] = {

@@ -25,7 +25,7 @@ from scipy.stats import beta
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed
 from folkmoot.queueing.estimate import interval, mser5
-from folkmoot.queueing.simulate import WARM_UP, Question, replication, simulate
+from folkmoot.queueing.moot import WARM_UP, Question, replication, simulate
 from folkmoot.queueing.streams import keys
 
 ONE = Exponential(1.0)

@@ -31,7 +31,7 @@ from folkmoot.core.law import Law, Lognormal, Trace, parse_law
 from folkmoot.engine.timed import read_table
 from folkmoot.errors import ConfigError
 from folkmoot.queueing.central import Failures, Outcomes, centre, centre_latency, moot
-from folkmoot.queueing.simulate import Question, rho, simulate
+from folkmoot.queueing.moot import Question, rho, simulate
 from folkmoot.queueing.theory import theory
 
 LENGTHS = Path(__file__).parents[2] / "shared/data/alpaca_eval_lengths.csv"

@@ -33,7 +33,7 @@ from random import Random
 from typing import Any
 
 from folkmoot.core.law import Exponential
-from folkmoot.queueing.simulate import Question, replication
+from folkmoot.queueing.moot import Question, replication
 from folkmoot.queueing.streams import keys
 
 LAYERS, PEERS, LOAD = 2, 2, 0.8

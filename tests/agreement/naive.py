@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from folkmoot.core.law import Law, Trace
-from folkmoot.queueing.simulate import Question
+from folkmoot.queueing.moot import Question
 from folkmoot.queueing.streams import (
     ARRIVALS,
     ORIGINS,

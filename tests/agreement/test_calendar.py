@@ -12,7 +12,7 @@ import pytest
 from folkmoot.core.law import Exponential, Fixed
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import calendar, fcfs
-from folkmoot.queueing.simulate import Question, _shape, measures, replication, simulate
+from folkmoot.queueing.moot import Question, _shape, measures, replication, simulate
 from folkmoot.queueing.streams import keys
 
 from .naive import World

@@ -11,7 +11,7 @@ import pytest
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import fcfs, memory
-from folkmoot.queueing.simulate import Question, _shape, replication
+from folkmoot.queueing.moot import Question, _shape, replication
 from folkmoot.queueing.streams import keys
 
 from .naive import World

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from folkmoot.core.law import Fixed, Law
-from folkmoot.queueing.simulate import Question, end_s, replication
+from folkmoot.queueing.moot import Question, end_s, replication
 from folkmoot.queueing.streams import keys
 from folkmoot.sim.load import Load
 

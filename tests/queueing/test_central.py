@@ -10,7 +10,7 @@ import pytest
 from folkmoot.core.law import Exponential, Fixed, Lognormal, Trace
 from folkmoot.errors import TheoryError, UnstableQueue
 from folkmoot.queueing.central import Failures, centre, centre_latency, moot
-from folkmoot.queueing.simulate import Question, simulate
+from folkmoot.queueing.moot import Question, simulate
 
 ASKED = Question(4, 1, 2, (0.7 / 4,), (Exponential(1.0),), horizon=1200, replications=6)
 OFTEN = Failures(100.0, 20.0, 2.0)

@@ -10,7 +10,7 @@ import pytest
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential
 from folkmoot.queueing.estimate import growing, interval, mser5, slope, verdict
-from folkmoot.queueing.simulate import Question, measures, replication, replications, simulate
+from folkmoot.queueing.moot import Question, measures, replication, replications, simulate
 from folkmoot.queueing.streams import keys
 
 SEEDS = 60

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError, UnstableQueue
-from folkmoot.queueing.simulate import Question, mean_service, rho, rho_most, simulate
+from folkmoot.queueing.moot import Question, mean_service, rho, rho_most, simulate
 from folkmoot.queueing.theory import theory
 
 RING = tuple(((i - 1) % 6, (i + 1) % 6) for i in range(6))

@@ -11,7 +11,7 @@ import pytest
 from folkmoot.core.law import Exponential, Fixed, Lognormal
 from folkmoot.errors import UnstableQueue
 from folkmoot.queueing import Moments, mg1_wait, script_queue, script_queue_alone
-from folkmoot.queueing.simulate import Question, replication, simulate
+from folkmoot.queueing.moot import Question, replication, simulate
 from folkmoot.queueing.streams import keys
 
 ROWS = {  # M, k: the seconds and the script's queue that SCIENCE states for the paper's setting

@@ -10,8 +10,8 @@ import pytest
 
 from folkmoot.core.law import Exponential, Fixed
 from folkmoot.errors import TheoryError
-from folkmoot.queueing.simulate import Question
-from folkmoot.queueing.simulate import simulate as compiled
+from folkmoot.queueing.moot import Question
+from folkmoot.queueing.moot import simulate as compiled
 from folkmoot.sim.links import LinkConfig
 from folkmoot.sim.load import History, Setting
 from folkmoot.sim.reference import Run, Seen

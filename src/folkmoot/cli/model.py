@@ -15,7 +15,7 @@ from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
 from folkmoot.errors import ConfigError, TheoryError
 
 if TYPE_CHECKING:
-    from folkmoot.queueing.simulate import Question
+    from folkmoot.queueing.moot import Question
 
 F = TypeVar("F", bound=Callable[..., Any])
 MOST_DEVICES = 10**12
@@ -110,7 +110,7 @@ def question_of(
     require_sim()
     from folkmoot.core.law import parse_laws
     from folkmoot.engine.timed import read_table
-    from folkmoot.queueing.simulate import Question, rho
+    from folkmoot.queueing.moot import Question, rho
 
     if rate is not None and load is not None:
         raise click.UsageError("--rate and --load say the same thing; give one of them")

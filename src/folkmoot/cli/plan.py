@@ -12,7 +12,7 @@ from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.theory import error_of, error_told
 
 if TYPE_CHECKING:
-    from folkmoot.queueing.simulate import Question
+    from folkmoot.queueing.moot import Question
 
 
 @click.command()

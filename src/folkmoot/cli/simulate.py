@@ -19,7 +19,7 @@ from folkmoot.cli.world import WORLD, setting_of, world_options
 
 if TYPE_CHECKING:
     from folkmoot.queueing.estimate import Interval
-    from folkmoot.queueing.simulate import Question, Result
+    from folkmoot.queueing.moot import Question, Result
     from folkmoot.sim.load import Setting
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ def simulate(
         else:
             found, more, lines = _run_core(asked, setting, workers)
     if as_json:
-        from folkmoot.queueing.rows import document
+        from folkmoot.queueing.frames import document
 
         print_json(document(found) | {"select": flags["select"]} | more)
     else:
@@ -186,7 +186,7 @@ def _selected(select: str) -> tuple[int, tuple[int, ...]]:
 
 def run(asked: Question, workers: int | None) -> Result:
     """The answer with progress on stderr. Ctrl-C ends it early: it is then of the replications that are done."""
-    from folkmoot.queueing.simulate import replications, summary
+    from folkmoot.queueing.moot import replications, summary
 
     began = time.perf_counter()
     done = _collected(replications(asked, workers), asked.replications)

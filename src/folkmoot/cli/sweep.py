@@ -22,8 +22,8 @@ from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
 from folkmoot.errors import ConfigError
 
 if TYPE_CHECKING:
-    from folkmoot.queueing.rows import Row
-    from folkmoot.queueing.simulate import Question
+    from folkmoot.queueing.frames import Row
+    from folkmoot.queueing.moot import Question
 
 MOST = 100_000
 """Numbers in a list, so that a slip in a step is told and not computed."""

@@ -10,7 +10,7 @@ from folkmoot.cli.model import model_options, question_of
 from folkmoot.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from folkmoot.queueing.simulate import Question
+    from folkmoot.queueing.moot import Question
     from folkmoot.queueing.theory import Figure
 
 NUMERICAL = 1e-2
@@ -32,7 +32,7 @@ def theory(as_json: bool, **flags: Any) -> None:
 
 def facts(asked: Question) -> dict[str, Any]:
     """The closed forms that hold for a question; what does not hold is None."""
-    from folkmoot.queueing.simulate import jobs_per_prompt
+    from folkmoot.queueing.moot import jobs_per_prompt
     from folkmoot.queueing.theory import choice_limit, theory
 
     found = theory(asked)

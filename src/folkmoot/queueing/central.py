@@ -22,7 +22,7 @@ from folkmoot.errors import TheoryError
 from folkmoot.queueing._check import Floats, number, whole
 from folkmoot.queueing.estimate import Interval, interval
 from folkmoot.queueing.latency import Moments, alone
-from folkmoot.queueing.simulate import WARM_UP, Question, jobs_per_prompt, rho_most
+from folkmoot.queueing.moot import WARM_UP, Question, jobs_per_prompt, rho_most
 from folkmoot.queueing.streams import (
     ARRIVALS,
     ORIGINS,

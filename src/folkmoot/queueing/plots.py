@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.errors import ConfigError
+from folkmoot.queueing.frames import Row
 from folkmoot.queueing.overload import drift
-from folkmoot.queueing.rows import Row
 
 _LOADS = 400
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folkmoot.errors import ConfigError
-from folkmoot.queueing.rows import Row, rows
-from folkmoot.queueing.simulate import Question, Replication, Result, jobs_per_prompt, runs, simulate, summary
+from folkmoot.queueing.frames import Row, rows
+from folkmoot.queueing.moot import Question, Replication, Result, jobs_per_prompt, runs, simulate, summary
 
 if TYPE_CHECKING:
     import pyarrow

@@ -24,8 +24,8 @@ from folkmoot.queueing.latency import (
     mean_field,
     mg1_wait,
 )
+from folkmoot.queueing.moot import Question, mean_service, rho, rho_most, service_means
 from folkmoot.queueing.overload import drift, fluid_root, goodput
-from folkmoot.queueing.simulate import Question, mean_service, rho, rho_most, service_means
 
 JOIN_BUFFER_ERROR = {True: (0.0, 0.35), False: (-0.10, 0.09)}
 """The join buffer's approximation over simulation, less 1, the least and the largest seen: where k = n − 1 (True), and

@@ -17,7 +17,7 @@ from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.queueing import central
 from folkmoot.queueing._check import Floats
 from folkmoot.queueing.estimate import Interval, interval
-from folkmoot.queueing.simulate import Measures, Question, measures, replications, rho
+from folkmoot.queueing.moot import Measures, Question, measures, replications, rho
 
 FAMILY_ERROR = 0.01
 QUICK = 0.15

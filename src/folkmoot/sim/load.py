@@ -42,7 +42,7 @@ from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.queue import QueueConfig
 from folkmoot.errors import TheoryError
-from folkmoot.queueing.simulate import Question
+from folkmoot.queueing.moot import Question
 from folkmoot.queueing.streams import (
     ARRIVALS,
     ORIGINS,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts, bin_of
-from folkmoot.queueing.simulate import WARM_UP, Question, Replication, Result, check, end_s, summary
+from folkmoot.queueing.moot import WARM_UP, Question, Replication, Result, check, end_s, summary
 from folkmoot.queueing.stability import loads
 from folkmoot.queueing.streams import keys
 from folkmoot.sim.load import History, Job, Key, Load, Setting, mean_s
@@ -58,7 +58,7 @@ def simulate(
 ) -> Seen:
     """Run all replications of a question and sum them up. Raises `TheoryError` for what cannot be simulated.
 
-    Prompts, peers and service times are those of `queueing.simulate` for the same question; `keep` keeps histories.
+    Prompts, peers and service times are those of `queueing.moot` for the same question; `keep` keeps histories.
     """
     began = time.perf_counter()
     runs = list(replications(question, setting, workers, keep=keep))

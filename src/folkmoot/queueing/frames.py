@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import ConfigError
 from folkmoot.queueing.estimate import Interval
-from folkmoot.queueing.simulate import Question, Result
+from folkmoot.queueing.moot import Question, Result
 from folkmoot.queueing.theory import theory
 
 if TYPE_CHECKING:
