@@ -357,13 +357,19 @@ def test_plan_names_what_is_stable_and_the_best_under_a_deadline(run):
     for row in found["choices"]:
         assert row["stable"] is (row["load"] < 1) is (row["latency"] is not None)
         assert row["load"] == pytest.approx(0.1 * ((row["proposers"] + 1) * row["layers"] + 1))
+        assert row["limit_rate"] == pytest.approx(0.1 / row["load"])
     kept = [row for row in found["choices"] if row["stable"] and row["latency"] <= 7]
     assert found["best"]["proposals"] == max(row["proposals"] for row in kept)
-    assert run("plan", "--rate", "2")[1].splitlines()[-1] == "not even M=0 is stable: lower the rate"
-    assert (
-        run("plan", "--rate", "0.5", "--deadline", "0.1")[1].splitlines()[-1]
-        == "no choice keeps the deadline"
+    assert found["nearest"] is None
+    assert run("plan", "--rate", "2")[1].splitlines()[-1] == (
+        "not even M=0 is stable: lower the rate below 1 prompts/s and device, or take faster devices"
     )
+    late = ("plan", "--rate", "0.3", "--max-layers", "1", "--service", "exp:1.234")
+    out = run(*late, "--deadline", "0.1")[1].splitlines()
+    assert out[0].startswith("M=0 k=0: load 0.370, limit 0.8104 prompts/s and device, expected latency 1.9")
+    assert "M=0 k=0 comes nearest: give --deadline 1.96 or more" in out[-1]
+    assert "<- best" in run(*late, "--deadline", "1.96")[1]
+    assert json.loads(run(*late, "--deadline", "0.1", "--json")[1])["nearest"]["layers"] == 0
     assert run("plan")[0] == 2
     more = ("--quorum", "2", "--topology", "ring", "--skip-aggregation", "0.5", "--max-layers", "1", "--json")
     rows = json.loads(run("plan", "-n", "6", "--rate", "0.2", *more)[1])["choices"]

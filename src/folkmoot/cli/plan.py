@@ -49,7 +49,8 @@ def plan(
     """Name every M and k that stay stable at a rate, their expected latency, and the best choice.
 
     The best is the one with most proposals a prompt, (k+1)M, that keeps the deadline; among equals the sooner one.
-    That more proposals make better answers is the paper's premise, not something that this command knows.
+    That more proposals make better answers is the paper's premise, not something that this command knows. Where none
+    keeps the deadline, the soonest is named. The limit of a choice is the rate at which its busiest device has no rest.
     With --quorum no latency is known where it cancels jobs, and a deadline leaves such choices out; layers with
     fewer jobs than that are left out, too.
     """
@@ -68,9 +69,12 @@ def plan(
     stable = [row for row in rows if row["stable"]]
     kept = [row for row in stable if deadline_s is None or (row["latency"] or math.inf) <= deadline_s]
     best = max(kept, key=lambda row: (row["proposals"], -(row["latency"] or math.inf)), default=None)
+    known = [row for row in stable if row["latency"] is not None]
+    nearest = None if best else min(known, key=lambda row: row["latency"], default=None)
     if as_json:
         print_json({
             "n": devices, "rate": rate, "deadline_s": deadline_s, "quorum": quorum, "choices": rows, "best": best,
+            "nearest": nearest,
         })  # fmt: skip
         return
     for row in stable:
@@ -78,6 +82,8 @@ def plan(
         load = (
             f"load {row['load']:.3f}" if row["load"] is not None else f"load at most {row['load_most']:.3f}"
         )
+        if row["limit_rate"] is not None:
+            load += f", limit {row['limit_rate']:.4g} prompts/s and device"
         latency = (
             "latency not known"
             if row["latency"] is None
@@ -91,7 +97,27 @@ def plan(
         + (f"; of {unknown} it is not known" if unknown else "")
     )
     if best is None:
-        click.echo("no choice keeps the deadline" if stable else "not even M=0 is stable: lower the rate")
+        click.echo(_remedy(rows, stable, nearest))
+
+
+def _remedy(rows: list[dict[str, Any]], stable: list[dict[str, Any]], nearest: dict[str, Any] | None) -> str:
+    """What to do where no choice is the best."""
+    if nearest:
+        return (
+            f"no choice keeps the deadline; M={nearest['layers']} k={nearest['proposers']} comes nearest: give "
+            f"--deadline {_upwards(nearest['latency'])} or more, lower the rate, or take faster devices"
+        )
+    if stable:
+        return "no choice is known to keep the deadline: no latency is known here; `folkmoot simulate` measures it"
+    highest = max((row["limit_rate"] for row in rows if row["limit_rate"]), default=0.0)
+    more = f" below {highest:.4g} prompts/s and device, or take faster devices" if highest else ""
+    return f"not even M=0 is stable: lower the rate{more}"
+
+
+def _upwards(value: float) -> str:
+    """Three digits, not less than the value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / step * (1 - 1e-9)) * step:.4g}"
 
 
 def _row(asked: Question) -> dict[str, Any]:
@@ -105,6 +131,7 @@ def _row(asked: Question) -> dict[str, Any]:
         "proposals": (asked.proposers + 1) * asked.layers,
         "load": found.load,
         "load_most": found.load_most,
+        "limit_rate": found.limit_rate,
         "stable": found.stable,
         "latency": found.latency and found.latency.value,
         "tag": found.latency and found.latency.tag,
