@@ -12,6 +12,7 @@ import pytest
 from folkmoot import queueing
 from folkmoot.cli import exits, group
 from folkmoot.cli.cluster import cores
+from folkmoot.cli.simulate import CORE_HORIZON, HORIZON
 from folkmoot.queueing.validate import cases
 
 HUGE = "1" + 30 * "0"
@@ -387,6 +388,12 @@ def test_the_real_protocol_says_what_the_compiled_simulator_says(run):
     assert core["inferences"] == compiled["inferences"]
     assert sum(core["ends"].values()) > 0
     assert core["core"] is True
+
+
+def test_the_real_protocol_has_a_shorter_horizon_of_its_own(run):
+    one = ("simulate", "-n", "1", "-M", "0", "--reps", "1", "--workers", "1", "--json")
+    for more, jobs in (((), HORIZON), (("--core",), CORE_HORIZON), (("--core", "--horizon", "100"), 100)):
+        assert json.loads(run(*one, *more)[1])["inferences"] == pytest.approx(jobs, rel=0.3)
 
 
 def test_slots_and_batching_go_to_the_real_protocol(run):

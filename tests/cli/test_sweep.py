@@ -75,13 +75,18 @@ def test_a_second_run_does_what_is_missing(run, tmp_path: Path):
     (first,) = kept(file)
     code, out, err = run(*few, "--load", "0.5:0.7:0.1", "--plot", "svg")
     assert (code, quiet(err)) == (0, f"folkmoot: 1 of 3 questions are in {file} already\n")
-    assert out.count("\n") == 3
+    assert [line.endswith("(from the file)") for line in out.splitlines()] == [True, False, False, False]
+    assert out.splitlines()[-1].startswith(f"3 rows (1 from the file): {file}, ")
     assert kept(file)[0] == first
     assert len(kept(file)) == 3
     assert (tmp_path / "s-latency.svg").read_text().startswith("<?xml")
     assert not (tmp_path / "s-queue.svg").exists(), "one n makes no line"
     before = file.read_bytes()
-    assert run(*few, "--load", "0.5:0.7:0.1", "--plot", "none")[1] == f"3 rows: {file}\n"
+    again = run(*few, "--load", "0.7,0.5", "--plot", "none")[1].splitlines()
+    assert again == [
+        *(line.removesuffix(" (from the file)") + " (from the file)" for line in (out.splitlines()[2], out.splitlines()[0])),
+        f"2 rows (2 from the file): {file}",
+    ]  # fmt: skip
     assert file.read_bytes() == before
     run(*few, "--load", "0.5", "--seed", "2", "--plot", "none")
     assert len(kept(file)) == 4, "another seed is another question"

@@ -140,7 +140,7 @@ def sweep(
     """Simulate a grid of moots, and keep a row for each in a Parquet file beside what the theory says of it.
 
     A LIST is numbers with commas and ranges FROM:TO:STEP. Run again with the same --out, a sweep does only what is not
-    there yet: whatever ended it, at most the questions under way are lost. Without lists a small grid about
+    there yet, and tells what was there first: whatever ended it, at most the questions under way are lost. Without lists a small grid about
     the limit of stability is swept, in about a minute on two cores.
     """
     if rate is not None and load is not None:
@@ -158,7 +158,8 @@ def sweep(
     if as_json:
         print_json({"rows": rows, "skipped": skipped, "files": [str(each) for each in files]})
     else:
-        click.echo(f"{len(rows)} rows: {', '.join(map(str, files))}")
+        before = f" ({skipped} from the file)" if skipped else ""
+        click.echo(f"{len(rows)} rows{before}: {', '.join(map(str, files))}")
     if not whole:
         raise Interrupted(
             f"interrupted: {len(rows)} of {len(asked)} questions are in {file}; the same command does the rest"
@@ -215,6 +216,9 @@ def _simulate(
         skipped = len(asked) - len(todo)
         if skipped:
             tell(f"{skipped} of {len(asked)} questions are in {file} already")
+        for each in () if as_json else asked:
+            if row := table.rows.get(key(each)):
+                click.echo(f"{told(row)} (from the file)")
         count, total = (
             sum(each.replications for each in todo),
             sum(each.replications * work(each) for each in todo),
