@@ -285,6 +285,27 @@ def test_a_trace_with_holes(run, tmp_path: Path, command, hole):
     assert (code, err.count("\n"), "row 2 below the header" in err) == (2, 1, True), err
 
 
+@pytest.mark.parametrize("command", ["theory", "simulate", "sweep", "plan"])
+def test_who_has_which_column_of_a_trace_is_told(run, tmp_path: Path, command):
+    (tmp_path / "trace.csv").write_text("id,a,b,c,d,e\nx,1,2,3,4,5\n")
+    few = {"simulate": ("--horizon", "20", "--reps", "2"), "plan": ("--rate", "0.01", "--max-layers", "1")}
+    few["sweep"] = (*few["simulate"], "--load", "0.5,0.6", "--plot", "none", "--out", str(tmp_path))
+    for columns, says in (
+        (
+            "",
+            "the trace's 5 columns are dealt to the devices in turn: 0 has a, 1 has b, 2 has c, 3 has d, ...; ",
+        ),
+        (":e+b", "the trace's 2 columns are dealt to the devices in turn: 0 has e, 1 has b; "),
+        (":e", None),
+    ):
+        code, _, err = run(
+            command, "--service", f"trace:{tmp_path / 'trace.csv'}{columns}", *few.get(command, ())
+        )
+        told = [line for line in err.splitlines() if " replications" not in line]
+        more = "trace:FILE:A+B takes the columns A and B only"
+        assert (code, told) == (0, [f"folkmoot: {says}{more}"] if says else [])
+
+
 def test_without_the_extra_every_command_names_it(home):
     """In a process of its own, which finds none of its packages."""
     code = """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from folkmoot.cli.exits import tell
 from folkmoot.cli.options import Finite
 from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
 from folkmoot.errors import ConfigError, TheoryError
@@ -25,6 +26,8 @@ LEAST_LOAD = 1e-9
 RATE = Finite(LEAST_RATE, MOST_RATE)
 NAMED_BYTES = 400
 """Of a device's place in a ring or a star while it is made, about."""
+SHOWN = 4
+"""Columns of a trace that are told by name."""
 
 REACH: tuple[Callable[[Any], Any], ...] = (
     click.option(
@@ -42,7 +45,8 @@ REACH: tuple[Callable[[Any], Any], ...] = (
 service_option = click.option(
     "--service", metavar="DIST", default="exp:1", show_default=True,
     help="exp:MEAN, det:MEAN, lognormal:MEAN:CV, weibull:MEAN:SHAPE or trace:FILE[:COLUMNS[:MEAN]], in seconds; "
-    "one for all devices, or one a device with commas.",
+    "one for all devices, or one a device with commas. A trace has one row a prompt; COLUMNS are names joined by + "
+    "(A+B), which the devices have in turn. [COLUMNS: all that hold numbers]",
 )  # fmt: skip
 FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--devices", "-n", type=click.IntRange(1, MOST_DEVICES), default=4, show_default=True, help="Devices, n."),
@@ -138,6 +142,20 @@ def question_of(
             raise TheoryError("--load needs a service that takes time; give --rate")
         asked = replace(asked, rates_hz=((0.8 if load is None else load) / busiest,))
     return asked
+
+
+def tell_columns(asked: Question) -> None:
+    """Say on stderr which device has which column of a trace, where there are several."""
+    from folkmoot.core.law import Trace
+
+    for law in dict.fromkeys(asked.laws):
+        if isinstance(law, Trace) and len(law.columns) > 1:
+            first = ", ".join(f"{device} has {name}" for device, name in enumerate(law.columns[:SHOWN]))
+            more = ", ..." if len(law.columns) > SHOWN else ""
+            tell(
+                f"the trace's {len(law.columns)} columns are dealt to the devices in turn: {first}{more}; "
+                "trace:FILE:A+B takes the columns A and B only"
+            )
 
 
 def _asking(named: tuple[int, ...], devices: int, topology: str) -> tuple[tuple[int, ...], ...]:

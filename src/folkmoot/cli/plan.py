@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.model import MOST_DEVICES, RATE, graph_of, question_of, reach_options, require_sim
+from folkmoot.cli.model import (
+    MOST_DEVICES,
+    RATE,
+    graph_of,
+    question_of,
+    reach_options,
+    require_sim,
+    service_option,
+    tell_columns,
+)
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.theory import error_of, error_told
 
@@ -20,9 +29,7 @@ if TYPE_CHECKING:
     "--devices", "-n", type=click.IntRange(1, MOST_DEVICES), default=4, show_default=True, help="Devices, n."
 )
 @click.option("--rate", type=RATE, required=True, help="Prompts per second and device, λ.")
-@click.option(
-    "--service", metavar="DIST", default="exp:1", show_default=True, help="Service times, as in `simulate`."
-)
+@service_option
 @click.option(
     "--deadline",
     "deadline_s",
@@ -65,6 +72,8 @@ def plan(
         for proposers in range(fewest, most + 1) if layers else (0,):
             skip, enough = (skip_aggregation, quorum) if layers else (0.0, None)
             asked = question_of(devices, layers, proposers, rate, None, service, topology, skip, enough)
+            if not rows:
+                tell_columns(asked)
             rows.append(_row(asked))
     stable = [row for row in rows if row["stable"]]
     kept = [row for row in stable if deadline_s is None or (row["latency"] or math.inf) <= deadline_s]

@@ -12,7 +12,7 @@ import click
 
 from folkmoot.cli.cluster import cluster, cluster_options, cores
 from folkmoot.cli.exits import Interrupted, end_line
-from folkmoot.cli.model import model_options, question_of, require_sim, with_flags
+from folkmoot.cli.model import model_options, question_of, require_sim, tell_columns, with_flags
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
 from folkmoot.cli.world import WORLD, setting_of, world_options
@@ -116,6 +116,7 @@ def simulate(
     if setting is not None and flags["horizon"] is None:
         flags["horizon"] = CORE_HORIZON
     asked = asked_of(**flags)
+    tell_columns(asked)
     if setting is not None:
         setting.check(asked)
     if setting is not None and flags["rate"] is None:  # --load is that of all slots together

@@ -14,7 +14,15 @@ import click
 
 from folkmoot.cli.cluster import cluster, cluster_options, cores
 from folkmoot.cli.exits import Interrupted, end_line, tell
-from folkmoot.cli.model import LEAST_LOAD, LEAST_RATE, MOST_RATE, reach_options, require_sim, service_option
+from folkmoot.cli.model import (
+    LEAST_LOAD,
+    LEAST_RATE,
+    MOST_RATE,
+    reach_options,
+    require_sim,
+    service_option,
+    tell_columns,
+)
 from folkmoot.cli.options import json_option, print_json
 from folkmoot.cli.progress import Progress
 from folkmoot.cli.simulate import asked_of, run_options
@@ -148,6 +156,7 @@ def sweep(
     require_sim()
     given = {"devices": devices, "layers": layers, "proposers": proposers, "load": load, "rate": rate}
     asked = _questions(given, flags)
+    tell_columns(asked[0])
     file, stem = (
         (out, out.with_suffix("")) if out.suffix == ".parquet" else (out / "sweep.parquet", out / "sweep")
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.model import model_options, question_of
+from folkmoot.cli.model import model_options, question_of, tell_columns
 from folkmoot.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ NUMERICAL = 1e-2
 @json_option
 def theory(as_json: bool, **flags: Any) -> None:
     """Say what the theory says of a moot: load, limit, latency, and what happens beyond the limit."""
-    found = facts(question_of(**flags))
+    asked = question_of(**flags)
+    tell_columns(asked)
+    found = facts(asked)
     if as_json:
         print_json(found)
         return
