@@ -186,6 +186,19 @@ def test_a_graph_from_a_file(run, tmp_path: Path):
     assert found["rho"] == pytest.approx([0.2 + 0.05, 0.2 + 0.2, 0.2 + 0.05])
 
 
+def test_jobs_of_a_prompt_whose_origin_may_ask_fewer_than_k(run):
+    for topology, k, jobs in (("ring", 5, 3), ("ring", 1, 2), ("star", 3, (4 + 5 * 2) / 6)):
+        flags = ("-n", "6", "-M", "2", "-k", str(k), "--topology", topology, "--rate", "0.01")
+        found = json.loads(run("theory", *flags, "--json")[1])
+        assert found["jobs_per_prompt"] == pytest.approx(2 * jobs + 1)
+        assert sum(found["rho"]) == pytest.approx(6 * 0.01 * found["jobs_per_prompt"])
+        assert f"{2 * jobs + 1:.6g} jobs a prompt" in run("theory", *flags)[1]
+        seen = json.loads(run("simulate", *flags, "--horizon", "100", "--reps", "4", "--json")[1])
+        assert seen["inferences"] == pytest.approx(6 * 4 * 100, rel=0.2), (
+            "the horizon counts the jobs that there are"
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,7 +56,7 @@ def plan(
 ) -> None:
     """Name every M and k that stay stable at a rate, their expected latency, and the best choice.
 
-    The best is the one with most proposals a prompt, (k+1)M, that keeps the deadline; among equals the sooner one.
+    The best is the one with most proposals a prompt, (k+1)M on the complete graph, that keeps the deadline; among equals the sooner one.
     That more proposals make better answers is the paper's premise, not something that this command knows. Where none
     keeps the deadline, the soonest is named. The limit of a choice is the rate at which its busiest device has no rest.
     With --quorum no latency is known where it cancels jobs, and a deadline leaves such choices out; layers with
@@ -67,7 +68,7 @@ def plan(
     fewest = quorum - 1 if quorum else 0
     if fewest > most and max_layers:
         raise click.UsageError(f"--quorum {quorum}: a layer has {most + 1} jobs here at most (k + 1)")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for layers in range(max_layers + 1):
         for proposers in range(fewest, most + 1) if layers else (0,):
             skip, enough = (skip_aggregation, quorum) if layers else (0.0, None)
@@ -130,14 +131,16 @@ def _upwards(value: float) -> str:
 
 
 def _row(asked: Question) -> dict[str, Any]:
+    from folkmoot.queueing.moot import jobs_per_prompt
     from folkmoot.queueing.theory import theory
 
     found = theory(asked, points=1 << 15)
+    proposals = jobs_per_prompt(replace(asked, skip_aggregation=0.0)) - 1.0
     low, high = error_of(found.latency)
     return {
         "layers": asked.layers,
         "proposers": asked.proposers,
-        "proposals": (asked.proposers + 1) * asked.layers,
+        "proposals": int(proposals) if proposals.is_integer() else proposals,
         "load": found.load,
         "load_most": found.load_most,
         "limit_rate": found.limit_rate,

@@ -85,7 +85,7 @@ def told(found: dict[str, Any]) -> list[str]:
     n, load = found["n"], found["load"]
     devices = f"{n} device" + ("" if n == 1 else "s")
     lines = [
-        f"{devices}, M={found['layers']} k={found['proposers']}: {found['jobs_per_prompt']:g} jobs a prompt"
+        f"{devices}, M={found['layers']} k={found['proposers']}: {found['jobs_per_prompt']:.6g} jobs a prompt"
         + (f", {found['quorum']} answers end a layer" if found["quorum"] else "")
     ]
     at = f"at {found['rate']:.4g} prompts/s and device"

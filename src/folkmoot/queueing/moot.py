@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from folkmoot.core.law import Exponential, Law
+from folkmoot.core.load import jobs_per_prompt as most_jobs
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import calendar, fcfs
 from folkmoot.queueing._check import Floats, number, numbers, whole
@@ -199,7 +200,7 @@ def _with_script(question: Question, key: Any) -> Replication:
     """One run, in the mode `paper` with the published script's queue."""
     _compile(_needs_events(question))
     key = np.array(key)  # Ray gives what may not be written to, which would be compiled for anew
-    jobs = int(question.prompts * jobs_per_prompt(replace(question, skip_aggregation=0.0)))
+    jobs = question.prompts * most_jobs(question.layers, question.proposers)
     to_its_end = question.discipline == "fcfs" and not (question.quorum or question.admit)
     if not (0 < jobs <= SCRIPT_JOBS) or not to_its_end or question.skip_aggregation:
         return replication(question, key)
@@ -255,11 +256,12 @@ def measures(question: Question, runs: Sequence[Replication]) -> Measures:
 def summary(question: Question, runs: Sequence[Replication]) -> Result:
     """The replications as means with intervals."""
     seen, load = measures(question, runs), rho(question)
-    mean_s, jobs = mean_service(question), jobs_per_prompt(question)
+    mean_s = mean_service(question)
     most = float(load.max())
     limit = math.inf if most == 0 else _rate(question) / question.devices / most
     # What the number waiting grows by in a service time of a device that is overloaded by 1 %: 1/x − 1.
     ends = 1.0 - question.skip_aggregation
+    jobs = (question.proposers + 1) * question.layers + ends
     overload = 1.0 / fluid_root(1.01 / jobs, [1.0] * question.layers, ends, question.proposers) - 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
         overloads = np.nan_to_num(overload * mean_s / service_means(question), nan=math.inf, posinf=math.inf)
@@ -385,8 +387,17 @@ def rho_most(question: Question) -> Floats:
 
 
 def jobs_per_prompt(question: Question) -> float:
-    """[E] Jobs that a prompt begins, K = (k+1)M + 1, less the aggregations that are skipped; a quorum cancels some of them."""
-    return (question.proposers + 1) * question.layers + 1 - question.skip_aggregation
+    """[E] Jobs that a prompt begins, the mean over prompts; a quorum cancels some of them.
+
+    K = (k+1)M + 1 less the aggregations that are skipped, with min(k, d_i) for k where an origin may ask d_i devices
+    only. Source: jobs counted.
+    """
+    proposers: float = question.proposers
+    if question.graph is not None and question.layers:
+        asked = np.minimum(proposers, [len(peers) for peers in question.graph])
+        rates = numbers("rates_hz", question.rates_hz, len(asked))
+        proposers = float(asked @ rates / rates.sum()) if rates.any() else float(asked.mean())
+    return (proposers + 1) * question.layers + 1 - question.skip_aggregation
 
 
 def _rate(question: Question) -> float:
