@@ -173,6 +173,24 @@ def test_a_simulation_keeps_what_is_done_and_leaves_nothing(
     assert simulated(capsys.readouterr().out) == found
 
 
+def test_where_a_worker_dies_what_is_done_is_kept(start):
+    asked = ["simulate", "--load", "0.5", "--horizon", "100000", "--reps", "2000", "--workers", "2", "--json"]
+    process = start(*asked, "--backend", "ray")
+    wait_for_the_first(process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    next(each for each in workers if each.name().startswith("ray::PoolActor")).kill()
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    done = simulated(out)["reps"]  # Ray tells it on stdout if it is let
+    assert 1 <= done < 2000
+    assert [line for line in said.splitlines() if line.startswith("folkmoot: ")] == [
+        "folkmoot: a worker of the cluster died, or cannot be reached",
+        f"folkmoot: interrupted: the result is of the {done} of 2000 replications that were done",
+    ]
+    assert "Traceback" not in said
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
 def test_dask_s_workers_find_the_same(start, capsys):
     asked = ["simulate", "--load", "0.5", "--horizon", "500", "--reps", "4", "--workers", "2", "--json"]
     out, said = start(*asked, "--backend", "dask").communicate(timeout=60)

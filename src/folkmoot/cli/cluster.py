@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -15,12 +16,17 @@ from typing import Any, TypeVar
 import click
 
 from folkmoot.cli.signals import interrupting
-from folkmoot.errors import ConfigError
+from folkmoot.errors import ConfigError, FolkmootError
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 KNOCK_S = 5.0
 MOST_WORKERS = 100_000
 _NEEDS = {"ray": ("ray",), "dask": ("distributed", "cryptography")}
+
+
+class WorkerLost(FolkmootError):
+    """A worker of the cluster is gone, and what it worked on with it."""
 
 
 def cluster_options(command: F) -> F:
@@ -48,7 +54,7 @@ def cluster_options(command: F) -> F:
 def cluster(backend: str, workers: int | None, address: str | None) -> Iterator[None]:
     """A `with` block whose joblib calls run there. What was started for it has ended with it, also where a signal ends it.
 
-    SIGTERM and a closed terminal are `KeyboardInterrupt` within. Raises `ConfigError` where the extra is missing or the cluster does not answer.
+    With Ray what is printed within goes to stderr, as Ray itself prints and stdout is the result's. SIGTERM and a closed terminal are `KeyboardInterrupt` within. Raises `ConfigError` where the extra is missing or the cluster does not answer.
     """
     if backend == "threads":
         if address is not None:
@@ -63,6 +69,31 @@ def cluster(backend: str, workers: int | None, address: str | None) -> Iterator[
     with interrupting(), _ray(workers, address) if backend == "ray" else _dask(workers, address):
         with interrupting():  # Ray sets handlers of its own when it starts
             yield
+
+
+def watched(runs: Iterator[T]) -> Iterator[T]:
+    """The same results. Raises `WorkerLost` where the cluster gives up a worker that was killed or cannot be reached."""
+    try:
+        yield from runs
+    except Exception as error:
+        if not isinstance(error, _losses()):
+            raise
+        raise WorkerLost("a worker of the cluster died, or cannot be reached") from error
+
+
+def _losses() -> tuple[type[Exception], ...]:
+    """What the clusters that are in use raise for it; what a worker's own work raised is none of these."""
+    found: list[type[Exception]] = []
+    if "ray" in sys.modules:
+        from ray import exceptions as ray
+
+        found += [ray.RayActorError, ray.WorkerCrashedError, ray.NodeDiedError, ray.ObjectLostError]
+    if "distributed" in sys.modules:
+        from distributed import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        found += [CommClosedError, KilledWorker]
+    return tuple(found)
 
 
 def cores(workers: int | None, address: str | None) -> int | None:
@@ -91,6 +122,7 @@ def _ray(workers: int | None, address: str | None) -> Iterator[None]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
     with contextlib.ExitStack() as ending:
+        ending.enter_context(contextlib.redirect_stdout(sys.stderr))
         # Ray reads these when it is imported, and its processes when they start.
         ending.enter_context(environment(RAY_USAGE_STATS_ENABLED="0", **({} if address else local)))
         import joblib

@@ -39,13 +39,14 @@ class Progress:
         self._noun, self._count = noun, count
         self._each, self._work = (1.0, float(count)) if work is None else (0.0, work)
         self._done, self._worked, self._told = 0, 0.0, -1
-        self._stream, self._clock = sys.stderr if stream is None else stream, clock
+        self._out, self._stream, self._clock = sys.stdout, sys.stderr if stream is None else stream, clock
         self._terminal = self._stream.isatty()
         self._began, self._said = clock(), -PLAIN_S
         self._ended, self._drawn = threading.Event(), threading.Lock()
         self._drawing = threading.Thread(target=self._draw, daemon=True)
 
     def __enter__(self) -> Self:
+        self._began = self._clock()
         self._drawing.start()
         return self
 
@@ -57,10 +58,10 @@ class Progress:
         self._clear()
 
     def say(self, line: str) -> None:
-        """A line of the work's own on stdout, which the bar makes room for."""
+        """A line of the work's own, which the bar makes room for, on what was stdout when the bar was made."""
         with self._drawn:
             self._clear()
-            click.echo(line)
+            click.echo(line, self._out)
 
     def step(self, work: float = 0.0) -> None:
         """One more is done, which was so much of the work."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from folkmoot.cli.cluster import cluster, cluster_options, cores
-from folkmoot.cli.exits import Interrupted, end_line
+from folkmoot.cli.cluster import WorkerLost, cluster, cluster_options, cores, watched
+from folkmoot.cli.exits import Interrupted, end_line, tell
 from folkmoot.cli.model import model_options, question_of, require_sim, tell_columns, with_flags
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
@@ -223,13 +223,15 @@ def _collected(runs: Iterator[T], count: int) -> list[T]:
     done: list[T] = []
     with Progress("replications", count) as bar:
         try:
-            for one in runs:
+            for one in watched(runs):
                 done.append(one)
                 bar.step()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, WorkerLost) as end:
             if not done:
                 raise
             end_line()
+            if isinstance(end, WorkerLost):
+                tell(str(end))
     return done
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.cluster import cluster, cluster_options, cores
+from folkmoot.cli.cluster import WorkerLost, cluster, cluster_options, cores, watched
 from folkmoot.cli.exits import Interrupted, end_line, tell
 from folkmoot.cli.model import (
     LEAST_LOAD,
@@ -232,14 +232,17 @@ def _simulate(
             sum(each.replications for each in todo),
             sum(each.replications * work(each) for each in todo),
         )
+        bar = Progress("replications", count, total)
         try:
-            with cluster(*where), Progress("replications", count, total) as bar:
-                for found in results(todo, where[1], lambda each: bar.step(work(each))):
+            with cluster(*where), bar:
+                for found in watched(results(todo, where[1], lambda each: bar.step(work(each)))):
                     row = table.add(found, texts)
                     if not as_json:
                         bar.say(told(row))
         except KeyboardInterrupt:
             end_line()
+        except WorkerLost as lost:
+            tell(str(lost))
         return [table.rows[key(each)] for each in asked if key(each) in table.rows], skipped
 
 
