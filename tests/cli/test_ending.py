@@ -218,7 +218,8 @@ def test_a_sweep_keeps_every_row_that_it_told(start, tmp_path, capsys, sent, cod
         )
     assert exits.run(lambda: group.main([*asked, "-n", "3,2"], standalone_mode=False), debug=True) == 0
     again = capsys.readouterr()
-    assert (again.out, again.err.count("2 of 2 questions are in")) == (
-        f"2 rows: {tmp_path}/sweep.parquet\n",
-        1,
-    )
+    assert again.err.count("2 of 2 questions are in") == 1
+    assert again.out.splitlines() == [
+        *(f"{line.rstrip()} (from the file)" for line in reversed(told)),
+        f"2 rows (2 from the file): {tmp_path}/sweep.parquet",
+    ]
