@@ -177,6 +177,70 @@ def test_the_peers_that_are_named_and_no_others(run):
     assert everybody["theory"]["rho"] == pytest.approx([0.05 * (2 * 5 + 1)] * 5)
 
 
+def test_what_the_theory_says_of_the_best_of_d(run):
+    """Equal devices keep Theorem 1 whoever is asked; of others the bound on any choice of peers is known."""
+    equal = json.loads(
+        run("theory", "-n", "6", "-k", "2", "--select", "best-of:4", "--rate", "0.1", "--json")[1]
+    )
+    assert (equal["load"], equal["limit_rate"], equal["stable"]) == (
+        pytest.approx(0.4),
+        pytest.approx(0.25),
+        True,
+    )
+    assert (equal["latency"], equal["select"]) == (None, "best-of:4")
+    assert "best of d" in equal["no_latency"]
+    same = ("theory", "-n", "6", "-k", "2", "--rate", "0.1", "--json")
+    drawn_all = json.loads(run(*same, "--select", "best-of:2")[1])
+    assert drawn_all | {"select": "uniform"} == json.loads(run(*same)[1]), "the best 2 of 2 are any 2"
+    uneven = ("theory", "-n", "4", "-k", "1", "--service", "exp:1,exp:1,exp:3,exp:3", "--select", "best-of:2")
+    lines = {rate: run(*uneven, "--rate", rate)[1] for rate in ("0.1", "0.15", "0.2")}
+    assert (
+        "[E] load of the busiest device 0.9 at 0.1 prompts/s and device with any peers\n[C]" in lines["0.1"]
+    )
+    assert "whether its queues stay bounded with best-of:2 is not known" in lines["0.15"]
+    assert "[E] queues grow without bound whoever is asked" in lines["0.2"]
+    for out in lines.values():
+        assert "[E] limit with any peers 0.1111 prompts/s and device\n" in out
+        assert "[E] no choice of peers can raise the limit beyond 0.1667 prompts/s" in out
+    found = json.loads(run(*uneven, "--rate", "0.15", "--json")[1])
+    assert (found["stable"], found["limit_rate"]) == (None, None)
+    assert found["best_choice_limit"] == pytest.approx(1 / 6)
+
+
+def test_the_loads_of_peers_that_are_named_are_exact(run):
+    flags = ("-n", "5", "-M", "2", "--rate", "0.05", "--select", "fixed:3+1", "--json")
+    found = json.loads(run("theory", *flags)[1])
+    seen = json.loads(run("simulate", *flags, "--horizon", "50", "--reps", "2")[1])
+    assert found["rho"] == seen["theory"]["rho"]
+    assert found["jobs_per_prompt"] == pytest.approx(2 * (3 * 3 + 2 * 2) / 5 + 1)
+    rows = json.loads(run("plan", *flags[:2], *flags[4:])[1])["choices"]
+    assert [(row["layers"], row["proposers"]) for row in rows] == [(0, 0), (1, 2), (2, 2), (3, 2)]
+    assert rows[2]["load"] == pytest.approx(max(found["rho"]))
+
+
+def test_plan_with_the_best_of_d(run):
+    flags = (
+        "plan",
+        "-n",
+        "4",
+        "--service",
+        "exp:1,exp:1,exp:3,exp:3",
+        "--rate",
+        "0.1",
+        "--select",
+        "best-of:2",
+    )
+    rows = json.loads(run(*flags, "--json")[1])["choices"]
+    assert max(row["proposers"] for row in rows) == 2
+    (one,) = (row for row in rows if (row["layers"], row["proposers"]) == (1, 1))
+    assert (one["stable"], one["limit_rate"], one["latency"]) == (True, None, None)
+    assert one["best_choice_limit"] == pytest.approx(1 / 6)
+    assert (
+        "M=1 k=1: load 0.900 with any peers, no choice of peers carries more than 0.1667 prompts/s and device, "
+        "latency not known\n"
+    ) in run(*flags)[1]
+
+
 def test_a_graph_from_a_file(run, tmp_path: Path):
     path = tmp_path / "path.txt"
     path.write_text("1\n0 2\n1\n")
@@ -237,6 +301,14 @@ def test_jobs_of_a_prompt_whose_origin_may_ask_fewer_than_k(run):
         (("simulate", "--view-age", "1"), "belongs to --select"),
         (("simulate", "-n", "1000000000000"), "GB more memory would be needed"),
         (("simulate", "--select", "best-of:3", "--view-age", "nan"), "no number"),
+        (("theory", "--select", "best"), "best-of:D"),
+        (("theory", "--select", "best-of:2"), "at least k = 3"),
+        (("theory", "--select", "fixed:1+4"), "no device 4; they are numbered 0 to 3"),
+        (("plan", "--rate", "0.1", "--select", "fixed:1"), "device 1 would have nobody to ask"),
+        (
+            ("plan", "--rate", "0.1", "--select", "fixed:1+2", "--quorum", "4"),
+            "a layer has 3 jobs here at most",
+        ),
         (("theory", "--rate", "1", "--load", "1"), "the same thing"),
         (("simulate", "--mode", "paper", "--prompts", HUGE), "--prompts"),
         (("simulate", "--admit", HUGE), "--admit"),

@@ -48,6 +48,11 @@ service_option = click.option(
     "one for all devices, or one a device with commas. A trace has one row a prompt; COLUMNS are names joined by + "
     "(A+B), which the devices have in turn. [COLUMNS: all that hold numbers]",
 )  # fmt: skip
+select_option = click.option(
+    "--select", metavar="uniform|best-of:D|fixed:N+N", default="uniform", show_default=True,
+    help="Which peers are asked: any, of D drawn those with the least mean service times jobs there, or the devices with "
+    "these numbers (from 0), each by all others.",
+)  # fmt: skip
 FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--devices", "-n", type=click.IntRange(1, MOST_DEVICES), default=4, show_default=True, help="Devices, n."),
     click.option(
@@ -103,12 +108,10 @@ def question_of(
     topology: str,
     skip_aggregation: float,
     quorum: int | None = None,
-    named: tuple[int, ...] = (),
+    select: str = "uniform",
     **more: Any,
 ) -> Question:
-    """The flags as a question; `named` are the only devices that are asked. Raises `ConfigError`, `TheoryError`,
-    `click.UsageError`.
-    """
+    """The flags as a question. Raises `ConfigError`, `TheoryError`, `click.UsageError`."""
     from dataclasses import replace
 
     require_sim()
@@ -118,6 +121,7 @@ def question_of(
 
     if rate is not None and load is not None:
         raise click.UsageError("--rate and --load say the same thing; give one of them")
+    best_of, named = selected(select)
     graph = graph_of(topology, devices)
     if named:
         graph = _asking(named, devices, topology)
@@ -130,7 +134,7 @@ def question_of(
     laws = parse_laws(service, read_table)
     if len(laws) not in (1, devices):
         raise ConfigError(f"--service has {len(laws)} laws for {devices} devices; give 1, or one a device")
-    more["quorum"] = quorum or 0
+    more |= {"quorum": quorum or 0, "best_of": best_of}
     asked = Question(devices, layers, proposers, (rate or 1.0,), laws, graph, skip_aggregation, **more)
     if rate is None:
         busiest = float(max(rho(asked)))
@@ -142,6 +146,22 @@ def question_of(
             raise TheoryError("--load needs a service that takes time; give --rate")
         asked = replace(asked, rates_hz=((0.8 if load is None else load) / busiest,))
     return asked
+
+
+def selected(select: str) -> tuple[int, tuple[int, ...]]:
+    """D of `best-of:D`, and the devices of `fixed:N+N`; 0 and none for `uniform`. Raises `click.UsageError`."""
+    kind, _, rest = select.partition(":")
+    numbers = rest.split("+")
+    if select == "uniform":
+        return 0, ()
+    if all(each.isascii() and each.isdecimal() and len(each) < 10 for each in numbers):
+        if kind == "fixed":
+            return 0, tuple(map(int, numbers))
+        if kind == "best-of" and len(numbers) == 1 and int(rest):
+            return int(rest), ()
+    raise click.UsageError(
+        f"--select {select}: it is uniform, best-of:D with a whole number D from 1 on, or fixed:N+N with the numbers of devices"
+    )
 
 
 def tell_columns(asked: Question) -> None:

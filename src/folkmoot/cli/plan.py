@@ -15,6 +15,8 @@ from folkmoot.cli.model import (
     question_of,
     reach_options,
     require_sim,
+    select_option,
+    selected,
     service_option,
     tell_columns,
 )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--max-layers", type=click.IntRange(0, 8), default=3, show_default=True, help="Largest M.")
 @click.option("--max-proposers", type=click.IntRange(0, 64), default=8, show_default=True, help="Largest k.")
 @reach_options
+@select_option
 @json_option
 def plan(
     devices: int,
@@ -52,6 +55,7 @@ def plan(
     topology: str,
     skip_aggregation: float,
     quorum: int | None,
+    select: str,
     as_json: bool,
 ) -> None:
     """Name every M and k that stay stable at a rate, their expected latency, and the best choice.
@@ -59,20 +63,27 @@ def plan(
     The best is the one with most proposals a prompt, (k+1)M on the complete graph, that keeps the deadline; among equals the sooner one.
     That more proposals make better answers is the paper's premise, not something that this command knows. Where none
     keeps the deadline, the soonest is named. The limit of a choice is the rate at which its busiest device has no rest.
-    With --quorum no latency is known where it cancels jobs, and a deadline leaves such choices out; layers with
-    fewer jobs than that are left out, too.
+    With --quorum no latency is known where it cancels jobs, nor with --select best-of:D, and a deadline leaves such
+    choices out; layers with fewer jobs than the quorum are left out, too, and those that ask more peers than D.
     """
     require_sim()
     graph = graph_of(topology, devices)
     most = min(max_proposers, devices - 1 if graph is None else max(map(len, graph), default=0))
+    best_of, named = selected(select)
+    most = min(best_of or most, most)
     fewest = quorum - 1 if quorum else 0
+    if named:
+        most = min(len(named), devices - 1)
+        fewest = max(fewest, most)
     if fewest > most and max_layers:
         raise click.UsageError(f"--quorum {quorum}: a layer has {most + 1} jobs here at most (k + 1)")
     rows: list[dict[str, Any]] = []
     for layers in range(max_layers + 1):
         for proposers in range(fewest, most + 1) if layers else (0,):
             skip, enough = (skip_aggregation, quorum) if layers else (0.0, None)
-            asked = question_of(devices, layers, proposers, rate, None, service, topology, skip, enough)
+            asked = question_of(
+                devices, layers, proposers, rate, None, service, topology, skip, enough, select
+            )
             if not rows:
                 tell_columns(asked)
             rows.append(_row(asked))
@@ -83,8 +94,8 @@ def plan(
     nearest = None if best else min(known, key=lambda row: row["latency"], default=None)
     if as_json:
         print_json({
-            "n": devices, "rate": rate, "deadline_s": deadline_s, "quorum": quorum, "choices": rows, "best": best,
-            "nearest": nearest,
+            "n": devices, "rate": rate, "deadline_s": deadline_s, "quorum": quorum, "select": select, "choices": rows,
+            "best": best, "nearest": nearest,
         })  # fmt: skip
         return
     for row in stable:
@@ -92,8 +103,14 @@ def plan(
         load = (
             f"load {row['load']:.3f}" if row["load"] is not None else f"load at most {row['load_most']:.3f}"
         )
+        if best_of and row["limit_rate"] is None:
+            load += " with any peers"
         if row["limit_rate"] is not None:
             load += f", limit {row['limit_rate']:.4g} prompts/s and device"
+        elif row["best_choice_limit"] is not None:
+            load += (
+                f", no choice of peers carries more than {row['best_choice_limit']:.4g} prompts/s and device"
+            )
         latency = (
             "latency not known"
             if row["latency"] is None
@@ -132,7 +149,7 @@ def _upwards(value: float) -> str:
 
 def _row(asked: Question) -> dict[str, Any]:
     from folkmoot.queueing.moot import jobs_per_prompt
-    from folkmoot.queueing.theory import theory
+    from folkmoot.queueing.theory import choice_limit, theory
 
     found = theory(asked, points=1 << 15)
     proposals = jobs_per_prompt(replace(asked, skip_aggregation=0.0)) - 1.0
@@ -144,6 +161,7 @@ def _row(asked: Question) -> dict[str, Any]:
         "load": found.load,
         "load_most": found.load_most,
         "limit_rate": found.limit_rate,
+        "best_choice_limit": choice_limit(asked),
         "stable": found.stable,
         "latency": found.latency and found.latency.value,
         "tag": found.latency and found.latency.tag,

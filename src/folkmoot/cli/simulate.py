@@ -12,7 +12,14 @@ import click
 
 from folkmoot.cli.cluster import WorkerLost, cluster, cluster_options, cores, watched
 from folkmoot.cli.exits import Interrupted, end_line, tell
-from folkmoot.cli.model import model_options, question_of, require_sim, tell_columns, with_flags
+from folkmoot.cli.model import (
+    model_options,
+    question_of,
+    require_sim,
+    select_option,
+    tell_columns,
+    with_flags,
+)
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
 from folkmoot.cli.world import WORLD, setting_of, world_options
@@ -73,14 +80,7 @@ RUN: tuple[Callable[[Any], Any], ...] = (
         metavar="B",
         help="Refuse a prompt where so many jobs wait at its device.",
     ),
-    click.option(
-        "--select",
-        metavar="uniform|best-of:D|fixed:N+N",
-        default="uniform",
-        show_default=True,
-        help="Which peers are asked: any, of D drawn those with the least mean service times jobs there, or the devices "
-        "with these numbers (from 0), each by all others.",
-    ),
+    select_option,
     click.option(
         "--view-age",
         type=Finite(0, 1e9),
@@ -154,37 +154,19 @@ def asked_of(
     """The flags as a question. Raises as `question_of` does."""
     if prompts is not None and mode != "paper":
         raise click.UsageError("--prompts belongs to --mode paper")
-    best_of, named = _selected(select)
-    if view_age is not None and not best_of:
+    if view_age is not None and not select.startswith("best-of:"):
         raise click.UsageError("--view-age belongs to --select best-of:D")
     count = (prompts or 10) if mode == "paper" else 0
     return question_of(
         **flags,
-        named=named,
+        select=select,
         horizon=HORIZON if horizon is None else horizon,
         prompts=count,
         replications=reps,
         seed=seed,
         discipline=discipline,
         admit=admit or 0,
-        best_of=best_of,
         view_s=view_age or 0.0,
-    )
-
-
-def _selected(select: str) -> tuple[int, tuple[int, ...]]:
-    """D of `best-of:D`, and the devices of `fixed:N+N`; 0 and none for `uniform`."""
-    kind, _, rest = select.partition(":")
-    numbers = rest.split("+")
-    if select == "uniform":
-        return 0, ()
-    if all(each.isascii() and each.isdecimal() and len(each) < 10 for each in numbers):
-        if kind == "fixed":
-            return 0, tuple(map(int, numbers))
-        if kind == "best-of" and len(numbers) == 1 and int(rest):
-            return int(rest), ()
-    raise click.UsageError(
-        f"--select {select}: it is uniform, best-of:D with a whole number D from 1 on, or fixed:N+N with the numbers of devices"
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.model import model_options, question_of, tell_columns
+from folkmoot.cli.model import model_options, question_of, select_option, tell_columns
 from folkmoot.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -19,12 +19,13 @@ NUMERICAL = 1e-2
 
 @click.command()
 @model_options
+@select_option
 @json_option
 def theory(as_json: bool, **flags: Any) -> None:
     """Say what the theory says of a moot: load, limit, latency, and what happens beyond the limit."""
     asked = question_of(**flags)
     tell_columns(asked)
-    found = facts(asked)
+    found = facts(asked) | {"select": flags["select"]}
     if as_json:
         print_json(found)
         return
@@ -89,6 +90,8 @@ def told(found: dict[str, Any]) -> list[str]:
         + (f", {found['quorum']} answers end a layer" if found["quorum"] else "")
     ]
     at = f"at {found['rate']:.4g} prompts/s and device"
+    if best := found["select"].startswith("best-of:") and found["limit_rate"] is None:
+        at += " with any peers"
     if load is None:
         lines.append(
             f"[E] load of the busiest device at most {found['load_most']:.4g} {at}; what a quorum saves of it is known "
@@ -96,12 +99,20 @@ def told(found: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append(f"[E] load of the busiest device {load:.4g} {at}")
-    if found["stable"] is not None:
-        bounded = "the queues stay bounded" if found["stable"] else "its queue grows without bound"
+    if found["stable"] is None and best:
+        lines.append(
+            f"whether its queues stay bounded with {found['select']} is not known; `folkmoot simulate` shows it"
+        )
+    elif found["stable"] is not None:
+        grows = "queues grow without bound whoever is asked" if best else "its queue grows without bound"
+        bounded = "the queues stay bounded" if found["stable"] else grows
         lines.append(f"[{found['stable_tag']}] {bounded}")
     if found["limit_rate"] is not None:
         lines.append(f"[E] limit {found['limit_rate']:.4g} prompts/s and device")
-    if found["limit_rate"] is not None and (found["best_choice_limit"] or 0) > found["limit_rate"] * 1.001:
+    any_limit = found["rate"] / load if load else None
+    if best and any_limit:
+        lines.append(f"[E] limit with any peers {any_limit:.4g} prompts/s and device")
+    if any_limit and (found["best_choice_limit"] or 0) > any_limit * 1.001:
         lines.append(
             f"[E] no choice of peers can raise the limit beyond {found['best_choice_limit']:.4g} prompts/s"
         )
@@ -111,7 +122,7 @@ def told(found: dict[str, Any]) -> list[str]:
         if latency["numerical_error"] > NUMERICAL:
             error += f"; long tails cost its numbers {100 * latency['numerical_error']:.0f} % more"
         lines.append(f"[{latency['tag']}] mean latency {latency['mean']:.4g} s{error}")
-    elif found["stable"]:
+    elif found["stable"] or (found["stable"] is None and best):
         lines.append(f"mean latency: {found['no_latency']}")
     if found["join_buffer"] is not None:
         tag = found["join_buffer_tag"]

@@ -309,10 +309,7 @@ def _shape(question: Question) -> tuple[Shape, Any]:
     whole("seed", question.seed, most=(1 << 64) - 1)
     whole("quorum", question.quorum, most=question.proposers + 1)
     whole("admit", question.admit)
-    if whole("best_of", question.best_of) and question.best_of < question.proposers:
-        raise TheoryError(
-            f"best_of is {question.best_of}; it must be 0 (any peers) or at least k = {question.proposers}"
-        )
+    any_peers(question)
     if number("view_s", question.view_s) and question.view_s < LEAST_VIEW * mean_service(question):
         raise TheoryError(f"view_s is {question.view_s!r}; a view as young as that is a fresh one: give 0")
     if question.discipline not in DISCIPLINES:
@@ -335,6 +332,18 @@ def _shape(question: Question) -> tuple[Shape, Any]:
         question.prompts,
     )  # fmt: skip
     return shape, law
+
+
+def any_peers(question: Question) -> bool:
+    """Whether all peers that may be asked are as likely: so, too, where the best k are taken of k, or of all there are.
+
+    Raises `TheoryError` where fewer are drawn than asked.
+    """
+    drawn, k = whole("best_of", question.best_of), question.proposers
+    if drawn and drawn < k:
+        raise TheoryError(f"best_of is {drawn}; it must be 0 (any peers) or at least k = {k}")
+    most = question.devices - 1 if question.graph is None else drawn
+    return not drawn or not question.layers or not k or min(drawn, most) == k
 
 
 def check(question: Question) -> None:

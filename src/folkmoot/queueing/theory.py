@@ -1,6 +1,6 @@
 """All that the closed forms say of a question, put together once: `folkmoot theory`, `plan` and the rows of results.
 
-Steady state, first come first served, peers drawn uniformly. Each figure has its tag, and by how much it was seen to be off.
+Steady state, first come first served, peers drawn uniformly; of the best of d what is known. Each figure has its tag, and by how much it was seen to be off.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from folkmoot.queueing.latency import (
     mean_field,
     mg1_wait,
 )
-from folkmoot.queueing.moot import Question, mean_service, rho, rho_most, service_means
+from folkmoot.queueing.moot import Question, any_peers, mean_service, rho, rho_most, service_means
 from folkmoot.queueing.overload import drift, fluid_root, goodput
 
 JOIN_BUFFER_ERROR = {True: (0.0, 0.35), False: (-0.10, 0.09)}
@@ -67,7 +67,8 @@ class Overload:
 class Theory:
     """What holds for a question; None is what no closed form is known for. Times in seconds, rates in 1/s.
 
-    `load` is that of the busiest device. Whether it is `stable` is [E] where it is not, and [E] for M = 0 or k = 0; that
+    `load` is that of the busiest device if any peers are asked; with the best of d (`best_of`) it is the same where devices
+    are alike, and otherwise `limit_rate` is None: it lies between that of any peers and `choice_limit`. Whether it is `stable` is [E] where it is not, and [E] for M = 0 or k = 0; that
     a load below 1 suffices is else [C]. `layer` and `aggregation` are the parts of the `latency`, `no_latency` says why
     there is none. `waiting` and `joining` count jobs that wait at a device and answers in its join buffer, on average.
     """
@@ -97,6 +98,9 @@ def theory(question: Question, points: int = POINTS) -> Theory:
     rates = set(question.rates_hz)
     plain = _plain(question) and len(rates) == 1 and _alike(question.laws) and question.graph is None
     plain = plain and not question.skip_aggregation
+    weighed = not any_peers(question) and not _symmetric(question)
+    if weighed:
+        stable = _stable_best(question, busiest)
     latency, layer, aggregation, why = _latency(question, most, points)
     return Theory(
         rho=loads,
@@ -105,7 +109,7 @@ def theory(question: Question, points: int = POINTS) -> Theory:
         load_most=float(most.max()),
         stable=stable,
         stable_tag=None if stable is None else "C" if stable and fed_back else "E",
-        limit_rate=_mean_rate(question) / busiest if busiest else None,
+        limit_rate=_mean_rate(question) / busiest if busiest and not weighed else None,
         latency=latency,
         layer=layer,
         aggregation=aggregation,
@@ -162,6 +166,8 @@ def _latency(
     question: Question, most: Floats, points: int
 ) -> tuple[Figure | None, float | None, float | None, str]:
     """The mean latency, of its layer, of its aggregation; or why there is none."""
+    if not any_peers(question):
+        return None, None, None, "no closed form is known for the best of d; `folkmoot simulate` measures it"
     if not _plain(question):
         return None, None, None, "it is known first come first served, for any peers and without cancelling"
     if most.max() >= 1.0:
@@ -197,9 +203,26 @@ def _plain(question: Question) -> bool:
     """Whether it is first come first served, all jobs to their end, any peers, for ever."""
     return (
         question.discipline == "fcfs"
-        and not (question.admit or question.best_of or question.prompts)
+        and not (question.admit or question.prompts)
+        and any_peers(question)
         and (not question.layers or question.quorum in (0, question.proposers + 1))
     )
+
+
+def _symmetric(question: Question) -> bool:
+    """Whether no device differs from another, so that each has the mean load whoever is asked."""
+    kinds = each_law(question.laws, question.devices)[1]
+    return question.graph is None and len(set(question.rates_hz)) == len(kinds) == 1
+
+
+def _stable_best(question: Question, busiest: float | None) -> bool | None:
+    """With the best of d among devices that differ: [E] not beyond `choice_limit`; [C] wherever any peers would do."""
+    limit = choice_limit(question)
+    if limit is None or busiest is None:
+        return None
+    if _mean_rate(question) > limit:
+        return False
+    return True if busiest < 1.0 else None
 
 
 def _alike(laws: tuple[Law, ...]) -> bool:
