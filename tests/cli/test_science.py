@@ -44,6 +44,18 @@ def test_theory_below_and_beyond_the_limit(run):
     assert "[A] mean latency" in out
 
 
+def test_theory_beyond_the_limit_of_devices_that_differ(run):
+    laws = ",".join(["exp:4"] + ["exp:1"] * 19)
+    flags = ("theory", "-n", "20", "-M", "1", "-k", "3", "--rate", "0.15", "--service", laws)
+    found = json.loads(run(*flags, "--json")[1])["overload"]
+    assert (found["tag"], len(found["drifts"])) == ("C", 20)
+    assert [drift > 0 for drift in found["drifts"]] == [True] + [False] * 19
+    assert found["goodput_of_limit"] > 1, "the fast devices go on without the slow one"
+    out = run(*flags)[1]
+    assert "they grow at 1 of 20 devices, most at device 0: 0.46" in out
+    assert "[C] 0.1296 prompts/s and device get to their end, 259 % of the limit" in out
+
+
 def test_every_figure_says_how_sure_it_is(run):
     out = run("theory", "--rate", "0.05")[1]
     assert "[C] the queues stay bounded" in out

@@ -14,6 +14,7 @@ from folkmoot.queueing import (
     Question,
     Result,
     drift,
+    fluid,
     mean_field,
     rows,
     simulate,
@@ -55,11 +56,12 @@ def test_no_theory_stands_beside_what_it_does_not_describe(policy):
     assert row["theory_rho"] == pytest.approx(0.5)
 
 
-def test_no_fluid_stands_beside_unequal_rates():
-    uneven = Question(4, 1, 1, (2.0, 0.1, 0.1, 0.1), (Exponential(1.0),), horizon=200, replications=2)
-    (row,) = rows([simulate(uneven)])
-    assert row["theory_rho"] > 1
-    assert (row["theory_drift"], row["theory_goodput"]) == (None, None)
+def test_each_device_s_fluid_stands_beside_unequal_rates():
+    rates = (2.0, 0.1, 0.1, 0.1)
+    (row,) = rows([simulate(Question(4, 1, 1, rates, (Exponential(1.0),), horizon=200, replications=2))])
+    found = fluid(rates, 1.0, 1, 1)
+    assert row["theory_drift"] == pytest.approx(found.drift_hz.mean())
+    assert row["theory_goodput"] == pytest.approx(found.goodput_hz.mean())
 
 
 def test_the_error_of_the_theory_stands_beside_it(results):

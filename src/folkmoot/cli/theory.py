@@ -50,7 +50,7 @@ def facts(asked: Question) -> dict[str, Any]:
         assert found.limit_rate is not None
         beyond = {
             "tag": "C", "root": over.root, "drift": over.drift, "goodput": over.goodput,
-            "goodput_of_limit": over.goodput / found.limit_rate,
+            "goodput_of_limit": over.goodput / found.limit_rate, "drifts": list(over.drifts),
         }  # fmt: skip
     low, high = error_of(found.joining)
     return {
@@ -129,8 +129,15 @@ def told(found: dict[str, Any]) -> list[str]:
         error = error_told(tag, found["join_buffer_error_low"], found["join_buffer_error_high"])
         lines.append(f"[{tag}] {found['join_buffer']:.4g} answers wait in a device's join buffer{error}")
     if beyond := found["overload"]:
-        lines.append(
-            f"[C] first come first served: {beyond['drift']:.4g} jobs more wait at each device per service time, "
-            f"and {100 * beyond['goodput_of_limit']:.0f} % of the limit's prompts get to their end"
-        )
+        drifts, goodput = beyond["drifts"], f"{beyond['goodput']:.4g} prompts/s and device get to their end"
+        grows = f"{beyond['drift']:.4g} jobs more wait at each device per service time"
+        growing = [device for device, drift in enumerate(drifts) if drift > 0]
+        if max(drifts) - min(drifts) > 1e-6 * max(drifts):
+            first = max(growing, key=drifts.__getitem__)
+            grows = (
+                f"{beyond['drift']:.4g} jobs more wait per device and mean service time; they grow at {len(growing)} of {n} "
+                f"devices, most at device {first}: {drifts[first]:.4g}"
+            )
+        lines.append(f"[C] first come first served: {grows}")
+        lines.append(f"[C] {goodput}, {100 * beyond['goodput_of_limit']:.0f} % of the limit")
     return lines

@@ -28,7 +28,9 @@ from folkmoot.queueing.moot import Device as Device
 from folkmoot.queueing.moot import Question as Question
 from folkmoot.queueing.moot import Result as Result
 from folkmoot.queueing.moot import simulate as simulate
+from folkmoot.queueing.overload import Fluid as Fluid
 from folkmoot.queueing.overload import drift as drift
+from folkmoot.queueing.overload import fluid as fluid
 from folkmoot.queueing.overload import fluid_root as fluid_root
 from folkmoot.queueing.overload import goodput as goodput
 from folkmoot.queueing.published import script_queue as script_queue
@@ -45,6 +47,7 @@ from folkmoot.queueing.stability import stage_load as stage_load
 __all__ = [
     "MEAN_FIELD_ERROR",
     "Device",
+    "Fluid",
     "Interval",
     "Latency",
     "Moments",
@@ -58,6 +61,7 @@ __all__ = [
     "document",
     "drift",
     "early_stopping_jobs",
+    "fluid",
     "fluid_root",
     "goodput",
     "harmonic",

@@ -41,11 +41,21 @@ def _stability(rows: Sequence[Row], axes: Any) -> bool:
     shown = [row for row in rows if row["load"] is not None and row["drift_value"] is not None]
     for colour, (pair, some) in enumerate(_by(shown, "layers", "proposers")):
         loads = [_number(row["load"]) for row in some]
-        if all(row["theory_drift"] is not None for row in some) and len(set(loads)) > 1:
+        alike = all(_equals_fluid(row, *pair) for row in some)
+        if alike and len(set(loads)) > 1:
             low, high = min(loads), max(loads)
             line = [low + (high - low) * step / _LOADS for step in range(_LOADS + 1)]
             axes.plot(line, [_fluid(load, *pair) for load in line], color=f"C{colour % 10}", linewidth=1)
         for mark, ((n,), each) in enumerate(_by(some, "n")):
+            if not alike:  # each device has its own fluid, and a moot no formula of its load
+                known = sorted(
+                    (_number(row["load"]), row["theory_drift"])
+                    for row in each
+                    if row["theory_drift"] is not None
+                )
+                axes.plot(
+                    *zip(*known, strict=True) if known else ([], []), color=f"C{colour % 10}", linewidth=1
+                )
             _points(
                 axes,
                 each,
@@ -142,6 +152,11 @@ def _fluid(load: float, layers: int, proposers: int) -> float:
     """Drift in jobs per service time, whatever the service: only the load counts."""
     jobs = (proposers + 1) * layers + 1
     return drift(load / jobs, [1.0] * layers, 1.0, proposers)
+
+
+def _equals_fluid(row: Row, layers: int, proposers: int) -> bool:
+    expected = _fluid(_number(row["load"]), layers, proposers)
+    return math.isclose(_number(row["theory_drift"]), expected, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _below(row: Row) -> bool:

@@ -25,7 +25,7 @@ from folkmoot.queueing.latency import (
     mg1_wait,
 )
 from folkmoot.queueing.moot import Question, any_peers, mean_service, rho, rho_most, service_means
-from folkmoot.queueing.overload import drift, fluid_root, goodput
+from folkmoot.queueing.overload import drift, fluid, fluid_root, goodput
 
 JOIN_BUFFER_ERROR = {True: (0.0, 0.35), False: (-0.10, 0.09)}
 """The join buffer's approximation over simulation, less 1, the least and the largest seen: where k = n − 1 (True), and
@@ -56,11 +56,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """[C] Beyond the limit, of equal devices: the fluid's root, jobs more waiting per service time, prompts/s that end."""
+    """[C] Beyond the limit: the share of the busiest device's jobs that is served (of equal devices the fluid's root), jobs
+    more waiting per device and mean service time (`drifts` at each), prompts per second and device that end.
+    """
 
     root: float
     drift: float
     goodput: float
+    drifts: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def theory(question: Question, points: int = POINTS) -> Theory:
         no_latency=why,
         waiting=_waiting(question, loads) if latency else None,
         joining=_joining(question) if latency and plain and mean_service(question) > 0 else None,
-        overload=_overload(question) if plain and busiest is not None and busiest >= 1.0 else None,
+        overload=_overload(question, plain) if _plain(question) and most.max() >= 1.0 else None,
     )
 
 
@@ -233,10 +236,23 @@ def _mean_rate(question: Question) -> float:
     return math.fsum(question.rates_hz) / len(question.rates_hz)
 
 
-def _overload(question: Question) -> Overload:
-    alpha = mean_service(question)
-    asked = question.rates_hz[0], [alpha] * question.layers, alpha, question.proposers
-    return Overload(fluid_root(*asked), drift(*asked) * alpha, goodput(*asked))
+def _overload(question: Question, alike: bool) -> Overload:
+    alpha, n = mean_service(question), question.devices
+    if alike:
+        asked = question.rates_hz[0], [alpha] * question.layers, alpha, question.proposers
+        each = drift(*asked) * alpha
+        return Overload(fluid_root(*asked), each, goodput(*asked), (each,) * n)
+    found = fluid(
+        numbers("rates_hz", question.rates_hz, n), service_means(question), question.layers, question.proposers,
+        graph=question.graph, skip_aggregation=question.skip_aggregation,
+    )  # fmt: skip
+    drifts = found.drift_hz * alpha
+    return Overload(
+        float(found.served.min()),
+        float(drifts.mean()),
+        float(found.goodput_hz.mean()),
+        tuple(map(float, drifts)),
+    )
 
 
 def _joining(question: Question) -> Figure | None:
