@@ -23,11 +23,11 @@ def test_both_ways_agree_and_the_weights_reach_the_bound(
     limit, weights = q.best_limit(services, layers, proposers)
     assert limit == pytest.approx(q.best_limit_closed(services, layers, proposers), rel=1e-6)
     assert weights.sum(axis=1) == pytest.approx([proposers] * count, abs=1e-6)
-    assert np.all(weights >= -1e-9)
-    assert np.all(weights <= 1 + 1e-6)
+    assert np.all((weights >= 0) & (weights <= 1))
     assert np.all(np.diag(weights) == 0)
     loads = np.array(services) * limit * (layers + 1 + layers * weights.sum(axis=0))
     assert loads.max() <= 1 + 1e-6
+    assert q.loads([limit] * count, services, layers, proposers, weights=weights) == pytest.approx(loads)
     uniform = min(q.limit_rate(service, layers, proposers) for service in services)
     jobs = (proposers + 1) * layers + 1
     mean = float(np.mean(1 / np.array(services))) / jobs

@@ -325,3 +325,18 @@ def test_the_mean_service_is_that_of_the_devices_there_are() -> None:
     assert mean_service(Question(2, 0, 0, (0.1,), (trace,))) == pytest.approx(2.5)
     assert mean_service(Question(4, 0, 0, (0.1,), (trace,))) == pytest.approx((2 + 3 + 65 + 2) / 4)
     assert mean_service(Question(2, 0, 0, (0.1,), (Fixed(1.0), trace))) == pytest.approx(2.0)
+
+
+def test_several_slots_are_erlang_s() -> None:
+    """One slot is M/M/1, two are α/(1 − ρ²), and the sum of the docstring for five."""
+    assert q.several_slots_alone(0.35, 2.0, 1) == pytest.approx(q.alone(0.35, q.Moments(2.0, 8.0)))
+    assert q.several_slots_alone(0.7, 2.0, 2) == pytest.approx(2.0 / (1.0 - 0.7**2))
+    load, slots = 4.0, 5
+    below = math.fsum(load**i / math.factorial(i) for i in range(slots))
+    waits = 1.0 / (1.0 + (1.0 - load / slots) * math.factorial(slots) / load**slots * below)
+    assert q.several_slots_alone(8.0, 0.5, slots) == pytest.approx(0.5 + waits * 0.5 / (slots - load))
+    assert q.several_slots_alone(0.0, 0.5, 3) == 0.5
+    with pytest.raises(UnstableQueue):
+        q.several_slots_alone(2.0, 1.0, 2)
+    with pytest.raises(TheoryError, match="slots is 0"):
+        q.several_slots_alone(2.0, 1.0, 0)

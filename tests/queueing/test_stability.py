@@ -143,3 +143,12 @@ def test_what_does_not_hold_is_refused(call: object, says: str) -> None:
 def test_errors_name_plain_numbers(asked, says) -> None:
     with pytest.raises(TheoryError, match=says):
         asked()
+
+
+def test_weights_that_are_equal_are_uniform_choice() -> None:
+    rates, equal = [0.1, 0.2, 0.3, 0.1], (1.0 - np.eye(4)) * 2 / 3
+    uniform = q.loads(rates, [1.0, 2.0, 1.0, 3.0], 3, 2, aggregators=[1.0, 0.0, 0.0, 0.0])
+    weighed = q.loads(rates, [1.0, 2.0, 1.0, 3.0], 3, 2, weights=equal, aggregators=[1.0, 0.0, 0.0, 0.0])
+    assert weighed == pytest.approx(uniform)
+    with pytest.raises(TheoryError, match="origin 0 sum to 2; k = 1"):
+        q.loads(rates, 1.0, 1, 1, weights=equal)

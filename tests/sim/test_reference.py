@@ -12,9 +12,10 @@ from folkmoot.core.law import Exponential, Fixed
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.moot import Question
 from folkmoot.queueing.moot import simulate as compiled
+from folkmoot.queueing.streams import branch
 from folkmoot.sim.links import LinkConfig
-from folkmoot.sim.load import History, Setting
-from folkmoot.sim.reference import Run, Seen
+from folkmoot.sim.load import History, Setting, weighted
+from folkmoot.sim.reference import Run, Seen, offered
 from folkmoot.sim.reference import simulate as on_workers
 
 
@@ -24,6 +25,7 @@ def history(run: Run) -> History:
 
 
 ALONE = Question(1, 0, 0, (0.7,), (Exponential(1.0),), horizon=3_000, replications=4)
+PAIR = Question(2, 1, 1, (0.1,), (Exponential(1.0),))
 
 
 def simulate(asked: Question, setting: Setting | None = None, workers: int = 1, keep: bool = False) -> Seen:
@@ -52,29 +54,10 @@ def test_it_counts_as_the_compiled_simulator_counts(asked: Question) -> None:
         assert one.queue_size == pytest.approx(other.queue_size)
 
 
-def test_several_slots_are_several_servers() -> None:
-    """[E] Mean sojourn of M/M/2 at ρ = λα/2: α/(1 − ρ²)."""
-    seen = simulate(replace(ALONE, rates_hz=(1.2,), horizon=2_500), Setting(slots=2)).result
-    assert seen.latency.covers(1 / (1 - 0.6**2))
-    assert seen.utilisation == pytest.approx(1.2, rel=0.05)
-    assert seen.rho == pytest.approx((0.6,))
-
-
 def test_a_batching_engine_of_one_speed_shares_its_time() -> None:
     """[E] M/M/1 with processor sharing: α/(1 − ρ), as with one job at a time, for any service law."""
     seen = simulate(replace(ALONE, laws=(Fixed(1.0),), horizon=2_500), Setting(slots=64, speed=(1.0,)))
     assert seen.result.latency.covers(1 / (1 - 0.7))
-
-
-def test_batching_moves_the_limit_to_the_full_batch_s_speed() -> None:
-    """[E] α → α/φ(B): φ(2) = 1.5 carries a load of 1.3 that breaks one job at a time."""
-    asked = Question(4, 1, 1, (1.3 / 3,), (Exponential(1.0),), horizon=400, replications=4)
-    batching = simulate(asked, Setting(slots=2, speed=(1.0, 1.5))).result
-    assert batching.goodput.value == pytest.approx(1.3 / 3, rel=0.1)
-    assert max(batching.rho) == pytest.approx(1.3 / 1.5)
-    plain = simulate(asked).result
-    assert plain.drift.value > 5 * abs(batching.drift.value)
-    assert plain.verdict == "unstable"
 
 
 def test_messages_that_take_time_lengthen_each_layer_by_a_round_trip() -> None:
@@ -98,14 +81,69 @@ def test_devices_fail_and_the_moot_goes_on() -> None:
     assert (again.ends, again.result.latency) == (seen.ends, seen.result.latency)
 
 
-def test_one_aggregator_for_all_bears_their_load() -> None:
-    """[E] ρ_j = α_j(λM + Mλk + Σ_i λ_i a_ij)."""
-    asked = Question(6, 1, 2, (0.06,), (Exponential(1.0),), horizon=1_500, replications=4)
-    seen = simulate(asked, Setting(aggregator=2)).result
-    assert seen.rho == pytest.approx([0.18 + 0.36 * (device == 2) for device in range(6)])
-    assert seen.limit_rate == pytest.approx(0.06 / 0.54)
-    for device in seen.per_device:
-        assert device.utilisation == pytest.approx(device.rho, rel=0.1)
+def test_loads_are_those_of_what_is_set() -> None:
+    """[E] ρ_j = α_j(λM + Mλk + Σ_i λ_i a_ij), and the same with each stage's own time and chance."""
+    asked = Question(6, 1, 2, (0.06,), (Exponential(1.0),))
+    assert offered(asked, Setting(aggregator=2)) == pytest.approx(
+        [0.18 + 0.36 * (device == 2) for device in range(6)]
+    )
+    assert offered(asked, Setting(slots=2)) == pytest.approx([0.06 * 4 / 2] * 6)
+    grown = Setting(stages=(1.0, 3.0), slots=2, speed=(1.0, 1.5))
+    assert offered(asked, grown) == pytest.approx([0.06 * (3 + 3) / 1.5] * 6)
+    stopped = Setting(stages=(1.0, 2.0, 4.0), stops=(0.25, 0.75), aggregator=0)
+    per_layer = 0.06 * 3 * (1.0 + 0.75 * 2.0)
+    assert offered(replace(asked, layers=2), stopped) == pytest.approx(
+        [per_layer + 0.06 * 6 * 4.0, *[per_layer] * 5]
+    )
+    assert offered(replace(asked, layers=0, proposers=0), Setting(stages=(2.0,))) == pytest.approx([0.12] * 6)
+
+
+def test_what_a_quorum_saves_is_known_of_equal_jobs_only() -> None:
+    asked = Question(4, 1, 2, (0.1,), (Exponential(1.0),), quorum=2, horizon=5, replications=2)
+    assert simulate(asked).result.rho == pytest.approx([0.3] * 4)
+    seen = simulate(asked, Setting(stages=(1.0, 2.0))).result
+    assert np.isnan([*seen.rho, seen.limit_rate]).all()
+    assert seen.rho_most == pytest.approx([0.5] * 4)
+
+
+def test_each_stage_takes_its_own_time_and_prompts_end_where_they_stop() -> None:
+    """What is set changes nothing else: prompts come as before, to the same devices, at the same times."""
+    asked = Question(4, 3, 1, (0.05,), (Fixed(1.0),), horizon=100, replications=1)
+    seen = history(
+        simulate(asked, Setting(stages=(1.0, 2.0, 3.0, 5.0), stops=(0.5, 0.0, 0.5)), keep=True).runs[0]
+    )
+    plain = history(simulate(asked, keep=True).runs[0])
+    assert [(p.born, p.origin) for p in seen.prompts] == [(p.born, p.origin) for p in plain.prompts]
+    assert {prompt.layers for prompt in seen.prompts} == {1, 3}
+    for job in seen.jobs:
+        if not math.isnan(job.end):
+            last = job.stage > seen.prompts[job.prompt].layers
+            assert job.end - job.start == pytest.approx(5.0 if last else job.stage)
+    for prompt in seen.prompts:
+        if not prompt.code:
+            stages = [job.stage for job in seen.jobs if job.prompt == prompt.number]
+            assert stages == [stage for stage in range(1, prompt.layers + 1) for _ in range(2)] + [
+                prompt.layers + 1
+            ]
+
+
+def test_peers_are_drawn_with_their_weights() -> None:
+    """Distinct ones, each with its chance: 4,000 draws within 4.5 standard deviations; who must be asked always is."""
+    chances = np.array([0.1, 1.0, 0.0, 0.65, 0.9, 0.35])
+    drawn = [weighted(np.uint64(branch(np.uint64(7), prompt, 1)), chances, 3) for prompt in range(4_000)]
+    assert all(len(set(places)) == 3 for places in drawn)
+    shares = np.bincount([place for places in drawn for place in places], minlength=6) / len(drawn)
+    assert np.all(np.abs(shares - chances) <= 4.5 * np.sqrt(chances * (1 - chances) / len(drawn)))
+    assert len({tuple(places) for places in drawn if places[0] == 1}) > 3
+
+
+def test_an_origin_asks_whom_its_weights_name() -> None:
+    ring = tuple(tuple(float(peer == (origin + 1) % 4) for peer in range(4)) for origin in range(4))
+    asked = Question(4, 2, 1, (0.1,), (Exponential(1.0),), horizon=60, replications=1)
+    seen = history(simulate(asked, Setting(weights=ring), keep=True).runs[0])
+    some = [(job.device, seen.prompts[job.prompt].origin) for job in seen.jobs if job.slot]
+    assert len(some) > 30
+    assert all(device == (origin + 1) % 4 for device, origin in some)
 
 
 def test_ten_prompts_among_devices_that_fail_come_to_an_end() -> None:
@@ -141,6 +179,19 @@ def test_best_of_d_works_on_what_heartbeats_tell() -> None:
         (replace(ALONE, devices=2, graph=((1,), (0,))), Setting(gossip=True), "complete graph"),
         (replace(ALONE, layers=1, skip_aggregation=0.5), Setting(), "aggregates every prompt"),
         (replace(ALONE, best_of=1, count_own=False), Setting(), "counts a device's own jobs"),
+        (PAIR, Setting(stages=(1.0,)), "1 factors; with M = 1 it has 2"),
+        (PAIR, Setting(stages=(1.0, math.nan)), "stages has nan"),
+        (PAIR, Setting(stops=(0.5, 0.5)), "2 chances; with M = 1 it has 1"),
+        (PAIR, Setting(stops=(0.5,)), "stops sum to 0.5"),
+        (PAIR, Setting(stops=(math.nan,)), "stops holds nan"),
+        (ALONE, Setting(stops=(1.0,)), "with M = 0 it has 0"),
+        (PAIR, Setting(weights=((0.0, 1.0),)), r"shape \(1, 2\)"),
+        (PAIR, Setting(weights=((0.0, 1.0), (0.0, 1.0))), "0 on the diagonal"),
+        (PAIR, Setting(weights=((0.0, 1.0), (math.nan, 0.0))), "chances from 0 to 1"),
+        (PAIR, Setting(weights=((0.0, 1.0), (0.5, 0.0))), "origin 1 sum to 0.5; k = 1"),
+        (PAIR, Setting(weights=((0.0, 1.0), (1.0, 0.0)), gossip=True), "without gossip"),
+        (replace(PAIR, best_of=1), Setting(weights=((0.0, 1.0), (1.0, 0.0))), "without best of d"),
+        (replace(PAIR, graph=((1,), (0,))), Setting(weights=((0.0, 1.0), (1.0, 0.0))), "give one of them"),
         (replace(ALONE, rates_hz=(-1.0,)), Setting(), "rates_hz"),
         (replace(ALONE, discipline="lifo"), Setting(), "discipline"),
     ],

@@ -119,8 +119,12 @@ def simulate(
     tell_columns(asked)
     if setting is not None:
         setting.check(asked)
-    if setting is not None and flags["rate"] is None:  # --load is that of all slots together
-        asked = replace(asked, rates_hz=tuple(rate * setting.full_speed for rate in asked.rates_hz))
+    if setting is not None and flags["rate"] is None:  # --load is that of the busiest device as it is set
+        from folkmoot.queueing.moot import rho_most
+        from folkmoot.sim.reference import offered
+
+        more_hz = rho_most(asked).max() / offered(asked, setting).max()
+        asked = replace(asked, rates_hz=tuple(float(rate * more_hz) for rate in asked.rates_hz))
     with cluster(backend, workers, address):
         if setting is None:
             found, more, lines = run(asked, workers), dict[str, Any](), list[str]()

@@ -37,6 +37,14 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         "--aggregator", metavar="origin|fixed:N", help="Who aggregates: each prompt's origin, or device N for all. [default: origin]",
     ),
     click.option(
+        "--stages", metavar="F1,F2,...",
+        help="Factors on the service times of each layer's jobs and, the last, of the aggregation: prompts that grow. [default: 1]",
+    ),
+    click.option(
+        "--stops", metavar="P1,P2,...",
+        help="The chances that a prompt is asked with 1, 2, ... layers, drawn for each. [default: all with M]",
+    ),
+    click.option(
         "--mttf", type=Finite(1e-3, 1e12), metavar="SECONDS",
         help="Mean time until a device fails; with --mttr and --gossip.",
     ),
@@ -46,7 +54,9 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
 )  # fmt: skip
 
 
-WORLD = ("core", "slots", "batching", "delay", "jitter", "loss", "gossip", "mttf", "mttr", "aggregator")
+WORLD = (
+    "core", "slots", "batching", "delay", "jitter", "loss", "gossip", "mttf", "mttr", "aggregator", "stages", "stops",
+)  # fmt: skip
 """The names of these flags."""
 
 
@@ -68,10 +78,12 @@ def setting_of(
     mttf: float | None,
     mttr: float | None,
     aggregator: str | None,
+    stages: str | None,
+    stops: str | None,
 ) -> Setting | None:
     """The flags as a setting, None where the compiled simulator will do. Raises `click.UsageError`."""
     who = _aggregator(aggregator)
-    given = (slots, batching, delay, jitter, loss, mttf, mttr, who)
+    given = (slots, batching, delay, jitter, loss, mttf, mttr, who, stages, stops)
     if not (core or gossip or any(each is not None for each in given)):
         return None
     from folkmoot.sim.links import LinkConfig
@@ -84,8 +96,11 @@ def setting_of(
     links = None
     if gossip or delay is not None or jitter is not None or loss is not None:
         links = LinkConfig(delay_s=delay or 0.0, jitter_s=jitter or 0.0, loss=loss or 0.0)
-    speed = () if batching is None else _speed(batching)
-    return Setting(slots or max(1, len(speed)), speed, links, gossip, mttf or 0.0, mttr or 0.0, who)
+    speed = _numbers("--batching", batching, "1,1.7,2.2")
+    return Setting(
+        slots or max(1, len(speed)), speed, links, gossip, mttf or 0.0, mttr or 0.0, who,
+        _numbers("--stages", stages, "1,1.5,2"), _numbers("--stops", stops, "0.3,0.7"),
+    )  # fmt: skip
 
 
 def _aggregator(text: str | None) -> int | None:
@@ -97,8 +112,8 @@ def _aggregator(text: str | None) -> int | None:
     raise click.UsageError(f"--aggregator {text}: it is origin, or fixed:N with a device's number from 0 on")
 
 
-def _speed(text: str) -> tuple[float, ...]:
+def _numbers(flag: str, text: str | None, example: str) -> tuple[float, ...]:
     try:
-        return tuple(map(float, text.split(",")))
+        return () if text is None else tuple(map(float, text.split(",")))
     except ValueError:
-        raise click.UsageError(f"--batching {text!r}: it is numbers with commas, such as 1,1.7,2.2") from None
+        raise click.UsageError(f"{flag} {text!r}: it is numbers with commas, such as {example}") from None

@@ -23,6 +23,7 @@ from folkmoot.queueing.latency import mean_field as mean_field
 from folkmoot.queueing.latency import mean_field_exponential as mean_field_exponential
 from folkmoot.queueing.latency import mg1_wait as mg1_wait
 from folkmoot.queueing.latency import refining_alone as refining_alone
+from folkmoot.queueing.latency import several_slots_alone as several_slots_alone
 from folkmoot.queueing.latency import sojourn as sojourn
 from folkmoot.queueing.moot import Device as Device
 from folkmoot.queueing.moot import Question as Question
@@ -78,6 +79,7 @@ __all__ = [
     "rows",
     "script_queue",
     "script_queue_alone",
+    "several_slots_alone",
     "simulate",
     "skipping_jobs",
     "sojourn",

@@ -49,7 +49,7 @@ def best_limit(services_s: Sequence[float] | Floats, layers: int, proposers: int
     if not found.success:
         raise TheoryError(f"the linear programme was not solved: {found.message}")
     weights = np.zeros((count, count))
-    weights[origin, asked] = found.x[:size] / (layers * found.x[size])
+    weights[origin, asked] = np.clip(found.x[:size] / (layers * found.x[size]), 0.0, 1.0)  # it errs by 1e-7
     return float(found.x[size] * scale), weights
 
 

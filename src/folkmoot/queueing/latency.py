@@ -98,6 +98,20 @@ def alone(rate_hz: float, service: Moments) -> float:
     return service.mean + mg1_wait(rate_hz, service)
 
 
+def several_slots_alone(rate_hz: float, service_s: float, slots: int) -> float:
+    """[E] E[T] = α + C α/(c − a) of M/M/c, seconds, with a = λα < c: M = 0, exponential service, c `slots` as fast as one each.
+
+    C is the chance to wait, 1/(1 + (1 − a/c) c!/a^c Σ_{i<c} a^i/i!). Source: Erlang's second formula.
+    """
+    offered = number("rate_hz", rate_hz) * number("service_s", service_s, above=True)
+    stable(offered / whole("slots", slots, least=1))
+    lost = 1.0  # Erlang's first formula, server by server
+    for server in range(1, slots + 1):
+        lost = offered * lost / (server + offered * lost)
+    waits = slots * lost / (slots - offered * (1.0 - lost))
+    return service_s * (1.0 + waits / (slots - offered))
+
+
 def refining_alone(rate_hz: float, service_s: float, layers: int, skip_aggregation: float = 0.0) -> float:
     """[E] E[T] = Sα/(1 − ρ) with S = M + 1 − p stages and ρ = λαS: k = 0 and exponential service, p the chance to skip the last.
 
@@ -226,7 +240,7 @@ def sojourn(
     The Pollaczek–Khinchine transform W = (1 − ρ)/(1 − ρR) (R: what is left of a service met at a random time)
     is inverted by the fast Fourier transform on the grid, and the service added; both laws are put on the grid by
     E[min(B, x)], which has a closed form. Exact but for the grid and its end: the error is that of the grid's mean
-    against `alone`. It falls with `points`, and is large where a tail reaches beyond `width`, which is chosen
+    against `alone`; at one point half of what lies within a step counts too much. It falls with `points`, and is large where a tail reaches beyond `width`, which is chosen
     without one. `rate_hz` is the rate of jobs at the device. Source: Pollaczek and Khinchine.
     """
     moments = Moments.of(law, device)

@@ -20,10 +20,10 @@ from folkmoot.queueing.estimate import Interval, growing, interval, slope, verdi
 from folkmoot.queueing.fcfs import Counts, Shape
 from folkmoot.queueing.latency import Moments, each_law
 from folkmoot.queueing.memory import check as room_check
-from folkmoot.queueing.overload import fluid_root
+from folkmoot.queueing.overload import drift, fluid_root
 from folkmoot.queueing.published import script_queue
 from folkmoot.queueing.services import services
-from folkmoot.queueing.stability import Graph, loads, quorum_load
+from folkmoot.queueing.stability import Graph, loads, quorum_load, stage_load
 from folkmoot.queueing.streams import STAGES, keys
 
 WARM_UP = 0.2
@@ -253,16 +253,20 @@ def measures(question: Question, runs: Sequence[Replication]) -> Measures:
     )
 
 
-def summary(question: Question, runs: Sequence[Replication]) -> Result:
-    """The replications as means with intervals."""
+def summary(question: Question, runs: Sequence[Replication], stages: Sequence[float] = ()) -> Result:
+    """The replications as means with intervals; `stages` are factors on the service times of the M + 1 stages, if not 1."""
     seen, load = measures(question, runs), rho(question)
     mean_s = mean_service(question)
     most = float(load.max())
     limit = math.inf if most == 0 else _rate(question) / question.devices / most
     # What the number waiting grows by in a service time of a device that is overloaded by 1 %: 1/x − 1.
     ends = 1.0 - question.skip_aggregation
-    jobs = (question.proposers + 1) * question.layers + ends
-    overload = 1.0 / fluid_root(1.01 / jobs, [1.0] * question.layers, ends, question.proposers) - 1.0
+    if stages:
+        each = stages[:-1], stages[-1], question.proposers
+        overload = drift(1.01 / stage_load(1.0, *each), *each)
+    else:
+        jobs = (question.proposers + 1) * question.layers + ends
+        overload = 1.0 / fluid_root(1.01 / jobs, [1.0] * question.layers, ends, question.proposers) - 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
         overloads = np.nan_to_num(overload * mean_s / service_means(question), nan=math.inf, posinf=math.inf)
     goodput = interval(seen.goodput)

@@ -17,6 +17,8 @@ from folkmoot.queueing._check import Floats, number, numbers, whole
 
 Graph = Sequence[Sequence[int]]
 """For each device the devices that it may ask."""
+WEIGHT_ERROR = 1e-6
+"""So far off may a weight and the sum of a row be, as what solves linear programmes is not more exact."""
 
 
 def load(rate_hz: float, service_s: float, layers: int, proposers: int) -> float:
@@ -40,6 +42,7 @@ def loads(
     proposers: int,
     *,
     graph: Graph | None = None,
+    weights: Sequence[Sequence[float]] | Floats | None = None,
     aggregators: Sequence[float] | Sequence[Sequence[float]] | Floats | None = None,
     skip_aggregation: float = 0.0,
 ) -> Floats:
@@ -49,7 +52,9 @@ def loads(
     (n − 1 without a `graph`: Remark 1) and A_i the aggregations at i: λ_i at the origin; or Σ_j λ_j a_ji where
     `aggregators` says who aggregates, as shares a_i of all prompts (shape (n,), sum 1: `fixed` and `strongest`) or
     a_ji of each origin's (shape (n, n), rows sum to 1). p is the chance that a prompt skips its aggregation (M >= 1).
-    The layers are asked uniformly among those that may be asked. Source: jobs counted; Remark 1 for its case.
+    The layers are asked uniformly among those that may be asked; or, with `weights`, device i with chance w_ji by origin j
+    (shape (n, n), no chance above 1, rows sum to k: `best_limit` gives some), which makes the sum over j Σ_j λ_j w_ji.
+    Source: jobs counted; Remark 1 for its case.
     """
     count = whole("devices", len(rates_hz), least=1)
     rates = numbers("rates_hz", rates_hz, count)
@@ -58,7 +63,10 @@ def loads(
     if number("skip_aggregation", skip_aggregation, most=1.0) and not layers:
         raise TheoryError("skip_aggregation needs a last layer to end with; with 0 layers it must be 0")
     whole("proposers", proposers)
-    asked = _asked(rates, proposers if layers else 0, graph)
+    if weights is not None:
+        asked = rates @ chances(weights, count, proposers, graph)
+    else:
+        asked = _asked(rates, proposers if layers else 0, graph)
     aggregations = rates
     if aggregators is not None:
         shares = np.asarray(aggregators, dtype=np.float64)
@@ -69,6 +77,26 @@ def loads(
                 raise TheoryError(f"aggregators sum to {total:.6g}; they are shares and sum to 1")
         aggregations = rates @ shares if shares.ndim == 2 else shares * rates.sum()
     return services * (layers * (rates + asked) + (1.0 - skip_aggregation) * aggregations)
+
+
+def chances(
+    weights: Sequence[Sequence[float]] | Floats, count: int, proposers: int, graph: Graph | None = None
+) -> Floats:
+    """Weights as an array, shape (n, n). Raises `TheoryError` for what says nobody's chances to be asked."""
+    if graph is not None:
+        raise TheoryError("weights say who is asked, and so does a graph: give one of them")
+    table = np.asarray(weights, dtype=np.float64)
+    if table.shape != (count, count):
+        raise TheoryError(f"weights have the shape {table.shape}; it is ({count}, {count}), a row an origin")
+    near = 1.0 + WEIGHT_ERROR
+    if not (np.all(table >= 0.0) and np.all(table <= near)) or table.diagonal().any():
+        raise TheoryError("weights are chances from 0 to 1, and 0 on the diagonal: nobody asks itself")
+    for origin, total in enumerate(table.sum(axis=1)):
+        if abs(total - proposers) > WEIGHT_ERROR:
+            raise TheoryError(
+                f"the weights of origin {origin} sum to {total:.6g}; k = {proposers} peers are asked"
+            )
+    return table
 
 
 def stage_load(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from folkmoot.queueing._jit import Word, compiled
 
-ARRIVALS, ORIGINS, ROUTES, SERVICES, POLICY = range(5)
+ARRIVALS, ORIGINS, ROUTES, SERVICES, POLICY, STOPS = range(6)
 """The streams of a replication."""
 
 STAGES = 1 << 8
@@ -29,9 +29,9 @@ def _mixed(x: np.uint64) -> np.uint64:
 
 
 def keys(seed: int, replications: int) -> npt.NDArray[np.uint64]:
-    """Keys of the streams, shape (replications, 5)."""
+    """Keys of the streams, shape (replications, 6)."""
     spawned = np.random.SeedSequence(seed).spawn(replications)
-    return np.array([one.generate_state(5, np.uint64) for one in spawned], dtype=np.uint64)
+    return np.array([one.generate_state(6, np.uint64) for one in spawned], dtype=np.uint64)
 
 
 @compiled()

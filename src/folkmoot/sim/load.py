@@ -42,13 +42,15 @@ from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.queue import QueueConfig
 from folkmoot.errors import TheoryError
-from folkmoot.queueing.moot import Question
+from folkmoot.queueing.moot import Question, service_means
+from folkmoot.queueing.stability import chances, early_stopping_jobs
 from folkmoot.queueing.streams import (
     ARRIVALS,
     ORIGINS,
     POLICY,
     ROUTES,
     SERVICES,
+    STOPS,
     branch,
     shuffle,
     subset,
@@ -84,7 +86,10 @@ class Setting:
     `gossip`: devices learn of each other's load and death by heartbeats alone; without it they know who is there,
     and best of d sees the queues as the question's `view_s` says. `up_s` and `down_s` are the mean times to failure
     and to repair of a device, both exponential, 0 for devices that do not fail; failing needs gossip. `aggregator` is
-    the device that aggregates all prompts, None their origins.
+    the device that aggregates all prompts, None their origins. `stages` are M + 1 factors on the service times of the
+    layers' jobs and of the aggregation, as prompts grow from layer to layer. `stops` are M chances, sum 1: a prompt
+    is asked with so many layers, drawn without a look at the queues. `weights`, n rows, say with what chance an origin
+    asks each device in a layer; rows sum to k.
     """
 
     slots: int = 1
@@ -94,11 +99,19 @@ class Setting:
     up_s: float = 0.0
     down_s: float = 0.0
     aggregator: int | None = None
+    stages: tuple[float, ...] = ()
+    stops: tuple[float, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
 
     @property
     def full_speed(self) -> float:
         """How many times faster than with one job at a time a device is that has enough to do: φ(slots)."""
         return self.speed[-1] if self.speed else float(self.slots)
+
+    @property
+    def plain(self) -> bool:
+        """Whether who does what, and how much, is as the question says."""
+        return self.aggregator is None and not (self.stages or self.stops or self.weights)
 
     def check(self, question: Question) -> None:
         """Raises `TheoryError` for what cannot be simulated."""
@@ -128,6 +141,7 @@ class Setting:
             )
         if self.aggregator is not None and question.graph is not None:
             raise TheoryError("one aggregator for all must be known to all, so it needs the complete graph")
+        self._check_layers(question)
         if question.skip_aggregation:
             raise TheoryError(
                 "the protocol aggregates every prompt; skip_aggregation is for the compiled simulator"
@@ -136,6 +150,31 @@ class Setting:
             raise TheoryError(
                 "the protocol counts a device's own jobs in its view; count_own is for the compiled simulator"
             )
+
+    def _check_layers(self, question: Question) -> None:
+        layers = question.layers
+        if self.stages and len(self.stages) != layers + 1:
+            raise TheoryError(
+                f"stages has {len(self.stages)} factors; with M = {layers} it has {layers + 1}: each layer's and the "
+                "aggregation's"
+            )
+        for each in self.stages:
+            if not LEAST_SPEED <= each <= 1 / LEAST_SPEED:
+                raise TheoryError(
+                    f"stages has {each:g}; its factors go from {LEAST_SPEED:g} to {1 / LEAST_SPEED:g}"
+                )
+        if self.stops:
+            if len(self.stops) != layers:
+                raise TheoryError(
+                    f"stops has {len(self.stops)} chances; with M = {layers} it has {layers}, one after each layer"
+                )
+            early_stopping_jobs(self.stops, question.proposers)
+        if self.weights:
+            if not layers or question.best_of or self.gossip:
+                raise TheoryError(
+                    "weights need a layer, and stand for themselves: without best of d and without gossip"
+                )
+            chances(self.weights, question.devices, question.proposers, question.graph)
 
 
 @dataclass(slots=True)
@@ -154,11 +193,14 @@ class Job:
 
 @dataclass(slots=True)
 class Asked:
-    """One prompt; `code` is empty where it was answered, an error's code where it failed, `open` before its end."""
+    """One prompt, asked with so many `layers`; `code` is empty where it was answered, an error's code where it failed,
+    `open` before its end.
+    """
 
     number: int
     origin: int
     born: float
+    layers: int
     ended: float = math.nan
     code: str = "open"
 
@@ -193,13 +235,15 @@ class Load:
         rates = question.rates_hz * (question.devices if len(question.rates_hz) == 1 else 1)
         self._total = float(np.array(rates).sum())
         self._shares = np.cumsum(rates) / self._total
+        self._stops = np.cumsum(self.setting.stops)
+        self._weights = np.array(self.setting.weights)
         self._ids = [DeviceId(f"d{number}") for number in range(question.devices)]
         self._numbers = {device: number for number, device in enumerate(self._ids)}
         self._rows: dict[JobId, Job] = {}
         self._turns: dict[tuple[PromptId, int], int] = {}
         self._left = question.prompts or math.inf
         self._lives = [0] * question.devices
-        self._means = [mean_s(question, number) for number in range(question.devices)]
+        self._means = service_means(question).tolist()
         for number in range(question.devices):
             self._bring_up(number)
 
@@ -299,7 +343,7 @@ class Load:
         origin = int(u * question.devices)
         if len(question.rates_hz) > 1:
             origin = min(int(np.searchsorted(self._shares, u, side="right")), question.devices - 1)
-        asked = Asked(number, origin, now)
+        asked = Asked(number, origin, now, self._layers(number))
         self.history.prompts.append(asked)
         if number + 1 != question.prompts:
             self.world.at(now + self._gap(number + 1), lambda: self._arrive(number + 1))
@@ -307,13 +351,20 @@ class Load:
         if not device.alive:
             self._close(asked, "origin_down")
             return
-        proposers = question.proposers if question.layers else None
+        proposers = question.proposers if asked.layers else None
         chosen = self.setting.aggregator
         plan = Plan(
-            "fixed", question.layers, proposers, best_of=question.best_of, quorum=question.quorum,
+            "fixed", asked.layers, proposers, best_of=question.best_of, quorum=question.quorum,
             aggregator="origin" if chosen is None else f"fixed:{self._ids[chosen]}",
         )  # fmt: skip
         self.world.feed(device.id, Submitted(Prompt(PromptId(f"{number:032x}"), (Turn("user", "x"),), plan)))
+
+    def _layers(self, number: int) -> int:
+        """How many layers a prompt is asked with."""
+        if not self.setting.stops:
+            return self.question.layers
+        u = self._draw(STOPS, number, 0, 0)
+        return min(int(np.searchsorted(self._stops, u, side="right")) + 1, self.question.layers)
 
     def _draw(self, stream: int, prompt: int, stage: int, slot: int) -> float:
         return float(uniform(np.uint64(branch(self._key[stream], prompt, stage)), slot))
@@ -322,6 +373,9 @@ class Load:
         """The peers of a prompt's layer, by name (`core.choice.Draw`)."""
         drawn = np.empty(max(1, count), np.int64)
         key = np.uint64(branch(self._key[ROUTES], int(prompt, 16), layer))
+        if self.setting.weights:
+            own = self.history.prompts[int(prompt, 16)].origin
+            return weighted(key, np.delete(self._weights[own], own), count)
         subset(key, count, among, drawn)
         if self.question.best_of:
             shuffle(key, count, drawn)
@@ -333,7 +387,11 @@ class Load:
         whole = isinstance(law, Trace)
         place = int(slot) + TRIES * int(attempt)
         u = self._draw(SERVICES, int(prompt, 16), 0 if whole else int(layer), 0 if whole else place)
-        return law.quantile(u, device)
+        took = law.quantile(u, device)
+        if not self.setting.stages:
+            return took
+        final = int(layer) > self.history.prompts[int(prompt, 16)].layers
+        return took * self.setting.stages[-1 if final else int(layer) - 1]
 
     # ---- views of the queues -----------------------------------------------------------------------
 
@@ -433,13 +491,19 @@ class Seat:
         return self.peer.address_of(device)
 
 
-def mean_s(question: Question, number: int) -> float:
-    """The mean service of a device, seconds."""
-    law = question.laws[number % len(question.laws)]
-    if not isinstance(law, Trace):
-        return law.mean
-    place = number % len(law.columns)
-    return math.fsum(row[place] for row in law.rows) / len(law.rows)
+def weighted(key: np.uint64, shares: npt.NDArray[np.float64], count: int) -> list[int]:
+    """`count` distinct places, each drawn with its chance (their sum is `count`, none is above 1).
+
+    Systematic sampling on a random order: the chances laid end to end, and every place taken that u, u + 1, … falls into.
+    Source: Madow, "On the theory of systematic sampling, II", 1949; on a random order Hartley and Rao, 1962.
+    """
+    among, steps = len(shares), np.arange(count)
+    order = np.arange(among)
+    shuffle(key, among, order)
+    found = np.searchsorted(np.cumsum(shares[order]), uniform(key, 0) + steps, side="right")
+    # Two in one place, or one beyond the end, come of roundings only.
+    found = np.maximum.accumulate(found - steps) + steps
+    return [int(order[place]) for place in np.minimum(found, among - count + steps)]
 
 
 def _answers(event: Event) -> bool:

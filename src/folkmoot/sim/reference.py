@@ -15,11 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts, bin_of
-from folkmoot.queueing.moot import WARM_UP, Question, Replication, Result, check, end_s, summary
+from folkmoot.queueing.moot import (
+    WARM_UP,
+    Question,
+    Replication,
+    Result,
+    check,
+    end_s,
+    rho_most,
+    service_means,
+    summary,
+)
 from folkmoot.queueing.stability import loads
 from folkmoot.queueing.streams import keys
-from folkmoot.sim.load import History, Job, Key, Load, Setting, mean_s
+from folkmoot.sim.load import History, Job, Key, Load, Setting
 
+Floats = npt.NDArray[np.float64]
 REFUSED = ("overloaded", "origin_down")
 """How a prompt ends that was never let in."""
 
@@ -90,24 +101,28 @@ def _run(question: Question, setting: Setting | None, key: Key, keep: bool) -> R
 
 def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     """Replications as means with intervals."""
-    alone, speed = summary(question, [run.replication for run in runs]), setting.full_speed
+    alone = summary(question, [run.replication for run in runs], setting.stages)
     ends: Counter[str] = Counter()
     for run in runs:
         ends.update(run.ends)
     over = sum(ends.values()) - ends["open"]
-    known = not math.isnan(max(alone.rho))
-    most = alone.rho_most if setting.aggregator is None else _loads(question, setting.aggregator)
-    rho = alone.rho if setting.aggregator is None else most if known else (math.nan,) * question.devices
+    most = tuple(map(float, offered(question, setting)))
+    rho = most
+    if question.layers and question.quorum not in (
+        0,
+        question.proposers + 1,
+    ):  # what it saves is known for some
+        known = alone.rho if setting.plain else (math.nan,) * question.devices
+        rho = tuple(each / setting.full_speed for each in known)
     # The limit is where the busiest device's load would be 1.
-    limit = alone.limit_rate * max(alone.rho_most) / max(max(most), 1e-300) * speed
+    rate = sum(_rates(question)) / question.devices
+    limit = rate / max(rho) if max(rho) else math.inf
     return Seen(
         replace(
             alone,
-            rho=tuple(each / speed for each in rho),
-            per_device=tuple(
-                replace(one, rho=each / speed) for one, each in zip(alone.per_device, rho, strict=True)
-            ),
-            rho_most=tuple(each / speed for each in most),
+            rho=rho,
+            per_device=tuple(replace(one, rho=each) for one, each in zip(alone.per_device, rho, strict=True)),
+            rho_most=most,
             limit_rate=limit,
             goodput_of_limit=alone.goodput.value / limit,
         ),
@@ -120,14 +135,26 @@ def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     )
 
 
-def _loads(question: Question, aggregator: int) -> tuple[float, ...]:
-    """[E] The loads where one device aggregates for all."""
-    n = question.devices
-    rates = question.rates_hz * (n if len(question.rates_hz) == 1 else 1)
-    means = [mean_s(question, number) for number in range(n)]
-    shares = [float(number == aggregator) for number in range(n)]
-    found = loads(rates, means, question.layers, question.proposers, aggregators=shares)
-    return tuple(map(float, found))
+def offered(question: Question, setting: Setting) -> Floats:
+    """[E] The load of each device if no job is cancelled, shape (n,); 1 is all that its slots can do. Source: jobs counted."""
+    if setting.plain:
+        return rho_most(question) / setting.full_speed
+    n, layers, stages = question.devices, question.layers, setting.stages or (1.0,) * (question.layers + 1)
+    rates, means = _rates(question), service_means(question)
+    own = None if setting.aggregator is None else [float(each == setting.aggregator) for each in range(n)]
+    found = stages[layers] * loads(rates, means, 0, 0, aggregators=own)
+    if layers:
+        one = loads(
+            rates, means, 1, question.proposers, graph=question.graph, weights=setting.weights or None,
+            skip_aggregation=1.0,
+        )  # fmt: skip
+        stops = setting.stops or (0.0,) * (layers - 1) + (1.0,)
+        found += one * sum(stages[layer] * sum(stops[layer:]) for layer in range(layers))
+    return found / setting.full_speed
+
+
+def _rates(question: Question) -> tuple[float, ...]:
+    return question.rates_hz * (question.devices if len(question.rates_hz) == 1 else 1)
 
 
 def counts(question: Question, history: History) -> Counts:
@@ -186,9 +213,6 @@ def _left(job: Job) -> float:
     if not math.isnan(job.start):
         return job.start
     return math.inf if math.isnan(job.cut) else job.cut
-
-
-Floats = npt.NDArray[np.float64]
 
 
 def _area(
