@@ -11,6 +11,7 @@ import pytest
 
 from folkmoot.cli import exits, group
 from folkmoot.queueing import validate
+from folkmoot.sim import exact
 
 PAGE = Path(__file__).parents[2] / "docs/reference/json.md"
 FEW = ("--reps", "2", "--horizon", "20")
@@ -55,6 +56,7 @@ def documented(command: str) -> set[str]:
 def test_every_key_is_documented_and_no_other(home, capsys, tmp_path: Path, monkeypatch, command):
     some = validate.cases()[:2]
     monkeypatch.setattr(validate, "cases", lambda **flags: some)
+    monkeypatch.setattr(exact, "cases", lambda **flags: [])
     out = ("--out", str(tmp_path)) if command == "sweep" else ()
     printed: set[str] = set()
     for flags in RUNS[command]:

@@ -13,7 +13,8 @@ from folkmoot import queueing
 from folkmoot.cli import exits, group
 from folkmoot.cli.cluster import cores
 from folkmoot.cli.simulate import CORE_HORIZON, HORIZON
-from folkmoot.queueing.validate import cases
+from folkmoot.queueing import validate
+from folkmoot.sim import exact
 
 HUGE = "1" + 30 * "0"
 
@@ -447,24 +448,31 @@ def test_where_no_prompt_ended_it_is_said(run):
     assert (code, "nan" in out, " s\n" in out) == (0, False, True), "beyond the bins no quantile is known"
 
 
-def test_validate_finds_a_wrong_formula(run, monkeypatch):
-    right = queueing.alone
+def test_validate_finds_wrong_formulas(run, monkeypatch):
+    """One that the compiled simulator checks and one that the real protocol does, among few others that are right."""
+    right, grown = queueing.alone, queueing.stage_load
     monkeypatch.setattr(queueing, "alone", lambda rate, service: 1.05 * right(rate, service))
+    monkeypatch.setattr(queueing, "stage_load", lambda *of: 1.05 * grown(*of))
+    compiled, core = validate.cases()[:20], exact.cases()[:5]
+    monkeypatch.setattr(validate, "cases", lambda beyond: compiled)
+    monkeypatch.setattr(exact, "cases", lambda beyond: core)
     code, out, err = run("validate", "--quick", "--json")
     found = json.loads(out)
     assert code == 1
     wrong = [case["name"] for case in found["cases"] if case["verdict"] == "mismatch"]
-    assert found["failed"] == len(wrong) >= 5
-    assert all("M/G/1" in name and name.endswith("latency") for name in wrong)
-    assert f"{len(wrong)} statements do not hold" in err.replace(f"of {len(found['cases'])} ", "")
+    assert found["failed"] == len(wrong) >= 6
+    assert wrong[-1] == "stages of 1, 1.5 and 2.5 s: load"
+    assert all("M/G/1" in name and name.endswith("latency") for name in wrong[:-1])
+    assert f"{len(wrong)} of 25 statements do not hold" in err
 
 
 def test_validate_passes(run):
     code, out, err = run("validate", "--quick")
     assert code == 0, out
     assert [line for line in err.splitlines() if " cases" not in line] == []
-    assert out.count("\n") == len(cases()) + 1
-    assert out.endswith(f"{len(cases())} of {len(cases())} statements hold\n")
+    count = len(validate.cases()) + len(exact.cases())
+    assert out.count("\n") == count + 1
+    assert out.endswith(f"{count} of {count} statements hold\n")
     assert all(line.startswith("ok") for line in out.splitlines()[:-1])
 
 
@@ -521,6 +529,29 @@ def test_slots_and_batching_go_to_the_real_protocol(run):
     assert told["rate"] == pytest.approx(0.8 * 1.5 / 4)
 
 
+def test_growing_prompts_and_early_stops_go_to_the_real_protocol(run):
+    flags = (
+        "simulate",
+        "-n",
+        "3",
+        "-M",
+        "2",
+        "-k",
+        "1",
+        "--horizon",
+        "10",
+        "--reps",
+        "2",
+        "--workers",
+        "1",
+        "--json",
+    )
+    told = json.loads(run(*flags, "--stages", "1,2,4", "--stops", "0.5,0.5", "--aggregator", "fixed:2")[1])
+    assert told["load"] == pytest.approx(0.8), "of the busiest device"
+    assert told["rate"] == pytest.approx(0.8 / (2 * (1 + 0.5 * 2) + 3 * 4))
+    assert told["theory"]["rho"] == pytest.approx([0.2, 0.2, 0.8])
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [
@@ -541,6 +572,12 @@ def test_slots_and_batching_go_to_the_real_protocol(run):
         (("--core", "-n", "2000"), "too many"),
         (("--aggregator", "fixed:9"), "aggregator is 9; devices are numbered 0 to 3"),
         (("--aggregator", "best"), "--aggregator best"),
+        (("--stages", "1,x"), "--stages '1,x'"),
+        (("--stages", "1"), "stages has 1 factors; with M = 1 it has 2"),
+        (("--stages", "1,0"), "stages has 0; its factors go from 1e-06"),
+        (("--stops", ""), "--stops ''"),
+        (("--stops", "0.5,0.5"), "stops has 2 chances; with M = 1"),
+        (("-M", "2", "--stops", "0.5,0.6"), "stops sum to 1.1"),
     ],
 )
 def test_a_world_that_cannot_be_is_refused(run, more, why):

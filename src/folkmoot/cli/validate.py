@@ -1,4 +1,4 @@
-"""`folkmoot validate`: the theory's exact statements against the simulator."""
+"""`folkmoot validate`: the theory's exact statements against the simulators."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from folkmoot.errors import TheoryMismatch
 )
 @json_option
 def validate(quick: bool, beyond: bool, workers: int | None, as_json: bool) -> None:
-    """Check every exact statement of the theory against the simulator; 1 % that any fails by luck."""
+    """Check every exact statement of the theory against a simulator; 1 % that any fails by luck."""
     require_sim()
     workers = cores(workers, None)
-    from folkmoot.queueing import validate as exact
+    from folkmoot.queueing import validate as compiled
+    from folkmoot.sim import exact as core
 
-    stated, rows, failed = exact.cases(beyond=beyond), list[dict[str, Any]](), 0
+    stated = [*compiled.cases(beyond=beyond), *core.cases(beyond=beyond)]
+    rows, failed = list[dict[str, Any]](), 0
     with Progress("cases", len(stated)) as bar:
-        for outcome in exact.validate(stated, quick=quick, workers=workers):
+        for outcome in compiled.validate(stated, quick=quick, workers=workers):
             case, seen = outcome.case, outcome.simulation
             failed += outcome.verdict != "ok"
             rows.append(

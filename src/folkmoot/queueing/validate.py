@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.queueing import central
 from folkmoot.queueing._check import Floats
 from folkmoot.queueing.estimate import Interval, interval
+from folkmoot.queueing.fcfs import bin_of
 from folkmoot.queueing.moot import Measures, Question, measures, replications, rho
 
 FAMILY_ERROR = 0.01
@@ -24,6 +26,13 @@ QUICK = 0.15
 """Share of the horizon that a quick run keeps."""
 
 Seen = Callable[[Measures], Floats]
+Run = Callable[[Question, int | None], Measures]
+"""A simulator: what a question's replications saw, on so many workers."""
+
+
+def compiled(question: Question, workers: int | None) -> Measures:
+    """The compiled simulator."""
+    return measures(question, list(replications(question, workers)))
 
 
 def _nothing(seen: Measures) -> Floats:
@@ -32,7 +41,7 @@ def _nothing(seen: Measures) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One statement: `theory` for what `seen` reads of each replication, or `other` where another simulator than the compiled one runs it.
+    """One statement: `theory` for what `seen` reads of each replication of `run`, or for what `other` finds itself.
 
     `bound` -1: it may be less, never more; 1: it may be more, never less. Within the share `tolerance` of the
     theory it holds in any case (for what is known to have a finite-size bias).
@@ -45,6 +54,7 @@ class Case:
     seen: Seen = _nothing
     bound: int = 0
     tolerance: float = 0.0
+    run: Run = compiled
     other: Callable[[Question], Floats] | None = None
 
     def holds(self, found: Interval) -> bool:
@@ -68,7 +78,7 @@ class Outcome:
 def validate(cases: list[Case], *, quick: bool = False, workers: int | None = None) -> Iterator[Outcome]:
     """Run the cases one after another."""
     confidence = 1.0 - FAMILY_ERROR / len(cases)
-    last: tuple[Question, Measures] | None = None
+    last: tuple[Question, Run, Measures] | None = None
     for case in cases:
         share = QUICK if quick else 1.0
         asked = replace(
@@ -79,18 +89,18 @@ def validate(cases: list[Case], *, quick: bool = False, workers: int | None = No
         if case.other is not None:
             values = case.other(asked)
         else:
-            if last is None or last[0] != asked:  # statements on one question stand side by side
-                last = asked, measures(asked, list(replications(asked, workers)))
-            values = case.seen(last[1])
+            if last is None or last[:2] != (asked, case.run):  # statements on one question stand side by side
+                last = asked, case.run, case.run(asked, workers)
+            values = case.seen(last[2])
         found = interval(values, confidence)
         agrees = case.holds(found)
         yield Outcome(case, found, "ok" if agrees else "mismatch")
 
 
 def cases(*, beyond: bool = False) -> list[Case]:
-    """The [E] statements that this simulator can check; with `beyond` also the [C] ones on what lies beyond uniform choice's limit."""
-    exact = [*_alone(), *_markov(), *_loads(), *_limits(), *_quorum(), *_published(), *_central()]
-    return [*exact, *_reached(), *_collapse(), *_chosen()] if beyond else exact
+    """The [E] statements on what the compiled simulator knows (`sim.exact` has the others); with `beyond` also the [C] ones on what lies beyond uniform choice's limit."""
+    exact = [*_alone(), *_within(), *_markov(), *_loads(), *_limits(), *_quorum(), *_published(), *_central()]
+    return [*exact, *_reached(), *_collapse(), *_unlike(), *_chosen()] if beyond else exact
 
 
 def _alone() -> Iterator[Case]:
@@ -112,6 +122,25 @@ def _alone() -> Iterator[Case]:
                 asked,
                 lambda seen: seen.waiting[:, 0],
             )
+
+
+def _within() -> Iterator[Case]:
+    """How many take how long, not only the mean."""
+    some: list[Law] = [Lognormal(1.0, 0.5), Weibull(1.0, 1.5)]
+    for law in some:
+        for bound in (1.0, 4.0):  # powers of 2, where bins of latencies end
+            asked = Question(1, 0, 0, (0.7,), (law,), horizon=200_000, replications=16)
+            points = 1 << 20
+            stated, _ = q.sojourn(0.7, law, width=512.0, points=points)
+            yield Case(
+                f"M/G/1, {type(law).__name__}, load 0.7: share within {bound:g} s", "E",
+                float(stated[int(bound * points / 512.0)]), asked, other=partial(_share, bound),
+            )  # fmt: skip
+
+
+def _share(bound: float, asked: Question) -> Floats:
+    seen = [run.counts.histogram for run in replications(asked)]
+    return np.array([each[: bin_of(bound)].sum() / each.sum() for each in seen])
 
 
 def _markov() -> Iterator[Case]:
@@ -161,12 +190,24 @@ def _loads() -> Iterator[Case]:
             5, 1, 2, (0.2,), (Exponential(1.0),), skip_aggregation=0.4
         ),
     }
+    alike = {
+        "equal devices": q.load(0.14, 1.0, 1, 3),
+        "aggregation skipped in 4 of 10": 0.2 * q.skipping_jobs(1, 2, 0.4),
+    }
     for name, question in some.items():
         asked = replace(question, horizon=40_000, replications=12)
         loads = rho(asked)
         for device in sorted({int(np.argmin(loads)), int(np.argmax(loads))}):
             stated = float(loads[device])
             yield Case(f"load, {name}, device {device}", "E", stated, asked, _utilisation(device))
+        if name in alike:
+            yield Case(
+                f"load, {name}, Theorem 1",
+                "E",
+                alike[name],
+                asked,
+                lambda seen: seen.utilisation.mean(axis=1),
+            )
 
 
 def _utilisation(device: int) -> Seen:
@@ -277,6 +318,20 @@ def _collapse() -> Iterator[Case]:
                     lambda seen: seen.goodput,
                     bound=1,
                 )
+
+
+def _unlike() -> Iterator[Case]:
+    """Beyond the limit with devices that differ, which the fluid's fixed point knows."""
+    means = (1.0,) * 10 + (3.0,) * 10
+    rate = 2.0 * q.limit_rate(3.0, 2, 2)
+    asked = Question(20, 2, 2, (rate,), tuple(map(Exponential, means)), horizon=50_000, replications=8)
+    fluid = q.fluid([rate] * 20, means, 2, 2)
+    some: list[tuple[str, float, Seen]] = [
+        ("drift", float(fluid.drift_hz.mean() * np.mean(means)), lambda seen: seen.drift),
+        ("goodput", float(fluid.goodput_hz.mean()), lambda seen: seen.goodput),
+    ]
+    for name, theory, seen in some:
+        yield Case(f"10 fast devices and 10 slow, load 2: {name}", "C", theory, asked, seen, tolerance=0.05)
 
 
 def _chosen() -> Iterator[Case]:

@@ -1,0 +1,28 @@
+"""That the cases of the real protocol find a formula that is a twentieth off, and name each statement once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from folkmoot.queueing.validate import cases as compiled
+from folkmoot.queueing.validate import validate
+from folkmoot.sim.exact import cases
+
+
+def test_names_are_unique_and_tags_known() -> None:
+    stated = [*compiled(beyond=True), *cases(beyond=True)]
+    assert len({case.name for case in stated}) == len(stated)
+    assert {case.tag for case in cases()} == {"E"}
+    assert {case.tag for case in cases(beyond=True)[len(cases()) :]} == {"C"}
+
+
+@pytest.mark.parametrize(
+    "name", ["stages of 1, 1.5 and 2.5 s", "the load of the others", "batches of 4, load 1.5"]
+)
+def test_what_is_a_twentieth_off_is_found_quickly(name: str) -> None:
+    (case,) = [case for case in cases() if name in case.name]
+    some = [replace(case, theory=factor * case.theory) for factor in (1.0, 0.95, 1.05)]
+    found = [outcome.verdict for outcome in validate(some, quick=True, workers=1)]
+    assert found == ["ok", "mismatch", "mismatch"]
