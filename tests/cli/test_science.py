@@ -53,7 +53,8 @@ def test_theory_beyond_the_limit_of_devices_that_differ(run):
     assert [drift > 0 for drift in found["drifts"]] == [True] + [False] * 19
     assert found["goodput_of_limit"] > 1, "the fast devices go on without the slow one"
     out = run(*flags)[1]
-    assert "they grow at 1 of 20 devices, most at device 0: 0.46" in out
+    assert "they grow at 1 of 20 devices, most at device 0: 0.4681 (within 3 % where it was simulated)" in out
+    assert "error is not known here" in run(*flags[:-4], "--rate", "1", "--service", laws)[1]
     assert "[C] 0.1296 prompts/s and device get to their end, 259 % of the limit" in out
 
 

@@ -15,7 +15,7 @@ from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError, UnstableQueue
 from folkmoot.queueing.moot import Question, mean_service, rho, rho_most, simulate
-from folkmoot.queueing.theory import theory
+from folkmoot.queueing.theory import known_error, theory
 
 RING = tuple(((i - 1) % 6, (i + 1) % 6) for i in range(6))
 STAR = ((1, 2, 3, 4), (0,), (0,), (0,), (0,))
@@ -176,6 +176,28 @@ def test_the_error_is_the_stated_one(asked: Question, exponential: bool) -> None
     assert field.error == q.MEAN_FIELD_ERROR[exponential]
     low, high = field.error
     assert found.low * (1 + low) <= field.value <= found.high * (1 + high)
+
+
+def test_where_the_error_is_not_known() -> None:
+    """Peers that are all asked at once, with little else to do, have sojourns that are alike: far from independent ones."""
+    usual = Question(8, 1, 7, (0.1,), (Fixed(1.0),))
+    everybody = tuple(tuple(peer for peer in range(8) if peer != device) for device in range(8))
+    ring = tuple(((device - 1) % 30, (device + 1) % 30) for device in range(30))
+    assert known_error(usual) == q.MEAN_FIELD_ERROR[False]
+    for asked, exponential in (
+        (replace(usual, skip_aggregation=0.5), True),
+        (replace(usual, skip_aggregation=0.5, devices=30), False),
+        (replace(usual, graph=everybody), False),
+        (replace(usual, graph=everybody, proposers=3, skip_aggregation=0.5), False),
+        (replace(usual, graph=ring, devices=30), False),
+    ):
+        assert known_error(asked) is None
+        wanted = q.MEAN_FIELD_ERROR[True] if exponential else None
+        assert known_error(replace(asked, laws=(Exponential(1.0),))) == wanted
+    locked = replace(usual, rates_hz=(0.05,), skip_aggregation=1.0, horizon=4000, replications=4)
+    field = theory(locked).latency
+    assert field is not None
+    assert field.value > 1.3 * simulate(locked).latency.high
 
 
 def test_what_a_quorum_leaves_unknown() -> None:

@@ -26,8 +26,9 @@ from folkmoot.queueing.stability import Graph, loads
 
 MEAN_FIELD_ERROR = {True: (-0.14, 0.16), False: (-0.35, 0.42)}
 """Mean field over simulation, less 1: the least and the largest seen, for exponential service (True) and for fixed,
-lognormal (cv 0.5) and traced service (False), at loads of 0.3 to 0.9, M = 1…3, k = 1…7, n = 2…100, on the complete graph,
-rings, stars, random and scale-free graphs, and with aggregations skipped. docs/log.md has the figures and their command."""
+lognormal (cv 0.5) and traced service (False), at loads of 0.3 to 0.9, M = 1…3, k = 1…7, n = 2…100, on the complete graph;
+to n = 20 on rings, stars, random graphs and trees with k = 1…3, and for exponential service with aggregations skipped. What lies
+elsewhere `theory.known_error` says. bench/approximations.py has the figures, docs/log.md what came out."""
 POINTS = 1 << 17
 LEAST = 1 << 13
 """Points of a grid: so many, and with many devices that differ not fewer than these."""

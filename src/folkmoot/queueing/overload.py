@@ -19,6 +19,11 @@ from folkmoot.errors import TheoryError
 from folkmoot.queueing._check import Floats, number, numbers, whole
 from folkmoot.queueing.stability import Graph, loads
 
+FLUID_ERROR = (-0.02, 0.03)
+"""Growth and goodput over those of simulations, less 1, least and largest: M = 1…3, exponential and fixed service, devices,
+rates and graphs that are alike and that differ (docs/log.md)."""
+FLUID_LOADS, FLUID_DEVICES = (1.2, 3.0), (4, 20)
+"""The loads of the busiest device and the numbers of devices that it was seen at."""
 ROUNDS, CLOSE = 2_000, 1e-12
 """Most rounds to the fixed point (259 was the most of 4,000 random moots), and the relative step at which it is there."""
 
@@ -89,7 +94,7 @@ def fluid(
     k peers)] gets through each layer, and A_i = Σ_m (λ_i y_i^m + Σ_{j asks i} λ_j y_j^m min(k, d_j)/d_j) + (1 − p) λ_i y_i^M
     over m = 0 … M − 1. The number waiting grows by A_i − x_i A_i, and λ_i y_i^M (p + (1 − p) x_i) prompts end. The fixed
     point is found by damped iteration; that there is one only is not proven. Arguments as in `loads`. With devices that
-    are alike it is `fluid_root`. Error: 2 % where it was simulated (docs/log.md). Source: derived here.
+    are alike it is `fluid_root`. Error: `FLUID_ERROR`. Source: derived here.
     """
     count = len(rates_hz)
     rates, services = numbers("rates_hz", rates_hz, count), numbers("services_s", services_s, count)

@@ -25,7 +25,15 @@ from folkmoot.queueing.latency import (
     mg1_wait,
 )
 from folkmoot.queueing.moot import Question, any_peers, mean_service, rho, rho_most, service_means
-from folkmoot.queueing.overload import drift, fluid, fluid_root, goodput
+from folkmoot.queueing.overload import (
+    FLUID_DEVICES,
+    FLUID_ERROR,
+    FLUID_LOADS,
+    drift,
+    fluid,
+    fluid_root,
+    goodput,
+)
 
 JOIN_BUFFER_ERROR = {True: (0.0, 0.35), False: (-0.10, 0.09)}
 """The join buffer's approximation over simulation, less 1, the least and the largest seen: where k = n − 1 (True), and
@@ -35,6 +43,8 @@ WAITING_ERROR = {True: (-0.16, 0.05), False: (-0.38, 0.01)}
 lognormal (cv 0.5); equal devices on the complete graph, otherwise as `MEAN_FIELD_ERROR` (docs/log.md)."""
 SEEN_LOAD, SEEN_LAYERS, SEEN_PROPOSERS, SEEN_DEVICES = 0.9, 3, 7, 100
 """How far the approximations were compared with simulations: beyond these their error is not known here."""
+SEEN_PEERS, SEEN_AROUND = 3, 20
+"""The same of k and n on graphs, and of n where aggregations are skipped."""
 SEEN_CV = 0.5
 """The lognormal service that they were compared with has this coefficient of variation."""
 SEEN_TRACE_CV, SEEN_TRACE_RATIO = 1.02, 1.4
@@ -64,6 +74,7 @@ class Overload:
     drift: float
     goodput: float
     drifts: tuple[float, ...]
+    error: Error
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +149,20 @@ def known_error(question: Question) -> Error:
     """The error of the mean field that was seen for questions like this one (`MEAN_FIELD_ERROR`); None where none was asked.
 
     Seen: equal devices (or a trace of answers' lengths on them), loads to 0.9, M to 3, k from 1 to 7, n to 100;
-    exponential, fixed and lognormal service with a cv to 0.5.
+    exponential, fixed and lognormal service with a cv to 0.5. On graphs k to 3 and n to 20, with skipped aggregations
+    exponential service and n to 20: where all are asked at once and little else is done, jobs begin and end together, and
+    the mean field was seen to be up to 143 % too high (fixed service, n = 8, k = 7, no aggregation).
     """
+    around = question.graph is not None or question.skip_aggregation > 0.0
+    peers = question.proposers
+    if question.graph is not None:
+        peers = min(peers, max(map(len, question.graph), default=0))
+    if around and not (question.devices <= SEEN_AROUND and (question.graph is None or peers <= SEEN_PEERS)):
+        return None
+    if question.skip_aggregation and not (
+        question.graph is None and all(isinstance(law, Exponential) for law in question.laws)
+    ):
+        return None
     if not (
         1 <= question.layers <= SEEN_LAYERS
         and 1 <= question.proposers <= SEEN_PROPOSERS
@@ -238,10 +261,14 @@ def _mean_rate(question: Question) -> float:
 
 def _overload(question: Question, alike: bool) -> Overload:
     alpha, n = mean_service(question), question.devices
+    (low, high), (few, many) = FLUID_LOADS, FLUID_DEVICES
+    seen = low - 1e-9 <= rho_most(question).max() <= high + 1e-9
+    seen = seen and few <= n <= many and 1 <= question.layers <= SEEN_LAYERS
+    error = FLUID_ERROR if seen else None
     if alike:
         asked = question.rates_hz[0], [alpha] * question.layers, alpha, question.proposers
         each = drift(*asked) * alpha
-        return Overload(fluid_root(*asked), each, goodput(*asked), (each,) * n)
+        return Overload(fluid_root(*asked), each, goodput(*asked), (each,) * n, error)
     found = fluid(
         numbers("rates_hz", question.rates_hz, n), service_means(question), question.layers, question.proposers,
         graph=question.graph, skip_aggregation=question.skip_aggregation,
@@ -252,6 +279,7 @@ def _overload(question: Question, alike: bool) -> Overload:
         float(drifts.mean()),
         float(found.goodput_hz.mean()),
         tuple(map(float, drifts)),
+        error,
     )
 
 
