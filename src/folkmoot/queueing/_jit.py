@@ -26,14 +26,17 @@ u32: Any = np.uint32
 i64: Any = np.int64
 
 
-def compiled() -> Callable[[F], F]:
+def compiled(into: bool = False) -> Callable[[F], F]:
     """Decorates a function that numba compiles when it is first called. No `fastmath`: results are the same to the bit.
+
+    With `into` its code goes into each caller's: the compiler leaves out longer ones, and to call one puts each word of
+    each array that it gets on the stack.
 
     Kernels get all their arrays and make none, so nothing is counted that refers to one: that cost an atomic
     addition or two at each call.
     """
     njit: Any = numba.njit
-    decorate = njit(cache=True, fastmath=False, nogil=True, error_model="numpy", _nrt=False)
+    decorate = njit(cache=True, fastmath=False, nogil=True, error_model="numpy", forceinline=into, _nrt=False)
 
     def cached(function: F) -> F:
         config: Any = numba.config

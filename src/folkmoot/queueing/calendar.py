@@ -6,9 +6,10 @@ time views are refreshed first, then arrivals come, then all departures in the o
 then the one prompt with a complete layer that was asked first goes on; then departures that are due by now,
 the next prompt, and so on. Its naive twin is in tests/agreement.
 
-All that a service touches of its device stands in one cache line up to three lines of jobs, and all of a prompt
-in one row, its jobs at the end. The words of a row are whole numbers, floats or pairs of halves, so the same
-memory is given to the kernel in three ways. It runs in slices, as that of `fcfs` does.
+All that a service touches of its device stands in one cache line up to three lines of jobs, and all that its end and
+the next start touch of a prompt in another up to three jobs; what is touched once a layer stands elsewhere. The words
+of a row are floats or pairs of halves, so the same memory is given to the kernel in two ways. How long a job takes is
+drawn when it is asked for, so that no event waits for a logarithm. It runs in slices, as that of `fcfs` does.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from folkmoot.queueing.fcfs import (
     origin_of,
     too_many,
 )  # fmt: skip
-from folkmoot.queueing.heap import TOP, TOP_TAG, bits_of, heap_of, pop, push, replace_top, time_of
+from folkmoot.queueing.heap import TOP, TOP_TAG, bits_of, cut_last, heap_of, pop, push, replace_top, time_of
 from folkmoot.queueing.memory import room_for
 from folkmoot.queueing.services import EXPONENTIAL, TRACE, Services, duration
 from folkmoot.queueing.streams import (
@@ -86,13 +87,15 @@ _FIRST, _FOUND = 11, 12
 # A device's words: four areas; then halves: the job in service, the number waiting, first and last job of each line.
 _WAITING, _EARLY, _LATE, _BUSY = (u64(word) for word in range(4))
 _SERVING, _COUNT, _HEAD, _TAIL = (u64(half) for half in range(8, 12))
-# A prompt's words: number times STAGES plus stage, birth, when its layer was asked, and as the how manieth; then two
-# halves: its origin, and the answers that its layer still needs.
-_BORN, _ASKED, _TURN = u64(1), u64(2), u64(3)
-_ORIGIN, _LEFT = u64(8), u64(9)
-# Then two halves a job: the next in its line, and its device; and where there is a log the layer's place in it.
-_ROW = 5
-_NEXT, _DEVICE = u64(10), u64(11)
+# A prompt's words: its number times STAGES plus its stage (of a free one: the next free one), its birth, as the how
+# manieth its layer was asked, and where that begins in the log.
+_BORN, _TURN, _LOGGED = u64(1), u64(2), u64(3)
+_PROMPT_WORDS = 4
+# The words of its layer: when it was asked; two halves, the prompt's origin and the answers that are still needed; then
+# two words a job: two halves, the next in its line and its device, and how long it takes. One cache line for k = 2.
+_ROW = 2
+_ASKED, _TOOK = u64(0), u64(3)
+_ORIGIN, _LEFT, _NEXT, _DEVICE = u64(2), u64(3), u64(4), u64(5)
 
 _NOBODY = u32(2**32 - 1)
 _1, _2, _4 = u64(1), u64(2), u64(4)
@@ -150,9 +153,10 @@ def run(
     halves[:, 9] = 0
     ages = room_for(3 * n, np.float64)
     ages[:] = 0.0
-    bits, words, room = (fan - 1).bit_length(), _ROW + fan + (log > 0), 256
-    prompts, heap = grown(None, room, words), heap_of(n + 2 * fan)
-    ready, starts = np.empty(64, np.int64), np.empty(2 * fan, np.int64)
+    bits, words, room = (fan - 1).bit_length(), _ROW + 2 * fan, 256
+    prompts, heap = grown(None, room, _PROMPT_WORDS), heap_of(n + 2 * fan)
+    asked = room_for(room * words, np.float64)
+    ready = np.empty(64, np.int64)
     drawn = max(1, shape.proposers, min(policy.best_of, n - 1))
     chosen, scores = np.empty(drawn, np.int64), np.empty(max(1, shape.proposers))
     old = n if policy.best_of and policy.view_s else 0
@@ -166,8 +170,8 @@ def run(
     tally.real[COMING] = gap(key[ARRIVALS], u64(0), shape.rate)
     while True:
         why = _kernel(
-            shape, policy, key, *law, areas, halves.ravel(), u64(shift), ages, prompts, prompts.view(np.float64),
-            prompts.view(np.uint32), u64(bits), heap, ready, starts, chosen, scores, views, cut, tally, SLICE,
+            shape, policy, key, *law, areas, halves.ravel(), u64(shift), ages, prompts, asked,
+            asked.view(np.uint32), u64(bits), heap, ready, chosen, scores, views, cut, tally, SLICE,
         )  # fmt: skip
         if why == OVER:
             break
@@ -175,7 +179,9 @@ def run(
             tally.whole[SPARE], room = room, more(room)
             if room << bits >= _NOBODY:
                 raise too_many()
-            prompts = grown(prompts, room, words)
+            prompts, before = grown(prompts, room, _PROMPT_WORDS), asked
+            asked = room_for(room * words, np.float64)
+            asked[: before.size] = before
         elif why == _HEAP_FULL:
             heap = heap_of(heap.size, heap)
         elif why == _READY_FULL:
@@ -184,7 +190,7 @@ def run(
             views = views._replace(entries=np.concatenate([views.entries, np.empty_like(views.entries)]))
         if tally.whole[BEGUN] >> (63 - SLOT_BITS):
             raise too_many()
-    state = [areas, ages, prompts, heap, law.which, ready, *views, *cut]
+    state = [areas, ages, prompts, asked, heap, law.which, ready, *views, *cut]
     return tally.counts(areas.reshape(n, 1 << shift), ages[::3]), sum(each.nbytes for each in state)
 
 
@@ -208,7 +214,6 @@ def _kernel(
     bits: Word,
     heap: Whole,
     ready: Whole,
-    starts: Whole,
     chosen: Whole,
     scores: Floats,
     views: _Views,
@@ -248,11 +253,10 @@ def _kernel(
     by_stage = policy.discipline == LSF
     lines = u64(layers + 1 if by_stage else 1)
     fan, old = u64(k + 1), views.stamps.size > 0
-    in_log, slots = u64(_ROW) + fan, (_1 << bits) - _1
-    row = in_log + u64(noted > 0)
+    row, slots = u64(_ROW) + _2 * fan, (_1 << bits) - _1
     refresh_at = (epoch + 1) * view_s if old else math.inf
     early, late = (warm + until) / 2, (warm + until) / 2 + (until - warm) / 4
-    scale = CHECKPOINTS / (until - warm)
+    span = warm, until, early, late, CHECKPOINTS / (until - warm)
     wide = n > 2048
     why = MORE
     while events:
@@ -264,21 +268,20 @@ def _kernel(
             why = _SENT_FULL
             break
         leaving = heap[TOP]
-        started, departed = u64(0), False
-        asking, over, cutting = NONE, False, False
+        asking, name, over, cutting = NONE, u64(0), False, False
         if first < found and leaving > bits_of(now):
             # Nothing else is due by now, so the prompt whose layer was asked first goes on.
             asking = u64(ready[first])
             first += _1
             if first == found:
                 first, found = u64(0), u64(0)
-            at = asking * row
-            device, word = u64(jobs[_2 * at + _ORIGIN]), u64(prompts[at])
+            name = asking * _4
+            device, word = u64(jobs[_2 * asking * row + _ORIGIN]), u64(prompts[name])
             word += _1
             over = i64(word % _STAGES) > layers + 1
             if skip > 0.0 and i64(word % _STAGES) == layers + 1:
                 over = uniform(branch_of(key[POLICY], word - word % _STAGES), 0) < skip
-            prompts[at] = i64(word)
+            prompts[name] = i64(word)
             cutting = quorum > 0
         else:
             comes = bits_of(coming) <= leaving
@@ -301,12 +304,11 @@ def _kernel(
                 device = origin_of(uniform(branch_of(places, arrived * _STAGES), 0), origins)
                 if admit == 0 or i64(devices[_2 * (device << shift) + _COUNT]) < admit:
                     asking = spare
-                    at = asking * row
-                    spare = u64(prompts[at])
+                    name = asking * _4
+                    spare = u64(prompts[name])
                     word = arrived * _STAGES + _1
-                    prompts[at] = i64(word)
-                    times[at + _BORN] = now
-                    jobs[_2 * at + _ORIGIN] = u32(device)
+                    prompts[name], prompts[name + _BORN] = i64(word), bits_of(now)
+                    jobs[_2 * asking * row + _ORIGIN] = u32(device)
                 else:
                     refused += 1
                 arrived += _1
@@ -326,27 +328,40 @@ def _kernel(
                 prompt, slot = job >> bits, job & slots
                 at = prompt * row
                 half = _2 * at
-                last, departed = now, True
+                last = now
                 if quorum:
-                    jobs[half + _2 * slot + _DEVICE] = _NOBODY
-                if noted and prompts[at + in_log] + i64(slot) < noted:
-                    log[prompts[at + in_log] + i64(slot), 6] = now
+                    jobs[half + _4 * slot + _DEVICE] = _NOBODY
+                if noted and prompts[prompt * _4 + _LOGGED] + i64(slot) < noted:
+                    log[prompts[prompt * _4 + _LOGGED] + i64(slot), 6] = now
                 jobs[half + _LEFT] -= u32(1)
                 if jobs[half + _LEFT] == u32(0):
                     # In the order of their turns: few are ready at one time.
                     place = found
                     while (
-                        place > first and prompts[u64(ready[place - _1]) * row + _TURN] > prompts[at + _TURN]
+                        place > first
+                        and prompts[u64(ready[place - _1]) * _4 + _TURN] > prompts[prompt * _4 + _TURN]
                     ):
                         ready[place] = ready[place - _1]
                         place -= _1
                     ready[place] = i64(prompt)
                     found += _1
                 if _next(devices, server, lines, jobs, row, bits):
-                    starts[0] = i64(device)
-                    started = _1
+                    job = u64(devices[server + _SERVING])
+                    prompt, slot = job >> bits, job & slots
+                    at = prompt * row
+                    end = now + times[at + _2 * slot + _TOOK]
+                    _served(areas, device << shift, checkpoints, times[at + _ASKED], now, end, span)
+                    if noted and prompts[prompt * _4 + _LOGGED] + i64(slot) < noted:
+                        log[prompts[prompt * _4 + _LOGGED] + i64(slot), 5] = now
+                    if quorum:
+                        cut.stamps[device], cut.ends[device] = i64(begun), end
+                    ends, mark = bits_of(end), i64((begun << _BITS) | device)
+                    begun += _1
+                else:
+                    size -= _1
+                    ends, mark = cut_last(heap, size)
+                replace_top(heap, size, ends, mark)
         if asking != NONE and not over:
-            at = asking * row
             stage, asked = i64(word % _STAGES), 0
             if stage <= layers:
                 degree = neighbours[device + _1] - neighbours[device] if graph else n - 1
@@ -373,7 +388,7 @@ def _kernel(
             if i64(word % _STAGES) <= layers:
                 left = min(k, neighbours[device + _1] - neighbours[device]) if graph else k
             for slot in range(u64(left + 1)):
-                half = _2 * (at + slot)
+                half = _2 * (at + _2 * slot)
                 where = jobs[half + _DEVICE]
                 if where == _NOBODY:
                     continue
@@ -393,46 +408,57 @@ def _kernel(
                         bits,
                     )
                     devices[server + _COUNT] -= u32(1)
-                    _served(
-                        areas,
-                        line,
-                        checkpoints,
-                        times[at + _ASKED],
-                        now,
-                        now,
-                        warm,
-                        until,
-                        early,
-                        late,
-                        scale,
-                    )
+                    _served(areas, line, checkpoints, times[at + _ASKED], now, now, span)
                     continue
-                if noted and prompts[at + in_log] + i64(slot) < noted:
-                    log[prompts[at + in_log] + i64(slot), 6] = now
+                if noted and prompts[asking * _4 + _LOGGED] + i64(slot) < noted:
+                    log[prompts[asking * _4 + _LOGGED] + i64(slot), 6] = now
                 areas[line + _BUSY] -= max(0.0, min(cut.ends[other], until) - max(now, warm))
                 if _next(devices, server, lines, jobs, row, bits):
-                    starts[started] = i64(other)
-                    started += _1
+                    job = u64(devices[server + _SERVING])
+                    prompt, begins = job >> bits, job & slots
+                    after = prompt * row
+                    end = now + times[after + _2 * begins + _TOOK]
+                    _served(areas, line, checkpoints, times[after + _ASKED], now, end, span)
+                    if noted and prompts[prompt * _4 + _LOGGED] + i64(begins) < noted:
+                        log[prompts[prompt * _4 + _LOGGED] + i64(begins), 5] = now
+                    cut.stamps[other], cut.ends[other] = i64(begun), end
+                    push(heap, size, bits_of(end), i64((begun << _BITS) | other))
+                    size += _1
+                    begun += _1
             word += _1
         if over:
             through += 1
-            answered(ages, u64(3) * device, times[at + _BORN], now, warm, until)
+            born = time_of(prompts[name + _BORN])
+            answered(ages, u64(3) * device, born, now, warm, until)
             if now >= warm:
                 counted += 1
-                latency += now - times[at + _BORN]
-                histogram[bin_of(now - times[at + _BORN])] += 1
-            prompts[at], spare = i64(spare), asking
+                latency += now - born
+                histogram[bin_of(now - born)] += 1
+            prompts[name], spare = i64(spare), asking
             asking = NONE
         if asking != NONE:
+            at = asking * row
             half = _2 * at
-            times[at + _ASKED], prompts[at + _TURN] = now, i64(turns)
+            times[at + _ASKED], prompts[name + _TURN] = now, i64(turns)
             if noted:
-                prompts[at + in_log] = asked_for
+                prompts[name + _LOGGED] = asked_for
             turns += _1
             jobs[half + _LEFT] = u32(min(quorum, asked + 1) if quorum and stage <= layers else asked + 1)
+            draw = branch_of(services, word)
             for slot in range(u64(asked + 1)):
                 other = u64(chosen[slot - _1]) if slot else device
-                one = half + _2 * slot
+                law = u64(which[other]) if laws else u64(0)
+                if kind[law] == EXPONENTIAL:
+                    took = -parameters[law, 0] * math.log(1.0 - uniform(draw, slot))
+                else:
+                    u = (
+                        uniform(branch_of(services, word - word % _STAGES), 0)
+                        if kind[law] == TRACE
+                        else uniform(draw, slot)
+                    )
+                    took = duration(kind[law], parameters[law, 0], parameters[law, 1], rows, u)
+                times[at + _2 * slot + _TOOK] = took
+                one = half + _4 * slot
                 jobs[one + _DEVICE] = u32(other)
                 if asked_for < noted:
                     log[asked_for, 0], log[asked_for, 1], log[asked_for, 2] = word // _STAGES, stage, slot
@@ -445,48 +471,26 @@ def _kernel(
                 job = u32((asking << bits) | slot)
                 if devices[server + _SERVING] == _NOBODY:
                     devices[server + _SERVING] = job
-                    starts[started] = i64(other)
-                    started += _1
+                    end = now + took
+                    areas[(other << shift) + _BUSY] += max(0.0, min(end, until) - max(now, warm))
+                    if noted and asked_for <= noted:
+                        log[asked_for - 1, 5] = now
+                    if quorum:
+                        cut.stamps[other], cut.ends[other] = i64(begun), end
+                    push(heap, size, bits_of(end), i64((begun << _BITS) | other))
+                    size += _1
+                    begun += _1
                     continue
                 devices[server + _COUNT] += u32(1)
-                jobs[one + _NEXT] = _NOBODY
                 queue = server + _2 * (u64(stage) - _1 if by_stage else u64(0))
-                behind = devices[queue + _TAIL]
-                if behind == _NOBODY:
-                    devices[queue + _HEAD] = job
-                else:
-                    jobs[_half(u64(behind), row, bits) + _NEXT] = job
+                # Into its own next, which is written after it, where nobody is before it: no branch to foretell.
+                head = devices[queue + _HEAD]
+                empty = head == _NOBODY
+                behind = one if empty else _half(u64(devices[queue + _TAIL]), row, bits)
+                devices[queue + _HEAD] = job if empty else head
                 devices[queue + _TAIL] = job
-        for place in range(started):
-            device = u64(starts[place])
-            line = device << shift
-            job = u64(devices[_2 * line + _SERVING])
-            slot = job & slots
-            at = (job >> bits) * row
-            word, law = u64(prompts[at]), u64(which[device]) if laws else u64(0)
-            u = uniform(branch_of(services, word), slot)
-            if kind[law] == EXPONENTIAL:
-                took = -parameters[law, 0] * math.log(1.0 - u)
-            else:
-                if kind[law] == TRACE:
-                    u = uniform(branch_of(services, word - word % _STAGES), 0)
-                took = duration(kind[law], parameters[law, 0], parameters[law, 1], rows, u)
-            end = now + took
-            _served(areas, line, checkpoints, times[at + _ASKED], now, end, warm, until, early, late, scale)
-            if noted and prompts[at + in_log] + i64(slot) < noted:
-                log[prompts[at + in_log] + i64(slot), 5] = now
-            if quorum:
-                cut.stamps[device], cut.ends[device] = i64(begun), end
-            tag = i64((begun << _BITS) | device)
-            begun += _1
-            if departed:
-                replace_top(heap, size, bits_of(end), tag)
-                departed = False
-            else:
-                push(heap, size, bits_of(end), tag)
-                size += _1
-        if departed:
-            size = pop(heap, size)
+                jobs[behind + _NEXT] = job
+                jobs[one + _NEXT] = _NOBODY
         if wide:
             # The next events but one: their devices now, and the jobs there when they come nearer.
             for child in range(_1, u64(5)):
@@ -494,9 +498,11 @@ def _kernel(
                 prefetch(areas, line)
             line = (u64(heap[TOP_TAG]) & _MASK) << shift
             if line < u64(areas.size):
-                prefetch(prompts, (u64(devices[_2 * line + _SERVING]) >> bits) * row)
+                prompt = u64(devices[_2 * line + _SERVING]) >> bits
+                prefetch(prompts, prompt * _4)
+                prefetch(times, prompt * row)
                 for stage in range(lines):
-                    prefetch(prompts, (u64(devices[_2 * (line + stage) + _HEAD]) >> bits) * row)
+                    prefetch(times, (u64(devices[_2 * (line + stage) + _HEAD]) >> bits) * row)
     if why == OVER:
         for device in range(u64(n)):
             aged(ages, u64(3) * device, until, warm, until)
@@ -505,19 +511,7 @@ def _kernel(
                 waits = devices[_2 * (line + stage) + _HEAD]
                 while waits != _NOBODY:
                     asked_at = times[(u64(waits) >> bits) * row + _ASKED]
-                    _served(
-                        areas,
-                        line,
-                        checkpoints,
-                        asked_at,
-                        math.inf,
-                        math.inf,
-                        warm,
-                        until,
-                        early,
-                        late,
-                        scale,
-                    )
+                    _served(areas, line, checkpoints, asked_at, math.inf, math.inf, span)
                     waits = jobs[_half(u64(waits), row, bits) + _NEXT]
     whole[ARRIVED], whole[SIZE], whole[TURNS], whole[SPARE], whole[JOBS] = (
         arrived,
@@ -535,27 +529,23 @@ def _kernel(
 @compiled()
 def _half(job: Word, row: Word, bits: Word) -> Word:
     """Where the halves of a job are counted from."""
-    return _2 * ((job >> bits) * row + (job & ((_1 << bits) - _1)))
+    return _2 * ((job >> bits) * row + _2 * (job & ((_1 << bits) - _1)))
 
 
-@compiled()
+@compiled(into=True)
 def _next(devices: Halves, server: Word, lines: np.uint64, jobs: Halves, row: Word, bits: Word) -> bool:
     """A device is free: take the first job of the latest stage's line into service, if any waits."""
-    queue = server + _2 * lines
-    for _ in range(lines):
-        queue -= _2
-        job = devices[queue + _HEAD]
-        if job == _NOBODY:
-            continue
-        after = jobs[_half(u64(job), row, bits) + _NEXT]
-        devices[queue + _HEAD] = after
-        if after == _NOBODY:
-            devices[queue + _TAIL] = _NOBODY
-        devices[server + _COUNT] -= u32(1)
-        devices[server + _SERVING] = job
-        return True
-    devices[server + _SERVING] = _NOBODY
-    return False
+    queue, job = server, devices[server + _HEAD]
+    for line in range(_1, lines):
+        later = devices[server + _2 * line + _HEAD]
+        waits = later != _NOBODY
+        queue, job = server + _2 * line if waits else queue, later if waits else job
+    devices[server + _SERVING] = job
+    if job == _NOBODY:
+        return False
+    devices[queue + _HEAD] = jobs[_half(u64(job), row, bits) + _NEXT]
+    devices[server + _COUNT] -= u32(1)
+    return True
 
 
 @compiled()
@@ -581,13 +571,10 @@ def _served(
     asked: float,
     start: float,
     end: float,
-    warm: float,
-    until: float,
-    early: float,
-    late: float,
-    scale: float,
+    span: tuple[float, float, float, float, float],
 ) -> None:
     """Add a job to the areas of its device, and to the number waiting at each checkpoint."""
+    warm, until, early, late, scale = span
     areas[line] += max(0.0, min(start, until) - max(asked, warm))
     areas[line + _EARLY] += max(0.0, min(start, late) - max(asked, early))
     areas[line + _LATE] += max(0.0, min(start, until) - max(asked, late))

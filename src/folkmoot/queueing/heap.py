@@ -82,7 +82,7 @@ def _first_of(heap: Whole, child: Word) -> Word:
     return best
 
 
-@compiled()
+@compiled(into=True)
 def replace_top(heap: Whole, size: Word, bits: Word, tag: Word) -> None:
     """Put another entry in place of the first. No branch depends on which child is the least: none could be foretold."""
     place = u64(0)
@@ -103,10 +103,10 @@ def replace_top(heap: Whole, size: Word, bits: Word, tag: Word) -> None:
         behind = high < low
         least = high if behind else low
         best = child + (_2 + u64(right) if behind else u64(left))
-        if (low == high) | ((three == two) if behind else (one == zero)):
+        if (low == high) | ((zero == least) & (one == least)) | ((two == least) & (three == least)):
             best = _first_of(heap, child)
         tag_there = heap[TOP_TAG + _2 * best]
-        if _sooner(bits, tag, least, tag_there):
+        if bits <= least and (bits < least or tag < tag_there):
             break
         to = TOP + _2 * place
         heap[to], heap[to + _1] = least, tag_there
@@ -119,9 +119,15 @@ def replace_top(heap: Whole, size: Word, bits: Word, tag: Word) -> None:
 def pop(heap: Whole, size: Word) -> Word:
     """Take the first entry off a heap of so many. Gives how many are left."""
     size -= _1
+    bits, tag = cut_last(heap, size)
+    replace_top(heap, size, bits, tag)
+    return size
+
+
+@compiled(into=True)
+def cut_last(heap: Whole, size: Word) -> tuple[Word, Word]:
+    """The bits and the tag of the last entry, which goes off a heap that keeps so many: what comes to the top then."""
     end = TOP + _2 * size
     bits, tag = heap[end], heap[end + _1]
     heap[end], heap[end + _1] = NEVER, _LAST
-    if size:
-        replace_top(heap, size, bits, tag)
-    return size
+    return bits if size else NEVER, tag if size else _LAST

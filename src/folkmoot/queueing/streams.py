@@ -54,7 +54,7 @@ def uniform(key: np.uint64, slot: int) -> float:
     )
 
 
-@compiled()
+@compiled(into=True)
 def subset(key: np.uint64, size: int, count: int, out: npt.NDArray[np.int64]) -> None:
     """`size` distinct numbers below `count` into `out`, each set equally likely (Floyd)."""
     for place in range(np.uint64(size)):
