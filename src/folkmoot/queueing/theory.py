@@ -264,6 +264,7 @@ def _overload(question: Question, alike: bool) -> Overload:
     (low, high), (few, many) = FLUID_LOADS, FLUID_DEVICES
     seen = low - 1e-9 <= rho_most(question).max() <= high + 1e-9
     seen = seen and few <= n <= many and 1 <= question.layers <= SEEN_LAYERS
+    seen = seen and all(isinstance(law, Exponential | Fixed) for law in question.laws)
     error = FLUID_ERROR if seen else None
     if alike:
         asked = question.rates_hz[0], [alpha] * question.layers, alpha, question.proposers
