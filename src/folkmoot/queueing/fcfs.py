@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from folkmoot.errors import TheoryError
 from folkmoot.queueing._jit import Word, compiled, i64, prefetch, u64
-from folkmoot.queueing.heap import TOP, TOP_TAG, bits_of, heap_of, pop, push, replace_top, time_of
+from folkmoot.queueing.heap import TOP, TOP_TAG, bits_of, cut_last, heap_of, push, replace_top, time_of
 from folkmoot.queueing.memory import room_for
 from folkmoot.queueing.services import EXPONENTIAL, TRACE, Services, duration
 from folkmoot.queueing.streams import ARRIVALS, ORIGINS, ROUTES, SERVICES, STAGES, branch_of, subset, uniform
@@ -287,30 +287,32 @@ def _kernel(
             devices[line + LATE] += max(0.0, min(start, until) - from_late)
             devices[line + BUSY] += max(0.0, min(end, until) - max(start, warm))
             latest = max(latest, end)
-            if start > now:
-                to = i64(min(float(CHECKPOINTS), np.ceil((min(start, beyond) - warm) * scale)))
-                if from_checkpoint < to:
-                    checkpoints[u64(from_checkpoint)] += 1
-                    checkpoints[u64(to)] -= 1
+            # No checkpoint is between a start and the same time: nobody has to ask whether the device was free.
+            to = i64(min(float(CHECKPOINTS), np.ceil((min(start, beyond) - warm) * scale)))
+            if from_checkpoint < to:
+                checkpoints[u64(from_checkpoint)] += 1
+                checkpoints[u64(to)] -= 1
             if jobs < lines:
                 log[jobs, 0], log[jobs, 1], log[jobs, 2] = word // _STAGES, word % _STAGES, place
                 log[jobs, 3], log[jobs, 4], log[jobs, 5], log[jobs, 6] = other, now, start, end
             jobs += _1
         last = max(last, latest)
+        ends, tag = bits_of(latest), i64((turns << _BITS) | slot)
         if goes_on:
             prompts[at] = i64(word + _1)
-            tag = i64((turns << _BITS) | slot)
             turns += _1
             if fresh:
-                push(heap, size, bits_of(latest), tag)
+                push(heap, size, ends, tag)
                 size += _1
-            else:
-                replace_top(heap, size, bits_of(latest), tag)
-            if wide:
-                _fetch(heap, prompts, devices)
-            continue
+        elif not fresh:
+            size -= _1
+            ends, tag = cut_last(heap, size)
         if not fresh:
-            size = pop(heap, size)
+            replace_top(heap, size, ends, tag)
+        if wide:
+            _fetch(heap, prompts, devices)
+        if goes_on:
+            continue
         if latest <= until:
             through += 1
             born = time_of(prompts[at + _BORN])
@@ -320,8 +322,6 @@ def _kernel(
                 latency += latest - born
                 histogram[bin_of(latest - born)] += 1
         prompts[at], spare = i64(spare), slot
-        if wide:
-            _fetch(heap, prompts, devices)
     if why == OVER:
         for device in range(u64(n)):
             aged(devices, (device << _3) + AGE, until, warm, until)
