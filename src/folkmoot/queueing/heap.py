@@ -103,6 +103,7 @@ def replace_top(heap: Whole, size: Word, bits: Word, tag: Word) -> None:
         behind = high < low
         least = high if behind else low
         best = child + (_2 + u64(right) if behind else u64(left))
+        # It must not depend on `behind` whether some are equal: the compiler would make a branch of it.
         if (low == high) | ((zero == least) & (one == least)) | ((two == least) & (three == least)):
             best = _first_of(heap, child)
         tag_there = heap[TOP_TAG + _2 * best]
