@@ -291,20 +291,21 @@ def child_environ(over: Mapping[str, str]) -> dict[str, str]:
 # ---- the tree of configs ---------------------------------------------------------------------------
 
 
-def _leaves(kind: Any, prefix: str = "") -> Iterator[_Leaf]:
+def _leaves(kind: Any, prefix: str = "", given: Any = None) -> Iterator[_Leaf]:
+    """The fields of a config and of those within it; of these the outer one says what is usual."""
     hints = get_type_hints(kind)
     for each in dataclasses.fields(kind):
         key, hint = prefix + each.name, hints[each.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _leaves(hint, f"{key}.")
-            continue
-        default = each.default
-        if each.default_factory is not dataclasses.MISSING:
+        default = each.default if given is None else getattr(given, each.name)
+        if given is None and each.default_factory is not dataclasses.MISSING:
             with warnings.catch_warnings():
                 # Without XDG_RUNTIME_DIR platformdirs names a folder under /tmp, which serves as well.
                 warnings.simplefilter("ignore", UserWarning)
                 default = each.default_factory()
-        yield _Leaf(key, hint, default, secret=not each.repr)
+        if dataclasses.is_dataclass(hint):
+            yield from _leaves(hint, f"{key}.", default)
+        else:
+            yield _Leaf(key, hint, default, secret=not each.repr)
 
 
 def _flat(table: Mapping[str, Any], leaves: Mapping[str, _Leaf], prefix: str) -> Iterator[tuple[str, Any]]:

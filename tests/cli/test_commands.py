@@ -288,7 +288,7 @@ async def test_doctor_takes_a_stranger_for_a_failure(run, home, monkeypatch):
         ["demo", "-M", "0", "-k", "1"],
         ["demo", "--devices", "0"],
         ["up", "--dashboard"],
-        ["up", "--admission", "on"],
+        ["up", "--admission", "maybe"],
         ["up", "--api", "nowhere"],
         ["up", "--engine", "magic"],
         ["up", "--name", "moot"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -48,6 +50,7 @@ from folkmoot.core.messages import (
 )
 from folkmoot.core.mixture import jobs_of
 from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.core.price import PriceConfig
 from folkmoot.errors import LocalProtocolError
 from folkmoot.sim.engine import Engine, EngineConfig
 from folkmoot.sim.links import LinkConfig
@@ -314,7 +317,7 @@ def test_load_is_told_and_prompts_can_be_read() -> None:
     assert peer.buffer == 1
     assert peer.membership.members[DeviceId("ann")].pulse.busy == 1
     moot.work()
-    assert peer.queue.service_s == pytest.approx(1.0)
+    assert peer.queue.meter.service_s == pytest.approx(1.0)
     seen = [n for n in moot.devices[DeviceId("ann")].notices if isinstance(n, JobProgress | PromptAccepted)]
     assert {"asked", "queued", "began", "writing", "ok"} <= {
         n.state for n in seen if isinstance(n, JobProgress)
@@ -342,6 +345,86 @@ def test_a_prompt_is_refused_where_so_many_jobs_wait_at_its_own_device() -> None
     assert (end.code, "bound for new prompts is 1" in end.detail) == ("overloaded", True)
     moot.work()
     assert all(isinstance(moot.end_of(prompt), PromptAnswered) for prompt in (first, second))
+
+
+PRICED = PeerConfig(price=PriceConfig(enabled=True, pressure=6.0))
+
+
+def asked(moot: Moot, plan: Plan) -> tuple[int, int] | PromptFailed:
+    """(M, k) of a prompt that was let in, or why it was not."""
+    prompt = moot.ask("ann", plan)
+    end = moot.end_of(prompt)
+    if isinstance(end, PromptFailed):
+        return end
+    [accepted] = [
+        n for n in moot.devices[ANN].notices if isinstance(n, PromptAccepted) and n.prompt == prompt
+    ]
+    return accepted.layers, accepted.proposers
+
+
+def test_auto_asks_for_less_the_more_there_is_to_do_and_at_last_refuses() -> None:
+    moot = Moot(FOUR, PeerConfig(price=replace(PRICED.price, returning=1.0)))
+    found = [asked(moot, Plan()) for _ in range(12)]
+    assert found[0] == (2, 3)
+    let_in = [each for each in found if not isinstance(each, PromptFailed)]
+    assert sorted(let_in, reverse=True) == let_in
+    assert let_in[-1] == (0, 0)
+    refused = found[len(let_in) :]
+    assert refused
+    for end in refused:
+        assert isinstance(end, PromptFailed)
+        assert end.code == "overloaded"
+        assert "M = 0: this device answers alone is worth 22 and costs" in end.detail
+    moot.work()
+    assert asked(moot, Plan()) != (0, 0)
+
+
+def test_a_price_is_told_with_its_numbers() -> None:
+    moot = Moot(FOUR, PRICED)
+    prompt = moot.ask("ann", Plan())
+    moot.work()
+    [decision, *_] = answered(moot, prompt).provenance.decisions
+    assert decision.what == "M = 2, k = 3"
+    assert decision.why.startswith(
+        "worth 41, price 0.0 (own 3 x 0.0, peers 2 x (0.0 + 0.0 + 0.0)); runner-up M = 1"
+    )
+
+
+def test_fixed_is_let_in_as_it_is_or_not_at_all() -> None:
+    moot = Moot(FOUR, PRICED)
+    found = [asked(moot, fixed(2, 3)) for _ in range(4)]
+    let_in = [each for each in found if not isinstance(each, PromptFailed)]
+    assert let_in == [(2, 3)] * len(let_in)
+    assert 1 <= len(let_in) < 4
+    assert asked(moot, Plan(mode="local")) == (0, 0)
+
+
+def test_where_something_was_served_a_refusal_says_when_to_come_again() -> None:
+    moot = Moot({"ann": "m"}, PRICED)
+    asked(moot, Plan())
+    moot.write("ann")
+    ends = [asked(moot, Plan()) for _ in range(12)]
+    end = ends[-1]
+    assert isinstance(end, PromptFailed)
+    assert end.retry_s > 0
+    assert re.search(
+        r"pressure \d+\.\d of 7\.5 on this device; retry in .* s \(0 before you, .* admitted/s\)", end.detail
+    )
+
+
+def test_a_deadline_that_cannot_be_kept_is_told() -> None:
+    moot = Moot(FOUR, PRICED)
+    for plan, expected in (
+        (Plan(mode="local"), (0, 0)),
+        (Plan(deadline_s=60.0), (2, 3)),
+        (Plan(deadline_s=2.5), (0, 0)),
+    ):
+        assert asked(moot, plan) == expected
+        moot.work()
+        moot.pass_time(100.0)
+    end = asked(moot, Plan(deadline_s=1.0))
+    assert isinstance(end, PromptFailed)
+    assert "the deadline of 1 s cannot be kept: M = 0" in end.detail
 
 
 def test_without_loopback_a_device_leaves_messages_to_itself_to_the_driver() -> None:

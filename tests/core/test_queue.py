@@ -38,6 +38,7 @@ from folkmoot.core.messages import (
     Undone,
     Usage,
 )
+from folkmoot.core.meter import MeterConfig
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.queue import QueueConfig
 from folkmoot.errors import ConfigError
@@ -358,6 +359,38 @@ def test_later_stage_first_serves_the_latest_layer_and_in_it_the_first_come() ->
         served.append(running[0])
         moot.write("ann", "x")
     assert served == [asks[place].job for place in (0, 2, 4, 3, 1, 5)]
+
+
+def test_what_is_beyond_a_device_s_share_waits_behind_all_else() -> None:
+    """Of a burst of two the third and fourth are ZED's excess, however late their layer."""
+    meter = MeterConfig(share=1.0, burst=2.0)
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(discipline="lsf", meter=meter)))
+    asks = [of_layer(number, layer) for number, layer in enumerate((1, 1, 3, 4))]
+    for ask in asks:
+        moot.tell("ann", Received(ZED, ask))
+    queue = moot.devices[DeviceId("ann")].peer.queue
+    assert (queue.waiting, queue.excess, queue.meter.debt(0.0)) == (3, 2, 2.0)
+    moot.tell("ann", Received(YON, of_layer(9, 1)))
+    own = moot.ask("ann", Plan(mode="local"))
+    served = []
+    while (running := moot.devices[DeviceId("ann")].running) is not None:
+        served.append(running[0])
+        moot.write("ann", "x")
+    assert served[:2] == [asks[0].job, asks[1].job]
+    assert {prompt_of(served[2]), prompt_of(served[3])} == {own, of_layer(9, 1).prompt}
+    assert served[4:] == [asks[3].job, asks[2].job]
+    assert queue.excess == 0
+
+
+def test_a_cancelled_excess_leaves_no_trace() -> None:
+    meter = MeterConfig(share=1.0, burst=1.0)
+    moot = Moot({"ann": "m"}, PeerConfig(queue=QueueConfig(meter=meter)))
+    for number in range(3):
+        moot.tell("ann", Received(ZED, ask_of(number)))
+    queue = moot.devices[DeviceId("ann")].peer.queue
+    assert (queue.excess, queue.meter.debt(0.0)) == (2, 1.0)
+    moot.tell("ann", Received(ZED, Cancel(ask_of(2).job)))
+    assert (queue.excess, queue.meter.debt(0.0)) == (1, 1.0)
 
 
 def test_a_repeated_job_keeps_its_place_at_the_head_of_its_line() -> None:

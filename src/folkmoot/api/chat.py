@@ -69,7 +69,7 @@ class Reply:
                     if isinstance(notice, PromptAnswered):
                         response = Response(self._completion(notice), media_type="application/json")
                     elif isinstance(notice, PromptFailed):
-                        response = self._refused(notice.code, notice.detail)
+                        response = self._refused(notice.code, notice.detail, notice.retry_s)
         except FolkmootError as error:
             response = error_response(error, self._room.moot.status())
         await response(scope, receive, send)
@@ -82,7 +82,7 @@ class Reply:
                 async with aclosing(self._room.moot.ask(self._prompt)) as notices:
                     async for notice in notices:
                         if isinstance(notice, PromptFailed):
-                            fault = self._refused(notice.code, notice.detail)
+                            fault = self._refused(notice.code, notice.detail, notice.retry_s)
                         elif isinstance(notice, PromptAnswered):
                             await self._close(notice, writer)
                             fault = None
@@ -149,8 +149,9 @@ class Reply:
         )
         return msgspec.json.encode(completion)
 
-    def _refused(self, code: str, detail: str) -> Response:
-        return failure_response(code, detail, headers=retry_headers(code, self._room.moot.status()))
+    def _refused(self, code: str, detail: str, retry_s: float = 0.0) -> Response:
+        headers = retry_headers(code, self._room.moot.status(), retry_s)
+        return failure_response(code, detail, headers=headers)
 
 
 def _finish(end: PromptAnswered) -> FinishReason:

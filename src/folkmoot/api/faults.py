@@ -90,10 +90,10 @@ def error_response(error: errors.FolkmootError, status: Status) -> Response:
     return failure_response(error.code, str(error), param, retry_headers(error.code, status))
 
 
-def retry_headers(code: str, status: Status) -> dict[str, str]:
-    """`Retry-After` for a full queue: the seconds that this device needs for what it holds, 1 to 3600."""
+def retry_headers(code: str, status: Status, retry_s: float = 0.0) -> dict[str, str]:
+    """`Retry-After` for a 429, 1 to 3600 seconds: what the device said, else what it needs for all that it holds."""
     if status_of(code) != 429:
         return {}
     service_s = status.members[0].pulse.service_s if status.members else 0.0
-    wait_s = (status.queue + status.busy) * service_s
+    wait_s = retry_s or (status.queue + status.busy) * service_s
     return {"Retry-After": str(min(3600, max(1, math.ceil(wait_s))))}

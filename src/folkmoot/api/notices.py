@@ -67,7 +67,7 @@ def happening_of(notice: Notice) -> Happening:
             return Wrote(prompt, len(text))
         case PromptAnswered(prompt, _, truncated, usage, how):
             return Answered(prompt, truncated, usage.tokens_out, how.latency_s, job_rows(how))
-        case PromptFailed(prompt, code, _, _):
+        case PromptFailed(prompt=prompt, code=code):
             return Failed(prompt, code)
         case MemberChanged(member):
             return MemberSeen(member_row(member))
@@ -96,6 +96,8 @@ def member_row(member: Member) -> MemberRow:
         busy=pulse.busy,
         buffer=pulse.buffer,
         service_s=pulse.service_s,
+        load=pulse.load,
+        debt=pulse.debt,
     )
 
 

@@ -219,7 +219,10 @@ class ModelList(Struct, frozen=True):
 
 
 class MemberRow(Struct, frozen=True):
-    """A device of the moot; `standing` is alive, suspect, dead or left."""
+    """A device of the moot; `standing` is alive, suspect, dead or left.
+
+    `load` is ρ as the device measures it over the last 50 jobs: from 1 on its queue grows. `debt` is its virtual debt in jobs.
+    """
 
     id: str
     name: str
@@ -232,6 +235,8 @@ class MemberRow(Struct, frozen=True):
     busy: int
     buffer: int
     service_s: float
+    load: float
+    debt: float
 
 
 class MootStatus(Struct, frozen=True):

@@ -15,6 +15,7 @@ from folkmoot.cli.demo import demo
 from folkmoot.cli.doctor import doctor
 from folkmoot.cli.invite import invite
 from folkmoot.cli.leave import leave
+from folkmoot.cli.load import load
 from folkmoot.cli.models import models
 from folkmoot.cli.plan import plan
 from folkmoot.cli.simulate import simulate
@@ -51,6 +52,7 @@ for command in (
     sweep,
     validate,
     plan,
+    load,
     models,
     doctor,
     config,

@@ -36,7 +36,7 @@ def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("device", "model", "standing", "waiting", "in service", "s/job", "id"):
+    for title in ("device", "model", "standing", "waiting", "in service", "s/job", "load", "id"):
         table.add_column(title, overflow="fold")
     for row in found["members"]:
         table.add_row(
@@ -46,6 +46,7 @@ def _show(found: dict[str, Any]) -> None:
             str(row["queue"]),
             str(row["busy"]),
             f"{row['service_s']:.1f}",
+            f"{row['load']:.2f}",
             row["id"][:12],
         )
     screen = console()

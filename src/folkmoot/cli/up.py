@@ -55,7 +55,10 @@ MEET_S = 2.0
 @click.option("--api", metavar="HOST:PORT", help="Where its user reaches it. [default: 127.0.0.1:4150]")
 @click.option("--dashboard/--no-dashboard", default=None, help="The dashboard is not there yet.")
 @click.option(
-    "--admission", type=click.Choice(["on", "off"]), help="Admission control is not there yet: off."
+    "--admission",
+    type=click.Choice(["on", "off"]),
+    help="Let prompts in at a price per job, so that no device gets more than it can do; off: whatever is asked for. "
+    "[default: on]",
 )
 @click.option("--with-parent", type=int, hidden=True, help="End when this process ends.")
 @json_option
@@ -75,13 +78,13 @@ def up(
     """Run this device: its engine, its queue, its part of the gossip, its HTTP API."""
     if dashboard:
         raise ConfigError("--dashboard: there is no dashboard yet; leave the flag out")
-    if admission == "on":
-        raise ConfigError("--admission on: there is no admission control yet; leave the flag out")
     if with_parent is not None:
         from folkmoot.cli.parent import die_with
 
         die_with(with_parent)
     flags = {"device.name": name, "device.engine": engine, "node.network.listen": listen, "api.listen": api}
+    if admission is not None:
+        flags["node.peer.price.enabled"] = "true" if admission == "on" else "false"
     settings = settings_of(config_file, flags).settings
     invitation = invitation_of(join) if join is not None else None
     with home_of(settings.home):

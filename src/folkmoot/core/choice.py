@@ -12,7 +12,9 @@ from folkmoot.core.gossip import Member, Standing
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.membership import Membership
 from folkmoot.core.messages import Layout
-from folkmoot.errors import NoDevice, PromptInvalid, UnknownModel
+from folkmoot.core.meter import drained
+from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure
+from folkmoot.errors import NoDevice, Overloaded, PromptInvalid, UnknownModel
 
 AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
 """What `auto` asks for until a policy chooses (PROTOCOL.md, Modes)."""
@@ -22,7 +24,10 @@ MAX_LAYERS, MAX_PROPOSERS = 16, 64
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A plan made definite. `own` runs the origin's jobs: the origin, or a member in a requester's place."""
+    """A plan made definite. `own` runs the origin's jobs: the origin, or a member in a requester's place.
+
+    `first` are the first layer's peers where they were drawn already, for their prices.
+    """
 
     layers: int
     proposers: int
@@ -35,6 +40,7 @@ class Resolved:
     layout: Layout = Layout.SHARED_PREFIX
     private: bool = False
     decisions: tuple[Decision, ...] = ()
+    first: tuple[DeviceId, ...] | None = None
 
 
 class Draw(Protocol):
@@ -61,10 +67,13 @@ class Choice:
     It counts the jobs that it has sent to each device since that device last told of its load.
     """
 
-    def __init__(self, me: DeviceId, membership: Membership, draw: Draw) -> None:
+    def __init__(
+        self, me: DeviceId, membership: Membership, draw: Draw, prices: PriceConfig | None = None
+    ) -> None:
         self.me = me
         self._membership = membership
         self._draw = draw
+        self._prices = prices or PriceConfig()
         self._sent: dict[DeviceId, tuple[int, int]] = {}
 
     def _member(self, device: DeviceId) -> Member | None:
@@ -122,6 +131,17 @@ class Choice:
         member = self._member(device)
         return 0.0 if member is None else self._delay(member, member.pulse.service_s)
 
+    def offer(self, device: DeviceId, now: float) -> Offer:
+        """What is known of another device's load at `now`: what it last said, and this device's own jobs since then."""
+        member = self._member(device)
+        if member is None:
+            return Offer(0.0, 0.0, 0.0)
+        pulse, own = member.pulse, self._own(member)
+        drain_hz = 1.0 / pulse.service_s if pulse.service_s else 0.0
+        debt = drained(pulse.debt, self._membership.pulse_age(device, now), drain_hz)
+        queue = pulse.queue - pulse.excess + pulse.busy
+        return Offer(debt + own, float(queue + own), pulse.service_s, pulse.late)
+
     def _delays(self, members: Sequence[Member]) -> list[float]:
         """The same for some at once; who has served nothing yet counts as the mean of the others."""
         known = [m.pulse.service_s for m in members if m.pulse.service_s]
@@ -129,9 +149,13 @@ class Choice:
         return [self._delay(m, m.pulse.service_s or usual) for m in members]
 
     def _delay(self, member: Member, service_s: float) -> float:
+        pulse = member.pulse
+        return service_s * float(pulse.queue - pulse.excess + pulse.busy + self._own(member) + 1)
+
+    def _own(self, member: Member) -> int:
+        """Jobs sent to a device that it has not told of yet."""
         version, count = self._sent.get(member.device, (-1, 0))
-        own = count if version == member.pulse.version else 0
-        return service_s * float(member.pulse.queue + member.pulse.busy + own + 1)
+        return count if version == member.pulse.version else 0
 
     def row(self, device: DeviceId) -> DeviceRow:
         """A device as people see it; where two have one name, a piece of the id tells them apart."""
@@ -177,8 +201,12 @@ class Choice:
 
     # ---- from a plan to a definite one -------------------------------------------------------------
 
-    def resolve(self, prompt: Prompt, rng: Random) -> Resolved:
-        """Settle layers, peers and aggregator. Raises PromptInvalid, UnknownModel or NoDevice."""
+    def resolve(self, prompt: Prompt, rng: Random, now: float, mine: Offer, room: float = 1.0) -> Resolved:
+        """Settle layers, peers and aggregator, at the prices of `now` where there are prices.
+
+        `mine` is this device's own load; `room` times as many jobs as usual may wait. Raises PromptInvalid, UnknownModel,
+        NoDevice, or Overloaded where the prompt is not worth what it costs.
+        """
         plan = prompt.plan
         _check(plan)
         decisions: list[Decision] = []
@@ -188,7 +216,7 @@ class Choice:
             plan = Plan(mode="local", deadline_s=plan.deadline_s)
         private = plan.mode == "local"
         fixed = tuple(self.find(name) for name in plan.select)
-        own = self._own(private, fixed, rng, decisions)
+        own = self._place(private, fixed, rng, decisions)
         if self.me in fixed or len(dict.fromkeys(fixed)) < len(fixed):
             raise PromptInvalid("select names peers, each once: the origin answers in any case")
         layers, proposers = self._size(plan, own, fixed, decisions)
@@ -210,10 +238,12 @@ class Choice:
             raise PromptInvalid(
                 f"best-of draws {plan.best_of} peers, but proposers is {proposers}: draw as many"
             )
+        if self._prices.enabled:
+            resolved = self._priced(resolved, prompt, rng, now, mine, room, decisions)
         aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
         return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
 
-    def _own(
+    def _place(
         self, private: bool, fixed: tuple[DeviceId, ...], rng: Random, decisions: list[Decision]
     ) -> DeviceId:
         if self.serves(self.me):
@@ -247,6 +277,39 @@ class Choice:
                 raise PromptInvalid(f"proposers is {plan.proposers}, but select names {len(fixed)} peers")
             return plan.layers, len(fixed)
         return plan.layers, min(AUTO_PROPOSERS, there) if plan.proposers is None else plan.proposers
+
+    def _priced(
+        self,
+        plan: Resolved,
+        prompt: Prompt,
+        rng: Random,
+        now: float,
+        mine: Offer,
+        room: float,
+        decisions: list[Decision],
+    ) -> Resolved:
+        """The (M, k) with the most left of its worth; `fixed` and `local` as they are or not at all."""
+        config, free = self._prices, prompt.plan.mode == "auto" and not plan.fixed
+        if free:
+            most = max(proposers for _, proposers, _ in config.worths)
+            plan = replace(plan, layers=1, proposers=most, best_of=max(plan.best_of, config.draw))
+        first = self.peers(plan, prompt.id, 1, rng) if plan.layers else ()
+        own = mine if plan.own == self.me else self.offer(plan.own, now)
+        offers = [self.offer(peer, now) for peer in first]
+        known = [offer.service_s for offer in (own, *offers) if offer.service_s]
+        usual = sum(known) / len(known) if known else 0.0
+        own, *offers = (replace(o, service_s=o.service_s or usual) for o in (own, *offers))
+        wanted = [(m, k) for m, k, _ in config.worths] if free else [(plan.layers, len(first))]
+        offered = bids(config, wanted, own, offers, room)
+        bid = best(config, offered, plan.deadline_s)
+        if bid is None:
+            raise Overloaded(_refusal(config, offered, own, plan.deadline_s, room))
+        if not free:
+            return replace(plan, first=first)
+        decisions[:] = [Decision(_named(bid), _why(config, bid, offered, plan.deadline_s))]
+        if not bid.layers:
+            return replace(plan, layers=0, proposers=0, best_of=0, quorum=0)
+        return replace(plan, layers=bid.layers, proposers=bid.proposers, first=first[: bid.proposers])
 
     def _aggregator(self, aggregator: str, own: DeviceId, decisions: list[Decision]) -> DeviceId:
         if aggregator == "origin":
@@ -282,3 +345,43 @@ def _check(plan: Plan) -> None:
     known = ("origin", "strongest")
     if plan.aggregator not in known and not plan.aggregator.startswith("fixed:"):
         raise PromptInvalid(f"aggregator is {plan.aggregator!r}; it is origin, strongest or fixed:NAME")
+
+
+# ---- what a decision says ------------------------------------------------------------------------------
+
+
+def _named(bid: Bid) -> str:
+    return f"M = {bid.layers}, k = {bid.proposers}" if bid.layers else "M = 0: this device answers alone"
+
+
+def _why(config: PriceConfig, bid: Bid, offered: Sequence[Bid], deadline_s: float | None) -> str:
+    peers = " + ".join(f"{each:.1f}" for each in bid.peers)
+    asked = f", peers {bid.layers} x ({peers})" if bid.peers else ""
+    parts = [f"worth {bid.worth:g}, price {bid.price:.1f} (own {bid.layers + 1} x {bid.own:.1f}{asked})"]
+    others = [each for each in offered if each is not bid and keeps(config, each, deadline_s)]
+    if others:
+        second = max(others, key=lambda each: each.score)
+        parts.append(f"runner-up {_named(second)}: worth {second.worth:g}, price {second.price:.1f}")
+    late = [each for each in offered if each.score > bid.score and not keeps(config, each, deadline_s)]
+    if late:
+        first = max(late, key=lambda each: each.score)
+        parts.append(
+            f"the deadline of {deadline_s:g} s excludes {_named(first)} ({config.caution:g} x {first.expected_s:.3g} s)"
+        )
+    return "; ".join(parts)
+
+
+def _refusal(
+    config: PriceConfig, offered: Sequence[Bid], own: Offer, deadline_s: float | None, room: float
+) -> str:
+    in_time = [bid for bid in offered if keeps(config, bid, deadline_s)]
+    if not in_time:
+        soonest = min(offered, key=lambda bid: bid.expected_s)
+        return (
+            f"the deadline of {deadline_s:g} s cannot be kept: {_named(soonest)} is expected to take "
+            f"{soonest.expected_s:.3g} s, and {config.caution:g} times as long must fit"
+        )
+    if not any(bid.layers for bid in offered):
+        return f"pressure {pressure(config, own):.1f} of {config.pressure * room:g} on this device"
+    bid = max(in_time, key=lambda each: each.score)
+    return f"{_named(bid)} is worth {bid.worth:g} and costs {bid.price:.1f}: the devices have too much to do"

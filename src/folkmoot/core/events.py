@@ -336,12 +336,13 @@ class PromptAnswered:
 
 @dataclass(frozen=True, slots=True)
 class PromptFailed:
-    """The end of a prompt without an answer; `code` as in errors.py."""
+    """The end of a prompt without an answer; `code` as in errors.py. `retry_s`: when to ask again, 0 where nobody knows."""
 
     prompt: PromptId
     code: str
     detail: str
     provenance: Provenance | None = None
+    retry_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

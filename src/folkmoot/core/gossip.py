@@ -32,6 +32,8 @@ MAX_RUMOURS = STREAM_BYTES // RUMOUR_BYTES
 MAX_ROWS = 1_024
 MAX_HOT = 48
 MAX_AGE_MS = 3_600_000
+MAX_DEBT = 10_000_000
+MAX_LOAD = 1_000
 _BIG = 2**31
 _VERSIONS = 2**53
 
@@ -58,13 +60,21 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What changes all the time: jobs waiting and in service, prompts between layers, seconds per job."""
+    """What changes all the time: jobs waiting and in service, prompts between layers, seconds per job.
+
+    `debt` is the virtual debt Z in jobs, `late` the load ρ_hi of layers after the first, and `excess` how many of those that
+    wait are beyond the share of who asked for them; `load` is ρ as the device measures it (`meter`).
+    """
 
     version: int = 0
     queue: int = 0
     busy: int = 0
     buffer: int = 0
     service_s: float = 0.0
+    debt: float = 0.0
+    late: float = 0.0
+    excess: int = 0
+    load: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,8 @@ class Rumour:
 
 @dataclass(frozen=True, slots=True)
 class Hot:
-    """A pulse on its way, small: `tag` is short for the device, the service time is in milliseconds."""
+    """A pulse on its way, small: `tag` is short for the device, times are in milliseconds, the debt in hundredths of a
+    job, loads in thousandths."""
 
     tag: int
     version: int
@@ -98,6 +109,10 @@ class Hot:
     busy: int
     buffer: int
     service_ms: int
+    debt: int = 0
+    late: int = 0
+    excess: int = 0
+    load: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +210,14 @@ def rumour_of(row: Member) -> Rumour:
 
 def row_bytes(row: Member) -> int:
     """An upper bound of a row's encoded size, in bytes."""
-    return _card_bytes(row.card) + 120
+    return _card_bytes(row.card) + 160
 
 
 def hot_bytes(hot: Hot) -> int:
-    """A pulse's encoded size, in bytes: a head, the tag, five whole numbers."""
-    numbers = (hot.version, hot.queue, hot.busy, hot.buffer, hot.service_ms)
+    """A pulse's encoded size, in bytes: a head, the tag, nine whole numbers."""
+    numbers = (
+        hot.version, hot.queue, hot.busy, hot.buffer, hot.service_ms, hot.debt, hot.late, hot.excess, hot.load,
+    )  # fmt: skip
     size = 10
     for number in numbers:
         size += 1 if number < 128 else 3 if number < 1 << 16 else 5 if number < 1 << 32 else 9
@@ -262,6 +279,10 @@ def _pulse_ok(pulse: Pulse) -> bool:
         and 0 <= pulse.busy < _BIG
         and 0 <= pulse.buffer < _BIG
         and 0 <= pulse.service_s < 1e6
+        and 0 <= pulse.debt < MAX_DEBT
+        and 0 <= pulse.late < MAX_LOAD
+        and 0 <= pulse.excess <= pulse.queue
+        and 0 <= pulse.load < MAX_LOAD
     )
 
 
@@ -280,6 +301,10 @@ def _hot_ok(hot: Hot) -> bool:
         and 0 <= hot.busy < _BIG
         and 0 <= hot.buffer < _BIG
         and 0 <= hot.service_ms < 1_000_000_000
+        and 0 <= hot.debt < MAX_DEBT * 100
+        and 0 <= hot.late < MAX_LOAD * 1_000
+        and 0 <= hot.excess <= hot.queue
+        and 0 <= hot.load < MAX_LOAD * 1_000
     )
 
 

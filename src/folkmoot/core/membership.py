@@ -20,7 +20,9 @@ from folkmoot.core.events import Announce, Disconnect, Effect, GossipTimer, Memb
 from folkmoot.core.gossip import (
     DATAGRAM_BYTES,
     MAX_AGE_MS,
+    MAX_DEBT,
     MAX_HOT,
+    MAX_LOAD,
     MAX_ROWS,
     MAX_RUMOURS,
     RUMOUR_BYTES,
@@ -138,6 +140,7 @@ class Membership:
         self._hot: Log[Hot] = Log(config.max_members)
         self._own_hot = 0
         self._pulses = self.members[me].pulse.version
+        self._heard_pulse: dict[DeviceId, float] = {}
         self._plain = Heartbeat(incarnation, self._roster.view)
         self._turn = 0
         self._started = False
@@ -188,9 +191,20 @@ class Membership:
         self._out.extend(Announce(MemberChanged(row)) for row in new)
         return self._taken()
 
-    def hear_pulse(self, device: DeviceId, pulse: Pulse) -> None:
+    def hear_pulse(self, device: DeviceId, pulse: Pulse, now: float) -> None:
         """Take in a member's load that the driver has learned by another way than heartbeats; an older one counts for nothing."""
+        if pulse.version > self.members[device].pulse.version:
+            self._heard_pulse[device] = now
         self._roster.put(replace(self.members[device], pulse=pulse))
+
+    @property
+    def devices(self) -> int:
+        """How many are alive or under suspicion, this one among them."""
+        return self._roster.live_count
+
+    def pulse_age(self, device: DeviceId, now: float) -> float:
+        """Seconds since a member's load was heard of, 0 where it came with its row."""
+        return now - self._heard_pulse.get(device, now)
 
     def on_message(self, sender: DeviceId, message: GossipMessage, now: float) -> list[Effect]:
         """A message whose sender the transport has proven. Out of bounds means ignored, never raised."""
@@ -261,6 +275,10 @@ class Membership:
             min(max(pulse.busy, 0), 2**31 - 1),
             min(max(pulse.buffer, 0), 2**31 - 1),
             min(max(pulse.service_s, 0.0), 999_999.0),
+            min(max(pulse.debt, 0.0), MAX_DEBT - 1.0),
+            min(max(pulse.late, 0.0), MAX_LOAD - 1.0),
+            min(max(pulse.excess, 0), max(pulse.queue, 0), 2**31 - 1),
+            min(max(pulse.load, 0.0), MAX_LOAD - 1.0),
         )
         self._roster.put(replace(self.members[self._me], pulse=ours))
         self._hot.add(self._me, hot_of(self.members[self._me]), None)
@@ -366,6 +384,7 @@ class Membership:
         for hot in message.hot:
             device, new = self._roster.beat(hot)
             if device is not None and new:
+                self._heard_pulse[device] = now
                 self._hot.add(device, hot, sender)
             elif device is not None:
                 self._hot.told(device, sender)
@@ -712,6 +731,7 @@ class Membership:
             del self._died[device]
             self._eager.pop(device, None)
             self._roster.forget(device)
+            self._heard_pulse.pop(device, None)
 
     def _refresh(self, now: float) -> None:
         """Watch the neighbours of the day; a new one has all of D to make itself heard."""

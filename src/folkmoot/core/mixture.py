@@ -172,7 +172,7 @@ class Mixture:
         if self._layer > self.plan.layers:
             return self._aggregate(now)
         self._keep_place()
-        peers = self._draw()
+        peers = self.plan.first if self._layer == 1 and self.plan.first is not None else self._draw()
         self._next_peers = None
         if self._layer < self.plan.layers and not self.plan.best_of:
             self._next_peers = self._peers(self._layer + 1)

@@ -14,6 +14,7 @@ from random import Random
 from typing import assert_never
 
 from folkmoot.core.choice import Choice, Draw, RandomDraw
+from folkmoot.core.door import Door
 from folkmoot.core.events import (
     Announce,
     CardChanged,
@@ -58,8 +59,9 @@ from folkmoot.core.messages import (
     Undone,
 )
 from folkmoot.core.mixture import Mixture, MixtureConfig
+from folkmoot.core.price import Offer, PriceConfig
 from folkmoot.core.queue import Queue, QueueConfig
-from folkmoot.errors import LocalProtocolError, PromptError
+from folkmoot.errors import LocalProtocolError, Overloaded, PromptError
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class PeerConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     max_prompts: int = 256
     admit_waiting: int = 0
+    price: PriceConfig = field(default_factory=PriceConfig)
 
 
 class Peer:
@@ -97,7 +100,8 @@ class Peer:
         self._rng = rng
         self.membership = Membership(me, card, incarnation, config.membership, rng)
         self.queue = Queue(me, config.queue, bool(card.model))
-        self._choice = Choice(me, self.membership, draw or RandomDraw(rng))
+        self._choice = Choice(me, self.membership, draw or RandomDraw(rng), config.price)
+        self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
         self._pulse = Pulse()
         self._leaving = False
@@ -186,6 +190,7 @@ class Peer:
     def _on_message(self, sender: DeviceId, message: Message, now: float) -> list[Effect]:
         match message:
             case Ask():
+                self.queue.devices = self.membership.devices
                 return self.queue.on_ask(sender, message, now)
             case Cancel():
                 return self.queue.on_cancel(sender, message, now)
@@ -229,13 +234,34 @@ class Peer:
         if 0 < self.config.admit_waiting <= self.queue.waiting:
             bound = f"{self.queue.waiting} jobs wait at this device, the bound for new prompts is {self.config.admit_waiting}"
             return [_refused(prompt, "overloaded", bound)]
+        meter, priced = self.queue.meter, self.config.price
+        window_s = meter.config.window * meter.service_s
+        room = priced.returning if priced.enabled and self._door.returns(prompt) else 1.0
         try:
-            plan = self._choice.resolve(prompt, self._rng)
+            plan = self._choice.resolve(prompt, self._rng, now, self._offer(now), room)
+        except Overloaded as error:
+            retry_s, before, rate = self._door.refuse(prompt, now, window_s)
+            again = (
+                f"; retry in {retry_s:.3g} s ({before} before you, {rate:.3g} admitted/s)" if retry_s else ""
+            )
+            return [_refused(prompt, error.code, f"{error}{again}", retry_s)]
         except PromptError as error:
             return [_refused(prompt, error.code, str(error))]
+        if priced.enabled:
+            self._door.admit(prompt, now, window_s)
         mixture = Mixture(prompt, plan, self._choice, self.config.mixture, self._rng, now)
         self._mixtures[prompt.id] = mixture
         return self._settle(mixture, mixture.start(now))
+
+    def _offer(self, now: float) -> Offer:
+        """What this device knows of its own load."""
+        queue, meter = self.queue, self.queue.meter
+        return Offer(
+            meter.debt(now),
+            float(queue.waiting - queue.excess + queue.busy),
+            meter.service_s,
+            meter.late_load(now),
+        )
 
     def _settle(self, mixture: Mixture, effects: list[Effect]) -> list[Effect]:
         """Forget a prompt that has ended, and what was evaluated ahead for it."""
@@ -260,11 +286,15 @@ class Peer:
 
     def _on_pulse(self, now: float) -> list[Effect]:
         """Tell the membership when this device's load has changed."""
-        queue, old = self.queue, self._pulse
-        if (queue.waiting, queue.busy, self.buffer) == (old.queue, old.busy, old.buffer):
+        queue, meter, old = self.queue, self.queue.meter, self._pulse
+        fresh = Pulse(
+            old.version + 1, queue.waiting, queue.busy, self.buffer, meter.service_s,
+            meter.debt(now), meter.late_load(now), queue.excess, meter.load(now),
+        )  # fmt: skip
+        if _shown(fresh) == _shown(old):
             return []
-        self._pulse = Pulse(old.version + 1, queue.waiting, queue.busy, self.buffer, queue.service_s)
-        return self.membership.set_pulse(self._pulse, now)
+        self._pulse = fresh
+        return self.membership.set_pulse(fresh, now)
 
     def _stop(self, now: float) -> list[Effect]:
         self._leaving = True
@@ -275,5 +305,10 @@ class Peer:
         return effects + self.membership.leave(now)
 
 
-def _refused(prompt: Prompt, code: str, detail: str) -> Effect:
-    return Announce(PromptFailed(prompt.id, code, detail))
+def _shown(pulse: Pulse) -> tuple[int, ...]:
+    """What others are told at once when it changes: the debt in whole jobs, the load in tenths."""
+    return pulse.queue, pulse.busy, pulse.buffer, pulse.excess, round(pulse.debt), round(10.0 * pulse.load)
+
+
+def _refused(prompt: Prompt, code: str, detail: str, retry_s: float = 0.0) -> Effect:
+    return Announce(PromptFailed(prompt.id, code, detail, retry_s=retry_s))

@@ -39,6 +39,7 @@ from folkmoot.core.messages import (
     Undone,
     Usage,
 )
+from folkmoot.core.meter import Meter, MeterConfig
 from folkmoot.errors import ConfigError
 
 DISCIPLINES = ("fcfs", "lsf")
@@ -68,6 +69,7 @@ class QueueConfig:
     keep_jobs: int = 64
     warm_prompts: int = 1
     declined_kept: int = 1024
+    meter: MeterConfig = field(default_factory=MeterConfig)
 
     def validate(self) -> None:
         """Raises ConfigError where a value is none that a queue can work with."""
@@ -82,6 +84,9 @@ _LEAVING = "this device is shutting down"
 _TO_OTHERS = {"too_long": "the prompt is longer than its context", "no_engine": "it has no model"}
 """What other devices are told of an engine's failure: its own words may hold paths, addresses or keys."""
 
+_BEHIND = 1 << 32
+"""More than any layer."""
+
 _Key = tuple[DeviceId, JobId]
 """Who asked, and its name for the job: ids are no secret, and nobody may take another's."""
 
@@ -94,6 +99,7 @@ class _Job:
     origin: DeviceId
     waits_since: float
     characters: int
+    excess: bool = False
     began: float | None = None
     queued_s: float = 0.0
     tries: int = 0
@@ -115,12 +121,13 @@ class _Job:
 class _Lines:
     """The jobs that wait: one line, or under later stage first a line a layer, the latest one before the others.
 
-    `held` counts jobs and characters of each device that asks.
+    What a device asks for beyond its share waits behind all else, in lines of its own. `held` counts jobs and characters of each device that asks.
     """
 
     def __init__(self, by_layer: bool) -> None:
         self.count = 0
         self.characters = 0
+        self.excess = 0
         self.held: dict[DeviceId, tuple[int, int]] = {}
         self._by_layer = by_layer
         self._lines: dict[int, deque[_Key]] = {}
@@ -153,11 +160,12 @@ class _Lines:
         return later + self._lines[number].index(key)
 
     def _number(self, job: _Job) -> int:
-        return job.ask.layer if self._by_layer else 0
+        return (job.ask.layer if self._by_layer else 0) - (_BEHIND if job.excess else 0)
 
     def _hold(self, key: _Key, job: _Job, sign: int) -> None:
         jobs, characters = self.held.get(key[0], (0, 0))
         self.count += sign
+        self.excess += sign * job.excess
         self.characters += sign * job.characters
         if jobs + sign:
             self.held[key[0]] = (jobs + sign, characters + sign * job.characters)
@@ -173,10 +181,7 @@ class _Warming:
 
 
 class Queue:
-    """The jobs of one device and its engine's time.
-
-    `service_s` is the smoothed mean of what inferences took here, 0 before the first.
-    """
+    """The jobs of one device and its engine's time, which `meter` measures. `devices` are in the moot."""
 
     def __init__(self, me: DeviceId, config: QueueConfig, has_engine: bool) -> None:
         config.validate()
@@ -184,7 +189,8 @@ class Queue:
         self._me = me
         self.has_engine = has_engine
         self.closing = False
-        self.service_s = 0.0
+        self.devices = 1
+        self.meter = Meter(config.meter, config.slots)
         self._jobs: dict[_Key, _Job] = {}
         self._waiting = _Lines(config.discipline == "lsf")
         self._serving: dict[JobId, _Key] = {}
@@ -197,6 +203,11 @@ class Queue:
     def waiting(self) -> int:
         """Jobs waiting, not counting the one in service (the paper's queue size)."""
         return self._waiting.count
+
+    @property
+    def excess(self) -> int:
+        """Those of them that are beyond the share of the device that asked, and wait behind all others."""
+        return self._waiting.excess
 
     @property
     def busy(self) -> int:
@@ -220,8 +231,10 @@ class Queue:
         refusal = self._refusal(origin, ask, characters)
         if refusal is not None:
             return [self._decline(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
-        job = self._jobs[key] = _Job(ask, origin, now, characters)
+        excess = origin != self._me and self.meter.exceeds(origin, self.devices, now)
+        job = self._jobs[key] = _Job(ask, origin, now, characters, excess)
         self._waiting.put(key, job)
+        self.meter.joined(ask.layer, now, excess=excess)
         ahead = self._waiting.ahead(key, job) + self.busy
         return [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
 
@@ -276,6 +289,8 @@ class Queue:
             return [Abort(key[1])]
         if job.end is None:
             self._waiting.take(key, job)
+            if not job.excess:
+                self.meter.gone(now)
             del self._jobs[key]
             return self._next(now)
         return []
@@ -298,6 +313,7 @@ class Queue:
 
     def on_origin_gone(self, origin: DeviceId, now: float) -> list[Effect]:
         """An origin is dead: nobody waits for its jobs."""
+        self.meter.forget(origin)
         effects: list[Effect] = []
         for key in [key for key, job in self._jobs.items() if key[0] == origin and not job.dropped]:
             effects += self._drop(key, now)
@@ -327,8 +343,7 @@ class Queue:
         if key is None:
             return []
         job = self._jobs[key]
-        spent = event.usage.inference_s
-        self.service_s = spent if not self.service_s else 0.8 * self.service_s + 0.2 * spent
+        self.meter.served(event.usage.inference_s, now)
         job.usage = event.usage
         if job.dropped:
             return self._end_dropped(key, now)

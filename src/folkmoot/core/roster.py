@@ -71,7 +71,10 @@ class Roster:
             return device, False
         if hot.version < row.pulse.version or device == self.me:
             return None, False
-        pulse = Pulse(hot.version, hot.queue, hot.busy, hot.buffer, hot.service_ms / 1_000)
+        pulse = Pulse(
+            hot.version, hot.queue, hot.busy, hot.buffer,
+            hot.service_ms / 1_000, hot.debt / 100, hot.late / 1_000, hot.excess, hot.load / 1_000,
+        )  # fmt: skip
         self.members[device] = Member(device, row.incarnation, row.standing, row.card, pulse)
         return device, True
 
@@ -89,5 +92,6 @@ def hot_of(row: Member) -> Hot:
     """A row's pulse as it travels."""
     pulse = row.pulse
     return Hot(
-        tag_of(row.device), pulse.version, pulse.queue, pulse.busy, pulse.buffer, int(pulse.service_s * 1_000)
-    )
+        tag_of(row.device), pulse.version, pulse.queue, pulse.busy, pulse.buffer,
+        int(pulse.service_s * 1_000), int(pulse.debt * 100), int(pulse.late * 1_000), pulse.excess, int(pulse.load * 1_000),
+    )  # fmt: skip

@@ -6,7 +6,10 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from folkmoot.core.meter import MeterConfig
 from folkmoot.core.peer import PeerConfig
+from folkmoot.core.price import PriceConfig
+from folkmoot.core.queue import QueueConfig
 from folkmoot.errors import ConfigError
 
 Host = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -50,6 +53,12 @@ class NetworkConfig:
         parse_listen(self.listen)
 
 
+def _policies() -> PeerConfig:
+    """What the paper's protocol lacks: later stages first, a price for each job, and no more than its share for anybody."""
+    queue = QueueConfig(discipline="lsf", meter=MeterConfig(share=2.0))
+    return PeerConfig(queue=queue, price=PriceConfig(enabled=True))
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """A live device. Times in seconds.
@@ -61,7 +70,7 @@ class NodeConfig:
     `auto` searches the local network unless the device listens on loopback only.
     """
 
-    peer: PeerConfig = field(default_factory=PeerConfig)
+    peer: PeerConfig = field(default_factory=_policies)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     coalesce_s: float = 0.025
     grace_s: float = 5.0

@@ -1,13 +1,15 @@
-"""The best that any choice of peers can do for the stability region."""
+"""The best that any choice of peers, or of M and k, can do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog
 
+from folkmoot.core.price import Worth
 from folkmoot.errors import TheoryError
 from folkmoot.queueing._check import Floats, numbers, whole
 
@@ -76,3 +78,51 @@ def best_limit_closed(services_s: Sequence[float] | Floats, layers: int, propose
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def best_utility(
+    services_s: Sequence[float] | Floats, rates_hz: Sequence[float] | Floats, worths: Sequence[Worth]
+) -> float:
+    """[E] Upper bound on the mean worth of a prompt, in points, refused ones counted as 0.
+
+    For every policy that keeps the origin's own slots and cancels nothing: maximise Σ_i λ_i Σ_c π_ic u_c / Σ_i λ_i subject
+    to Σ_c π_ic <= 1, α_j [λ_j Σ_c π_jc (M_c + 1) + Σ_i x_ij] <= 1, Σ_j x_ij = λ_i Σ_c π_ic M_c k_c and, as a layer's peers
+    differ, 0 <= x_ij <= λ_i Σ_{c: k_c >= 1} π_ic M_c, where π_ic is the share of device i's prompts that are answered with
+    (M_c, k_c) and x_ij the rate of jobs from i to j. Solved by HiGHS through scipy; n² variables, so n up to some hundreds.
+    Source: ADMISSION.md's bound, rates counted.
+    """
+    count = len(services_s)
+    services = numbers("services_s", services_s, count, above=True)
+    rates = numbers("rates_hz", rates_hz, count)
+    if not worths or not rates.sum():
+        raise TheoryError("a utility needs prompts, and a table of what they may be worth")
+    layers, proposers, points = (np.array(column, float) for column in zip(*worths, strict=True))
+    origin, asked = np.nonzero(~np.eye(count, dtype=bool))
+    size, places = len(origin), np.arange(len(origin))
+
+    def each(per_plan: Floats) -> sparse.csr_array:
+        """λ_i Σ_c π_ic times a number per plan, a row for each device."""
+        return sparse.csr_array(sparse.kron(sparse.diags_array(rates), per_plan[None, :]))
+
+    def sums(device: npt.NDArray[np.int_]) -> sparse.csr_array:
+        return sparse.csr_array((np.ones(size), (device, places)), (count, size))
+
+    some = each(layers * (proposers > 0))
+    found = linprog(
+        -np.concatenate([np.kron(rates, points), np.zeros(size)]) / rates.sum(),
+        A_ub=sparse.vstack(
+            [
+                sparse.hstack([sparse.kron(sparse.eye_array(count), np.ones((1, len(points)))), sparse.csr_array((count, size))]),
+                sparse.diags_array(services) @ sparse.hstack([each(layers + 1.0), sums(asked)]),
+                sparse.hstack([-some[origin], sparse.eye_array(size)]),
+            ],
+            format="csc",
+        ),
+        b_ub=np.concatenate([np.ones(2 * count), np.zeros(size)]),
+        A_eq=sparse.hstack([each(layers * proposers), -sums(origin)], format="csc"),
+        b_eq=np.zeros(count),
+        method="highs",
+    )  # fmt: skip
+    if not found.success:
+        raise TheoryError(f"the linear programme was not solved: {found.message}")
+    return -float(found.fun)

@@ -28,6 +28,7 @@ from folkmoot.core.events import (
     JobProgress,
     Plan,
     Prompt,
+    PromptAccepted,
     PromptAnswered,
     PromptFailed,
     Received,
@@ -38,8 +39,10 @@ from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.law import Trace
 from folkmoot.core.messages import Answer, Ask, Outcome, Turn
+from folkmoot.core.meter import MeterConfig
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import QueueConfig
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.moot import Question, service_means
@@ -90,6 +93,9 @@ class Setting:
     layers' jobs and of the aggregation, as prompts grow from layer to layer. `stops` are M chances, sum 1: a prompt
     is asked with so many layers, drawn without a look at the queues. `weights`, n rows, say with what chance an origin
     asks each device in a layer; rows sum to k.
+    With a `price` prompts are asked in mode auto, and devices choose M and k by it; M and k of the question are then those
+    of its loads only. `cheats` are devices that ask for as many all the same, `share` is `MeterConfig`'s. From each time
+    in `steps` (rising) on prompts come so many times as often as the question says; each has `deadline_s`.
     """
 
     slots: int = 1
@@ -102,6 +108,11 @@ class Setting:
     stages: tuple[float, ...] = ()
     stops: tuple[float, ...] = ()
     weights: tuple[tuple[float, ...], ...] = ()
+    price: PriceConfig | None = None
+    cheats: tuple[int, ...] = ()
+    share: float = 0.0
+    steps: tuple[tuple[float, float], ...] = ()
+    deadline_s: float | None = None
 
     @property
     def full_speed(self) -> float:
@@ -142,6 +153,13 @@ class Setting:
         if self.aggregator is not None and question.graph is not None:
             raise TheoryError("one aggregator for all must be known to all, so it needs the complete graph")
         self._check_layers(question)
+        if self.price is None and (self.cheats or self.deadline_s is not None):
+            raise TheoryError("cheats and a deadline belong to a price")
+        if any(not 0 <= each < question.devices for each in self.cheats):
+            raise TheoryError(f"cheats are devices, numbered 0 to {question.devices - 1}")
+        times = [start for start, _ in self.steps]
+        if times != sorted(set(times)) or any(not start >= 0 or not many > 0 for start, many in self.steps):
+            raise TheoryError("steps are times that rise from 0, each with a factor above 0")
         if question.skip_aggregation:
             raise TheoryError(
                 "the protocol aggregates every prompt; skip_aggregation is for the compiled simulator"
@@ -203,6 +221,7 @@ class Asked:
     layers: int
     ended: float = math.nan
     code: str = "open"
+    proposers: int = 0
 
 
 @dataclass(slots=True)
@@ -253,7 +272,7 @@ class Load:
         question, world = self.question, self.world
         if question.best_of and question.view_s and not self.setting.gossip:
             world.at(0.0, lambda: self._refresh(0), _ARRIVAL - 1)
-        world.at(self._gap(0), lambda: self._arrive(0))
+        world.at(self._next(0), lambda: self._arrive(0))
         if self.setting.up_s:
             for number in range(question.devices):
                 self._fail_later(number)
@@ -273,11 +292,12 @@ class Load:
         config = PeerConfig(
             queue=QueueConfig(
                 discipline=question.discipline, slots=self.setting.slots, max_waiting=UNBOUNDED,
-                max_characters=UNBOUNDED, keep_jobs=0 if self._instant else 64, warm_prompts=0,
+                max_characters=UNBOUNDED, meter=MeterConfig(share=self.setting.share), keep_jobs=0 if self._instant else 64, warm_prompts=0,
             ),
             mixture=MixtureConfig(poll_s=1e15, patience_s=1e15) if self._instant else MixtureConfig(patience_s=1e15),
             max_prompts=UNBOUNDED,
             admit_waiting=question.admit,
+            price=PriceConfig() if number in self.setting.cheats else self.setting.price or PriceConfig(),
         )  # fmt: skip
         peer = Peer(
             device,
@@ -334,8 +354,17 @@ class Load:
 
     # ---- prompts -----------------------------------------------------------------------------------
 
-    def _gap(self, number: int) -> float:
-        return -math.log(1.0 - self._draw(ARRIVALS, number, 0, 0)) / self._total
+    def _next(self, number: int) -> float:
+        """When this prompt is asked: the last one was now."""
+        gap, at = -math.log(1.0 - self._draw(ARRIVALS, number, 0, 0)) / self._total, self.world.now
+        factor = 1.0
+        for start, many in self.setting.steps:
+            if start > at:
+                if at + gap / factor <= start:
+                    break
+                gap, at = gap - (start - at) * factor, start
+            factor = many
+        return at + gap / factor
 
     def _arrive(self, number: int) -> None:
         question, now = self.question, self.world.now
@@ -346,7 +375,7 @@ class Load:
         asked = Asked(number, origin, now, self._layers(number))
         self.history.prompts.append(asked)
         if number + 1 != question.prompts:
-            self.world.at(now + self._gap(number + 1), lambda: self._arrive(number + 1))
+            self.world.at(self._next(number + 1), lambda: self._arrive(number + 1))
         device = self.world.devices[self._ids[origin]]
         if not device.alive:
             self._close(asked, "origin_down")
@@ -357,6 +386,8 @@ class Load:
             "fixed", asked.layers, proposers, best_of=question.best_of, quorum=question.quorum,
             aggregator="origin" if chosen is None else f"fixed:{self._ids[chosen]}",
         )  # fmt: skip
+        if self.setting.price is not None and origin not in self.setting.cheats:
+            plan = Plan("auto", deadline_s=self.setting.deadline_s)
         self.world.feed(device.id, Submitted(Prompt(PromptId(f"{number:032x}"), (Turn("user", "x"),), plan)))
 
     def _layers(self, number: int) -> int:
@@ -408,8 +439,9 @@ class Load:
         for member in peer.membership.live():
             other = self._peer(member.device)
             pulse = other.membership.members[other.me].pulse
-            mean = self._means[self._numbers[other.me]]
-            peer.membership.hear_pulse(other.me, replace(pulse, service_s=mean))
+            if self.setting.price is None:
+                pulse = replace(pulse, service_s=self._means[self._numbers[other.me]])
+            peer.membership.hear_pulse(other.me, pulse, self.world.now)
 
     def _peer(self, device: DeviceId) -> Peer:
         seat = self.world.devices[device].host
@@ -444,6 +476,9 @@ class Load:
                 case Announce(notice=JobProgress(state=state, job=name)) if state in _CUT:
                     if name in self._rows:
                         self._rows[name].cut = now
+                case Announce(notice=PromptAccepted(prompt=prompt_id, layers=layers, proposers=proposers)):
+                    asked = self.history.prompts[int(prompt_id, 16)]
+                    asked.layers, asked.proposers = layers, proposers
                 case Announce(notice=PromptAnswered(prompt=prompt_id)):
                     self._close(self.history.prompts[int(prompt_id, 16)], "")
                 case Announce(notice=PromptFailed(prompt=prompt_id, code=code)):

@@ -1,0 +1,163 @@
+"""What becomes of a moot beyond its limit, on live devices and in simulation: goodput, latency, refusals.
+
+    python bench/overload.py --quick --json
+    python bench/overload.py --json              every row, by hand: about 20 minutes
+
+M = 2, k = 3, engines `timed:exp:0.2`, 6 devices, at 0.5, 0.9, 1.5 and 3 times the limit λ* = 1/(9α). Rows: first come
+first served and later stage first without admission (mode fixed), and later stage first with a price per job (mode auto,
+which may shrink M and k and refuse). `goodput_of_limit` is answers per second and device ÷ λ*, of the time after the
+warm-up; it exceeds 1 where fewer jobs a prompt are made. `where` is live (processes, sockets, HTTP, an open loop) or
+sim (the same core in virtual time, seeds of its own, `low` and `high` over them). p50 and p99 are of what was let in and
+answered. `table` redoes the table of ADMISSION.md: utility as a share of the bound, by load and number of devices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from folkmoot.core.law import Exponential
+from folkmoot.core.price import PriceConfig
+from folkmoot.queueing.estimate import interval
+from folkmoot.queueing.moot import WARM_UP, Question
+from folkmoot.queueing.streams import keys
+from folkmoot.sim.load import Load, Setting
+from folkmoot.sim.overload import earned
+
+ALPHA_S, LAYERS, PROPOSERS, DEVICES = 0.2, 2, 3, 6
+LIMIT_HZ = 1.0 / (ALPHA_S * ((PROPOSERS + 1) * LAYERS + 1))
+LOADS = (0.5, 0.9, 1.5, 3.0)
+POLICIES = (("fcfs", "off"), ("lsf", "off"), ("lsf", "on"))
+PRICED = Setting(price=PriceConfig(enabled=True), share=2.0)
+SEED = 1_000
+"""The defaults were picked on other seeds."""
+
+Row = dict[str, Any]
+
+
+def live(discipline: str, admission: str, load: float, seconds: float) -> Row:
+    """One row on real devices of this machine."""
+    shape = ["-M", str(LAYERS), "-k", str(PROPOSERS)] if admission == "off" else []
+    command = [
+        sys.executable, "-m", "folkmoot", "load", "--json", "--rate", str(load * LIMIT_HZ), "--seconds", str(seconds),
+        "--start", str(DEVICES), "--engine", f"timed:exp:{ALPHA_S}", "--service", f"exp:{ALPHA_S}", "--drain", "0",
+        "--discipline", discipline, "--admission", admission, *shape,
+    ]  # fmt: skip
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    found = json.loads(said.stdout.splitlines()[-1])
+    return {
+        "where": "live", "discipline": discipline, "admission": admission, "load": load,
+        "goodput_of_limit": found["goodput"] / LIMIT_HZ, "p50_s": found["latency"]["p50"],
+        "p99_s": found["latency"]["p99"], "refused": found["refused"] / found["prompts"],
+        "drift": found["drift"]["value"], "seconds": seconds,
+    }  # fmt: skip
+
+
+def simulated(discipline: str, admission: str, load: float, seconds: float, seeds: int) -> Row:
+    """The same by the real core in virtual time."""
+    question = Question(
+        DEVICES, LAYERS, PROPOSERS, (load * LIMIT_HZ,), (Exponential(ALPHA_S),), discipline=discipline,
+        best_of=5 if admission == "on" else 0,
+    )  # fmt: skip
+    setting = PRICED if admission == "on" else Setting()
+    start = WARM_UP * seconds
+
+    def one(key: Any) -> tuple[float, float, float, float]:
+        history = Load(question, key, seconds, setting).run()
+        ended = sum(not each.code and start <= each.ended < seconds for each in history.prompts)
+        found = earned(question, history, start, seconds)
+        return ended / (seconds - start) / DEVICES / LIMIT_HZ, found.p50_s, found.p99_s, found.refused
+
+    from joblib import Parallel, delayed
+
+    rows = np.array(Parallel(n_jobs=-1)(delayed(one)(key) for key in keys(SEED, seeds)))
+    goodput = interval(rows[:, 0])
+    p50, p99, refused = (_mean(column) for column in rows[:, 1:].T)
+    return {
+        "where": "sim", "discipline": discipline, "admission": admission, "load": load,
+        "goodput_of_limit": goodput.value, "low": goodput.low, "high": goodput.high,
+        "p50_s": p50, "p99_s": p99, "refused": refused, "seconds": seconds,
+    }  # fmt: skip
+
+
+def utility(devices: int, load: float, horizon_s: float, seeds: int) -> Row:
+    """A cell of ADMISSION.md's table: α = 1 s, load 1 the limit of (2, 3), utility ÷ bound."""
+    question = Question(
+        devices, 2, min(3, devices - 1), (load / 9,), (Exponential(1.0),), discipline="lsf", best_of=min(8, devices - 1),
+    )  # fmt: skip
+
+    def one(key: Any) -> tuple[float, float, float]:
+        history = Load(question, key, horizon_s, PRICED).run()
+        found = earned(question, history, 0.3 * horizon_s, 0.95 * horizon_s)
+        return 100.0 * found.of_bound, found.p99_s, 100.0 * found.refused
+
+    from joblib import Parallel, delayed
+
+    rows = np.array(Parallel(n_jobs=-1)(delayed(one)(key) for key in keys(SEED, seeds)))
+    share = interval(rows[:, 0])
+    return {
+        "devices": devices, "load": load, "percent": share.value, "low": share.low, "high": share.high,
+        "p99": float(rows[:, 1].mean()), "refused_percent": float(rows[:, 2].mean()), "seeds": seeds,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="three live rows at 3 times the limit, short runs"
+    )
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    rows, table = list[Row](), list[Row]()
+    live_s, sim_s, seeds = (5.0, 25.0, 3) if asked.quick else (60.0, 120.0, 8)
+    for discipline, admission in POLICIES:
+        for load in LOADS:
+            if not asked.quick or load == LOADS[-1]:
+                rows.append(live(discipline, admission, load, live_s))
+                _tell(asked.json, rows[-1])
+            rows.append(simulated(discipline, admission, load, sim_s, seeds))
+            _tell(asked.json, rows[-1])
+    cells = [(10, load) for load in ((1.0, 5.0) if asked.quick else (0.5, 1.0, 2.0, 5.0, 15.0))]
+    cells += [] if asked.quick else [(4, load) for load in (1.0, 3.0, 5.0, 15.0)] + [(100, 1.0), (100, 5.0)]
+    for devices, load in cells:
+        horizon = 100.0 if asked.quick else 300.0 if devices == 100 else 1_500.0
+        table.append(utility(devices, load, horizon, 2 if asked.quick else 8))
+        _tell(asked.json, table[-1])
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    found = {
+        "rows": rows,
+        "table": table,
+        "machine": machine,
+        "seed": SEED,
+        "wall_s": time.perf_counter() - began,
+    }
+    print(json.dumps(found) if asked.json else f"{found['wall_s']:.0f} s on {machine}")
+
+
+def _mean(values: Any) -> float | None:
+    """Of the runs in which there was anything."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None
+
+
+def _tell(as_json: bool, row: Row) -> None:
+    shown = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.items()
+    )
+    print(shown, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    main()

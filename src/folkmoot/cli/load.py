@@ -1,0 +1,351 @@
+"""`folkmoot load`: an open load on live devices, what was measured, and the theory and simulation beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from folkmoot.cli import exits
+from folkmoot.cli.model import MOST_RATE, question_of, require_sim
+from folkmoot.cli.open_loop import Driven, drive, poisson
+from folkmoot.cli.options import Finite, config_option, json_option, print_json, settings_of, shape_options
+from folkmoot.cli.progress import PLAIN_S, TERMINAL_S, span
+from folkmoot.cli.signals import ending
+from folkmoot.errors import ConfigError, NodeError
+
+if TYPE_CHECKING:
+    from folkmoot.queueing.moot import Question
+
+PROMPT = "Which way is the wind?"
+UNBOUNDED = {"node.peer.max_prompts": "1000000", "node.peer.queue.max_waiting": "1000000"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of whom: `layers` None means mode auto."""
+
+    urls: tuple[str, ...]
+    start: int
+    engines: tuple[str, ...]
+    rate_hz: float
+    seconds: float
+    drain_s: float
+    layers: int | None
+    proposers: int
+    discipline: str
+    admission: str
+    seed: int
+
+
+@click.command()
+@click.option(
+    "--rate", type=Finite(1e-6, MOST_RATE), required=True, metavar="R",
+    help="Prompts per second that each device is asked, at moments that wait for nobody.",
+)  # fmt: skip
+@shape_options
+@click.option(
+    "--seconds", type=Finite(1.0, 86_400.0), default=60.0, show_default=True, help="So long prompts come."
+)
+@click.option(
+    "--drain", "drain_s", type=Finite(0.0, 86_400.0), default=30.0, show_default=True,
+    help="So long it waits then for those that are open.",
+)  # fmt: skip
+@click.option(
+    "--at", "urls", multiple=True, metavar="URL",
+    help="A device's API; give each of the moot's devices. [default: the one that runs here]",
+)  # fmt: skip
+@click.option(
+    "--start", type=click.IntRange(1, 64), metavar="N",
+    help="Start so many devices on this machine for it, and take them down again.",
+)  # fmt: skip
+@click.option(
+    "--engine", "engines", multiple=True, metavar="SPEC",
+    help="Engines of --start, in turn. [default: timed:exp:0.2]",
+)  # fmt: skip
+@click.option(
+    "--discipline", type=click.Choice(["fcfs", "lsf"]), default="lsf", show_default=True,
+    help="Which job is served next: of the devices of --start, and of the simulation beside the others.",
+)  # fmt: skip
+@click.option(
+    "--admission", type=click.Choice(["on", "off"]), default="on", show_default=True,
+    help="Of the devices of --start: at a price per job, or whatever is asked for.",
+)  # fmt: skip
+@click.option(
+    "--service", metavar="DIST",
+    help="Service times for the theory. [default: exponential with the mean that the devices measured]",
+)  # fmt: skip
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw it: .png, .svg or .pdf.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the moments and who is asked."
+)
+@json_option
+@config_option
+def load(
+    rate: float,
+    layers: int | None,
+    proposers: int | None,
+    seconds: float,
+    drain_s: float,
+    urls: tuple[str, ...],
+    start: int | None,
+    engines: tuple[str, ...],
+    discipline: str,
+    admission: str,
+    service: str | None,
+    plot: Path | None,
+    seed: int,
+    as_json: bool,
+    config_file: Path | None,
+) -> None:
+    """Load live devices with prompts at random moments, and say what came of it beside what the theory says.
+
+    With -M the prompts are asked in mode fixed, else auto. Each prompt's latency counts from the moment when it was due.
+    """
+    require_sim()
+    if start and urls:
+        raise click.UsageError("--start brings devices of its own, and --at names others; give one of them")
+    if engines and not start:
+        raise click.UsageError("--engine belongs to --start")
+    if proposers and not layers:
+        raise click.UsageError(f"-k {proposers} needs a layer; give -M 1 or more")
+    if start and proposers is not None and proposers > start - 1:
+        raise click.UsageError(
+            f"-k {proposers} asks more peers than the {start - 1} that --start {start} leaves"
+        )
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise click.UsageError(f"--plot {plot}: it ends in .png, .svg or .pdf")
+    asked = Asked(
+        urls, start or 0, engines or ("timed:exp:0.2",), rate, seconds, drain_s, layers,
+        (3 if proposers is None else proposers) if layers else 0, discipline, admission, seed,
+    )  # fmt: skip
+    if service is not None:
+        _question(
+            asked, max(2, asked.start, len(urls)), service
+        )  # what is wrong with it is told before, not after
+    names, driven = exits.wait_for(_run(asked, config_file))
+    found = measured(asked, names, driven) | _beside(asked, names, driven, service)
+    if plot is not None:
+        _draw(found, driven, plot)
+    if as_json:
+        print_json(found)
+        return
+    for line in told(found):
+        click.echo(line)
+    if plot is not None:
+        click.echo(f"drawn: {plot}")
+
+
+async def _run(asked: Asked, config_file: Path | None) -> tuple[list[str], Driven]:
+    from folkmoot.cli.client import local_api
+    from folkmoot.cli.village import village
+    from folkmoot.settings import child_environ
+
+    task = asyncio.current_task()
+    assert task is not None  # asyncio.run made one
+    for each in ending():
+        asyncio.get_running_loop().add_signal_handler(each, task.cancel)
+    if asked.start:
+        environ = child_environ(
+            {
+                "engine.threads": "1",
+                "node.peer.queue.discipline": asked.discipline,
+                "node.peer.price.enabled": "true" if asked.admission == "on" else "false",
+                # An open loop without admission is to show what becomes of it, not these bounds.
+                **({} if asked.admission == "on" else UNBOUNDED),
+            }
+        )
+        async with village(environ, exits.tell) as moot:
+            await moot.start([asked.engines[index % len(asked.engines)] for index in range(asked.start)])
+            return [each.name for each in moot.devices], await _driven(
+                [each.api for each in moot.devices], asked
+            )
+    urls = asked.urls or (local_api(settings_of(config_file)).url,)
+    return list(urls), await _driven(urls, asked)
+
+
+async def _driven(urls: Sequence[str], asked: Asked) -> Driven:
+    model = "moot" if asked.layers is None else f"moot-M{asked.layers}-k{asked.proposers}"
+    body: dict[str, Any] = {
+        "model": "local" if asked.layers == 0 else model,
+        "messages": [{"role": "user", "content": PROMPT}],
+    }
+    moments = list(poisson(len(urls), asked.rate_hz, asked.seconds, asked.seed))
+    progress = _Told(asked)
+    driven = await drive(urls, moments, body, asked.seconds, asked.drain_s, progress)
+    if not any(sent.code != "unreachable" for sent in driven.sent):
+        raise NodeError(
+            f"none of {len(driven.sent)} prompts reached a device at {', '.join(urls)}; start one with `folkmoot up`"
+            if driven.sent
+            else f"no prompt came in {asked.seconds:g} s at {asked.rate_hz:g} a second; raise --rate or --seconds"
+        )
+    return driven
+
+
+class _Told:
+    """How far it is, on stderr, now and then."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._said = 0.0
+
+    def __call__(self, driven: Driven, now: float) -> None:
+        if now - self._said < (TERMINAL_S if sys.stderr.isatty() else PLAIN_S):
+            return
+        self._said = now
+        codes = Counter(sent.code for sent in driven.sent if sent.due <= now)
+        waiting = [look.queue for look in driven.looks if look.at > now - 1.0]
+        text = (
+            f"{codes.total()} prompts, {codes['']} answered, {codes['overloaded']} refused; "
+            f"{sum(waiting) / max(1, len(waiting)):.1f} jobs wait at each device; {span(max(0.0, self._asked.seconds - now))} left"
+        )
+        if sys.stderr.isatty():
+            click.echo(f"\r{text}\x1b[K", err=True, nl=False)
+        else:
+            click.echo(text, err=True)
+
+
+# ---- what came of it ---------------------------------------------------------------------------------
+
+
+def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, Any]:
+    """What was seen after the warm-up. Rates per second and device, times in seconds, queues in jobs per device.
+
+    `drift` is the growth of the number waiting over the second half, in jobs per service time: the mean over the
+    devices and its 95 % interval, which holds as far as devices are independent of each other.
+    """
+    import numpy as np
+
+    from folkmoot.queueing.estimate import interval, slope
+    from folkmoot.queueing.moot import WARM_UP
+
+    start, n = WARM_UP * asked.seconds, len(names)
+    looks = [[look for look in driven.looks if look.device == device] for device in range(n)]
+    settled = [[look for look in some if look.at >= start] for some in looks]
+    late = [[look for look in some if look.at >= asked.seconds / 2] for some in looks]
+    service_s = float(np.mean([some[-1].service_s for some in looks]))
+    due = [sent for sent in driven.sent if sent.due >= start]
+    took = [sent.latency_s for sent in due if not sent.code]
+    ended = sum(not sent.code and start <= sent.ended < asked.seconds for sent in driven.sent)
+    codes = Counter(sent.code for sent in driven.sent)
+    slopes = [slope([look.queue for look in some], some[-1].at - some[0].at) for some in late]
+    drift = interval([each * service_s for each in slopes])
+    plans = Counter((sent.layers, sent.proposers) for sent in due if not sent.code)
+    p50, p90, p99 = np.quantile(took, [0.5, 0.9, 0.99]).tolist() if took else (None, None, None)
+    return {
+        "n": n, "devices": list(names), "rate": asked.rate_hz, "seconds": asked.seconds,
+        "mode": "auto" if asked.layers is None else "fixed", "layers": asked.layers,
+        "proposers": None if asked.layers is None else asked.proposers, "discipline": asked.discipline,
+        "prompts": len(driven.sent), "answered": codes[""], "refused": codes["overloaded"], "open": codes["open"],
+        "failed": {code: count for code, count in sorted(codes.items()) if code not in ("", "overloaded", "open")},
+        "goodput": ended / (asked.seconds - start) / n,
+        "latency": {"mean": float(np.mean(took)) if took else None, "p50": p50, "p90": p90, "p99": p99},
+        "queue_size": float(np.mean([look.queue for some in settled for look in some])),
+        "in_service": [float(np.mean([look.busy for look in some])) for some in settled],
+        "drift": {"value": drift.value, "low": _known(drift.low), "high": _known(drift.high)},
+        "service_s": service_s,
+        "plans": [{"layers": m, "proposers": k, "prompts": count} for (m, k), count in sorted(plans.items())],
+        "seed": asked.seed,
+    }  # fmt: skip
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _question(asked: Asked, devices: int, service: str) -> Question:
+    """The same load as a question to theory and simulator."""
+    layers = asked.layers or 0
+    found = question_of(
+        devices, layers, asked.proposers if layers else None, asked.rate_hz, None, service, "complete", 0.0,
+        replications=8, seed=asked.seed, discipline=asked.discipline,
+    )  # fmt: skip
+    jobs = (found.proposers + 1) * layers + 1
+    return replace(found, horizon=max(1.0, asked.seconds * asked.rate_hz * jobs))
+
+
+def _beside(asked: Asked, names: Sequence[str], driven: Driven, service: str | None) -> dict[str, Any]:
+    """Theory and simulation of the same load where M and k are fixed; in mode auto there is no such theory."""
+    unknown: dict[str, Any] = {"theory": None, "simulated": None}
+    looks = [look.service_s for look in driven.looks[-len(names) :] if look.service_s]
+    if asked.layers is None or asked.proposers >= len(names) or not (service or looks):
+        return unknown
+    from folkmoot.cli.theory import facts
+    from folkmoot.queueing.frames import document
+    from folkmoot.queueing.moot import simulate
+
+    question = _question(asked, len(names), service or f"exp:{sum(looks) / len(looks):.6g}")
+    keep = ("verdict", "drift", "latency", "queue_size", "goodput", "goodput_of_limit", "utilisation")
+    simulated = document(simulate(question))
+    return {"theory": facts(question), "simulated": {name: simulated[name] for name in keep}}
+
+
+def told(found: Mapping[str, Any]) -> list[str]:
+    """The same for people."""
+    latency, drift, theory, simulated = (found[name] for name in ("latency", "drift", "theory", "simulated"))
+    lines = [
+        f"{found['prompts']} prompts in {found['seconds']:g} s at {found['n']} devices: {found['answered']} answered, "
+        f"{found['refused']} refused, {found['open']} open at the end"
+        + "".join(f", {count} {code}" for code, count in found["failed"].items()),
+        f"goodput {found['goodput']:.4g} prompts/s and device"
+        + (f", {found['goodput'] / theory['limit_rate']:.3g} of the limit" if theory else ""),
+    ]
+    if latency["mean"] is not None:
+        beside = (
+            f" (simulated {simulated['latency']['mean']:.4g})"
+            if simulated and simulated["latency"]["mean"]
+            else ""
+        )
+        lines.append(
+            f"latency {latency['mean']:.4g} s{beside}; half below {latency['p50']:.4g}, 99 % below {latency['p99']:.4g}"
+        )
+    beside = f" (simulated {simulated['queue_size']['mean']:.4g})" if simulated else ""
+    lines.append(f"{found['queue_size']:.4g} jobs wait at each device{beside}")
+    bounds = "" if drift["low"] is None else f" ({drift['low']:.3g} to {drift['high']:.3g})"
+    beside = f"; theory {theory['overload']['drift']:.3g}" if theory and theory["overload"] else ""
+    lines.append(f"which grows by {drift['value']:.3g}{bounds} jobs per service time{beside}")
+    if found["mode"] == "auto":
+        plans = ", ".join(f"M={p['layers']} k={p['proposers']}: {p['prompts']}" for p in found["plans"])
+        lines.append(f"chosen: {plans}")
+    return lines
+
+
+def _draw(found: Mapping[str, Any], driven: Driven, path: Path) -> None:
+    """The number waiting at each device over time, and what theory and simulation say of it."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("matplotlib is not installed; run: pip install 'folkmoot[sim]'") from None
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for device, name in enumerate(found["devices"]):
+        some = [look for look in driven.looks if look.device == device]
+        axes.plot([each.at for each in some], [each.queue for each in some], linewidth=0.8, label=name)
+    if simulated := found["simulated"]:
+        queue = simulated["queue_size"]
+        axes.axhspan(queue["low"], queue["high"], color="0.8", label="simulated, time average")
+    theory = found["theory"]
+    if theory and theory["overload"]:
+        grows = theory["overload"]["drift"] / found["service_s"]
+        axes.plot([0, found["seconds"]], [0, grows * found["seconds"]], "k--", label="theory")
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("jobs waiting")
+    axes.legend(fontsize="small")
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise ConfigError(f"--plot {path} cannot be written: {error}") from error

@@ -1,0 +1,142 @@
+"""Prompts at moments that were drawn beforehand: the load does not wait for the devices (an open loop)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import httpx
+
+LOOK_S = 0.25
+"""So often is looked how long the queues are."""
+ANSWER_S = 3_600.0
+
+
+@dataclass(slots=True)
+class Sent:
+    """A prompt: the device's number, when it was due and when it ended, in seconds since the beginning.
+
+    `code` is empty where it was answered, an error's code where it was not, `open` before its end.
+    """
+
+    device: int
+    due: float
+    ended: float = math.nan
+    code: str = "open"
+    layers: int = 0
+    proposers: int = 0
+
+    @property
+    def latency_s(self) -> float:
+        """From the moment when it was due, whenever it was sent: a client that is late hides nothing."""
+        return self.ended - self.due
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a device said of itself at a moment: jobs waiting and in service, seconds per job."""
+
+    at: float
+    device: int
+    queue: int
+    busy: int
+    service_s: float
+
+
+@dataclass(slots=True)
+class Driven:
+    """All that was sent and seen."""
+
+    sent: list[Sent] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+
+def poisson(devices: int, rate_hz: float, seconds: float, seed: int) -> Iterator[tuple[float, int]]:
+    """Moments and devices of prompts that come at `rate_hz` a device, independent of each other."""
+    rng, now = Random(seed), 0.0
+    while (now := now + rng.expovariate(rate_hz * devices)) < seconds:
+        yield now, rng.randrange(devices)
+
+
+async def drive(
+    urls: Sequence[str],
+    moments: Sequence[tuple[float, int]],
+    body: Mapping[str, Any],
+    seconds: float,
+    drain_s: float,
+    tell: Callable[[Driven, float], None] = lambda driven, now: None,
+) -> Driven:
+    """Send each prompt when it is due and look at the queues for `seconds`; then wait `drain_s` at most for what is open.
+
+    What is open after that stays so, and its device hears that nobody waits for it any more.
+    """
+    driven, loop = Driven(), asyncio.get_running_loop()
+    async with _clients(urls) as clients:
+        began = loop.time()
+
+        async def ask(sent: Sent) -> None:
+            await asyncio.sleep(began + sent.due - loop.time())
+            await _ask(clients[sent.device], body, sent)
+            sent.ended = loop.time() - began
+
+        async def watch() -> None:
+            for turn in range(int(seconds / LOOK_S) + 1):
+                await asyncio.sleep(began + turn * LOOK_S - loop.time())
+                driven.looks += await asyncio.gather(
+                    *(_look(client, number, turn * LOOK_S) for number, client in enumerate(clients))
+                )
+                tell(driven, loop.time() - began)
+
+        driven.sent = [Sent(device, due) for due, device in moments]
+        prompts = [asyncio.create_task(ask(sent)) for sent in driven.sent]
+        try:
+            await watch()
+            if prompts:
+                await asyncio.wait(prompts, timeout=drain_s)
+        finally:
+            for prompt in prompts:
+                prompt.cancel()
+            await asyncio.gather(*prompts, return_exceptions=True)
+    return driven
+
+
+async def _ask(client: httpx.AsyncClient, body: Mapping[str, Any], sent: Sent) -> None:
+    try:
+        response = await client.post("/v1/chat/completions", json=body)
+        found = response.json()
+        if response.status_code == 200:
+            sent.code = ""
+            sent.layers, sent.proposers = found["folkmoot"]["layers"], found["folkmoot"]["proposers"]
+        else:
+            sent.code = str(found["error"]["code"])
+    except httpx.TransportError:
+        sent.code = "unreachable"
+    except (ValueError, KeyError, TypeError):
+        sent.code = "malformed"
+
+
+async def _look(client: httpx.AsyncClient, number: int, at: float) -> Look:
+    try:
+        found = (await client.get("/v1/moot", timeout=10.0)).json()
+        return Look(at, number, found["queue"], found["busy"], found["members"][0]["service_s"])
+    except (httpx.TransportError, ValueError, KeyError, IndexError, TypeError):
+        return Look(at, number, 0, 0, 0.0)
+
+
+@contextlib.asynccontextmanager
+async def _clients(urls: Sequence[str]) -> AsyncIterator[list[httpx.AsyncClient]]:
+    many = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    async with contextlib.AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=url, limits=many, trust_env=False, timeout=httpx.Timeout(ANSWER_S, connect=10.0)
+                )
+            )
+            for url in urls
+        ]

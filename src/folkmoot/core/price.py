@@ -1,0 +1,158 @@
+"""Which (M, k) a prompt gets: each is worth something, and each job costs what its device says.
+
+Pure arithmetic on what a device knows of itself and of some peers. Units: jobs, seconds, points of utility.
+Source: ADMISSION.md, where the figures behind each number stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from folkmoot.errors import ConfigError
+
+Worth = tuple[int, int, float]
+"""M, k, and what an answer so made is worth, in points."""
+
+PAPER: tuple[Worth, ...] = (
+    (0, 0, 22.0), (1, 1, 29.55), (1, 2, 40.0), (1, 3, 40.0), (2, 1, 28.88), (2, 2, 40.0), (2, 3, 41.0),
+)  # fmt: skip
+"""The paper's accuracies, as far as they are at hand: those of (1,3) and (2,2) are set so that they never decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceConfig:
+    """Admission by a price per job.
+
+    `pressure` X: so many jobs of pressure make even an answer by the own device not worth it (lower: shorter queues, less
+    utility). `queue` is the weight of the real queue beside the virtual debt. `draw` peers are looked at for a prompt.
+    An (M, k) is dropped where `caution` times its expected latency passes the deadline. A prompt that was refused and comes
+    again finds `returning` times the room. `worths` is the utility table; it must hold (0, 0).
+    """
+
+    enabled: bool = False
+    pressure: float = 22.0
+    queue: float = 0.5
+    draw: int = 8
+    caution: float = 1.8
+    returning: float = 1.25
+    worths: tuple[Worth, ...] = PAPER
+
+    def __post_init__(self) -> None:
+        for layers, proposers, worth in self.worths:
+            if layers < 0 or proposers < 0 or (not layers and proposers) or not 0.0 < worth < math.inf:
+                raise ConfigError(f"worths: M = {layers}, k = {proposers} cannot be worth {worth}")
+        if self.worth(0, 0) <= 0.0:
+            raise ConfigError("worths must say what M = 0 is worth")
+        positive = (self.pressure, self.draw, self.caution)
+        if not all(each > 0 for each in positive) or not self.queue >= 0.0 or not self.returning >= 1.0:
+            raise ConfigError(
+                "price: pressure, draw and caution are more than 0, queue is 0 or more, returning 1 or more"
+            )
+
+    def worth(self, layers: int, proposers: int) -> float:
+        """Points of an (M, k): its row's, else those of the best row that asks for no more; 0 where there is none."""
+        exact = [worth for m, k, worth in self.worths if (m, k) == (layers, proposers)]
+        return max(
+            exact or [worth for m, k, worth in self.worths if m <= layers and k <= proposers], default=0.0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is known of a device: its virtual debt Z and queue Q with what it serves (jobs), its mean service time
+    (seconds), and the load of layers after the first."""
+
+    debt: float
+    queue: float
+    service_s: float
+    late: float = 0.0
+
+    @property
+    def wait_s(self) -> float:
+        """[A] What a first-layer job waits where later layers go first: Qα/(1 − ρ_hi). Mean within −4…+11 % (ADMISSION.md)."""
+        return self.queue * self.service_s / (1.0 - self.late_share)
+
+    @property
+    def late_share(self) -> float:
+        """ρ_hi, 0.9 at most: above it the formula means nothing."""
+        return min(max(self.late, 0.0), 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """One (M, k): what it is worth, what its jobs cost, when it would be done."""
+
+    layers: int
+    proposers: int
+    worth: float
+    own: float
+    peers: tuple[float, ...]
+    expected_s: float
+
+    @property
+    def price(self) -> float:
+        """(M + 1) p_o + M Σ p_c, in points."""
+        return (self.layers + 1) * self.own + self.layers * sum(self.peers)
+
+    @property
+    def score(self) -> float:
+        """What is left of its worth."""
+        return self.worth - self.price
+
+
+def price(config: PriceConfig, offer: Offer, room: float = 1.0) -> float:
+    """p = u00/X · (Z + wQ): points that one job at a device costs. `room` times X may be waiting."""
+    return config.worth(0, 0) / (config.pressure * room) * pressure(config, offer)
+
+
+def pressure(config: PriceConfig, offer: Offer) -> float:
+    """Z + wQ, jobs."""
+    return offer.debt + config.queue * offer.queue
+
+
+def bids(
+    config: PriceConfig,
+    plans: Iterable[tuple[int, int]],
+    own: Offer,
+    peers: Sequence[Offer],
+    room: float = 1.0,
+) -> list[Bid]:
+    """Each plan (M, k) with k of the peers, in their order; those that need more peers than there are are left out."""
+    mine, theirs = price(config, own, room), [price(config, peer, room) for peer in peers]
+    return [
+        Bid(
+            layers, proposers, config.worth(layers, proposers), mine, tuple(theirs[:proposers]),
+            expected_s(layers, own, peers[:proposers]),
+        )
+        for layers, proposers in plans
+        if proposers <= len(peers)
+    ]  # fmt: skip
+
+
+def expected_s(layers: int, own: Offer, peers: Sequence[Offer]) -> float:
+    """[A] T̂ = max W + αH + (M − 1)(α/(1 − ρ_hi) + αH) + α/(1 − ρ_hi) + α, H = 1 + … + 1/(k + 1); W + α for M = 0.
+
+    α and ρ_hi are the largest of the devices asked. For exponential service; mean off by −4…+25 % (ADMISSION.md).
+    """
+    if not layers:
+        return own.wait_s + own.service_s
+    asked = (own, *peers)
+    service = max(offer.service_s for offer in asked)
+    again = service / (1.0 - max(offer.late_share for offer in asked))
+    layer = service * sum(1.0 / count for count in range(1, len(asked) + 1))
+    first = max(offer.wait_s for offer in asked)
+    return first + layer + (layers - 1) * (again + layer) + again + service
+
+
+def best(config: PriceConfig, offered: Sequence[Bid], deadline_s: float | None) -> Bid | None:
+    """The bid with the most left of its worth, among equals the one with fewer jobs; None where none has anything left,
+    or none would keep the deadline."""
+    left = [bid for bid in offered if bid.score > 0.0 and keeps(config, bid, deadline_s)]
+    return max(left, key=lambda bid: (bid.score, -bid.layers, -bid.proposers), default=None)
+
+
+def keeps(config: PriceConfig, bid: Bid, deadline_s: float | None) -> bool:
+    """Whether a bid is expected to keep a deadline."""
+    return deadline_s is None or config.caution * bid.expected_s <= deadline_s

@@ -1,0 +1,93 @@
+"""`folkmoot load`: its moments, what it counts, and one run on real devices."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from folkmoot.cli import exits, group
+from folkmoot.cli.load import Asked, measured, told
+from folkmoot.cli.open_loop import Driven, Look, Sent, poisson
+
+
+def run(*arguments: str) -> int:
+    return exits.run(lambda: group.main(["load", *arguments], standalone_mode=False), debug=False)
+
+
+def test_the_moments_are_those_of_a_poisson_process_and_of_the_seed():
+    moments = list(poisson(4, 2.0, 1_000.0, 1))
+    assert moments == list(poisson(4, 2.0, 1_000.0, 1))
+    assert moments != list(poisson(4, 2.0, 1_000.0, 2))
+    assert len(moments) == pytest.approx(8_000, abs=4 * math.sqrt(8_000))
+    gaps = [after - before for (before, _), (after, _) in zip(moments, moments[1:], strict=False)]
+    assert sum(gap**2 for gap in gaps) / len(gaps) == pytest.approx(2 / 8**2, rel=0.1)
+    for device in range(4):
+        assert sum(each == device for _, each in moments) == pytest.approx(2_000, abs=4 * math.sqrt(2_000))
+
+
+def test_a_late_client_hides_nothing():
+    """Latency counts from the moment when the prompt was due."""
+    assert Sent(0, 3.0, 10.0, "").latency_s == 7.0
+
+
+def test_what_is_counted_is_what_came_after_the_warm_up():
+    asked = Asked((), 2, (), 0.5, 10.0, 0.0, 1, 1, "lsf", "on", 1)
+    sent = [
+        Sent(0, 1.0, 2.5, "", 1, 1), Sent(1, 3.0, 5.0, "", 1, 1), Sent(0, 4.0, 12.0, "", 1, 1),
+        Sent(1, 5.0, 5.1, "overloaded"), Sent(0, 6.0, 7.0, "deadline"), Sent(1, 9.0),
+    ]  # fmt: skip
+    looks = [Look(at, device, int(at) * device, 1, 2.0) for at in range(11) for device in range(2)]
+    found = measured(asked, ["ash", "birch"], Driven(sent, looks))
+    assert (found["prompts"], found["answered"], found["refused"], found["open"]) == (6, 3, 1, 1)
+    assert found["failed"] == {"deadline": 1}
+    assert found["goodput"] == pytest.approx(2 / 8 / 2)  # one began before, one ended after
+    assert found["latency"]["mean"] == 5.0
+    assert found["queue_size"] == pytest.approx(3.0)
+    assert found["drift"]["value"] == pytest.approx(0.5 * 2.0)  # one grows by 1 a second, the other not
+    assert found["in_service"] == [1.0, 1.0]
+    assert found["plans"] == [{"layers": 1, "proposers": 1, "prompts": 2}]
+    text = "\n".join(told(found | {"theory": None, "simulated": None}))
+    assert "6 prompts in 10 s at 2 devices: 3 answered, 1 refused, 1 open at the end, 1 deadline" in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (["--rate", "0"], "0"),
+        (["--rate", "nan"], "nan"),
+        (["--rate", "1", "--start", "2", "--at", "http://127.0.0.1:1"], "give one of them"),
+        (["--rate", "1", "--engine", "timed:det:0"], "--engine belongs to --start"),
+        (["--rate", "1", "-k", "2"], "needs a layer"),
+        (["--rate", "1", "--plot", "a.txt"], "it ends in"),
+        (["--rate", "1", "--service", "exp:-1"], "-1"),
+        (["--rate", "1", "-M", "1", "-k", "5", "--start", "2"], "5"),
+    ],
+)
+def test_wrong_usage_is_2(capsys, wrong, why):
+    assert run(*wrong) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert why in said.err
+
+
+def test_nobody_there_is_1(capsys):
+    assert run("--rate", "20", "--seconds", "1", "--drain", "0", "--at", "http://127.0.0.1:9") == 1
+    assert "start one with `folkmoot up`" in capsys.readouterr().err
+
+
+@pytest.mark.live
+def test_live_devices_do_what_the_simulator_says(capsys, tmp_path):
+    """Two devices well below the limit: all is answered, and the plot is drawn."""
+    plot = tmp_path / "load.png"
+    assert run(
+        "--rate", "2", "-M", "1", "-k", "1", "--start", "2", "--engine", "timed:exp:0.02", "--seconds", "4",
+        "--drain", "5", "--json", "--plot", str(plot),
+    ) == 0  # fmt: skip
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["answered"] == found["prompts"] > 0
+    assert (found["refused"], found["open"], found["failed"]) == (0, 0, {})
+    assert found["theory"]["load"] == pytest.approx(2 * found["service_s"] * 3, rel=0.5)
+    assert found["simulated"]["latency"]["mean"] > 0
+    assert plot.read_bytes().startswith(b"\x89PNG")

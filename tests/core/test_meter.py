@@ -1,0 +1,104 @@
+"""What a device measures of itself."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folkmoot.core.ids import DeviceId
+from folkmoot.core.meter import Decayed, Meter, MeterConfig, drained
+
+ANN = DeviceId("ann")
+
+
+def served(meter: Meter, *seconds: float, now: float = 0.0) -> Meter:
+    for each in seconds:
+        meter.served(each, now)
+    return meter
+
+
+def test_the_first_jobs_count_alike_then_the_latest_most() -> None:
+    meter = served(Meter(MeterConfig(gain=0.25)), 1.0, 2.0, 3.0, 2.0)
+    assert meter.service_s == 2.0
+    assert served(meter, 6.0).service_s == 3.0
+
+
+def test_one_outlier_is_cut_and_a_second_in_a_row_believed() -> None:
+    cut = served(Meter(MeterConfig()), *[1.0] * 100, 500.0).service_s
+    assert cut == pytest.approx(1.0 + 0.05 * 7.0)
+    assert served(served(Meter(MeterConfig()), *[1.0] * 100), 500.0, 500.0).service_s > 20.0
+
+
+def test_a_change_is_followed_and_the_mean_is_not_biased() -> None:
+    """Exponential services: the mean over many is right within the 1 % that cutting costs at most."""
+    rng = Random(1)
+    meter, means = Meter(MeterConfig()), []
+    for _ in range(40_000):
+        meter.served(rng.expovariate(1.0), 0.0)
+        means.append(meter.service_s)
+    assert sum(means[100:]) / len(means[100:]) == pytest.approx(1.0, abs=0.02)
+    served(meter, *[5.0] * 60)
+    assert meter.service_s == pytest.approx(5.0, rel=0.06)
+
+
+def test_debt_is_the_queue_of_a_slower_device() -> None:
+    meter = served(Meter(MeterConfig(slack=0.05)), 2.0)
+    for _ in range(3):
+        meter.joined(1, 0.0)
+    assert meter.debt(0.0) == 3.0
+    assert meter.debt(2.0) == pytest.approx(3.0 - 0.95)
+    meter.gone(2.0)
+    assert meter.debt(2.0) == pytest.approx(2.0 - 0.95)
+    assert meter.debt(100.0) == 0.0
+    assert Meter(MeterConfig()).debt(5.0) == 0.0
+
+
+def test_debt_drains_by_all_slots_and_an_excess_makes_none() -> None:
+    meter = served(Meter(MeterConfig(slack=0.0), slots=3), 1.0)
+    for _ in range(6):
+        meter.joined(1, 0.0)
+    meter.joined(2, 0.0, excess=True)
+    assert meter.debt(1.0) == 3.0
+
+
+@given(st.floats(0.05, 0.9), st.integers(1, 4))
+def test_loads_are_what_comes(rho: float, slots: int) -> None:
+    """Jobs at an even pace, every second one of a later layer."""
+    meter = served(Meter(MeterConfig(), slots=slots), 2.0)
+    gap = 2.0 / slots / rho
+    now = 0.0
+    for number in range(int(1_000 / gap)):
+        now = number * gap
+        meter.joined(1 + number % 2, now)
+    assert meter.load(now) == pytest.approx(rho, rel=0.01 + gap / 100.0)
+    assert meter.late_load(now) == pytest.approx(rho / 2, rel=0.02 + gap / 50.0)
+
+
+def test_nothing_is_known_before_the_first_job() -> None:
+    meter = Meter(MeterConfig())
+    meter.joined(1, 3.0)
+    assert (meter.load(4.0), meter.late_load(4.0), meter.debt(9.0)) == (0.0, 0.0, 1.0)
+    assert Decayed().rate(1.0, 0.0) == 0.0
+
+
+def test_a_device_may_ask_for_its_share_and_a_burst() -> None:
+    meter = served(Meter(MeterConfig(share=2.0, burst=3.0, slack=0.0)), 1.0)
+    assert [meter.exceeds(ANN, 4, 0.0) for _ in range(4)] == [False, False, False, True]
+    assert not meter.exceeds(DeviceId("bob"), 4, 0.0)
+    assert not meter.exceeds(ANN, 4, 2.0)  # half of the device's time is its
+    assert meter.exceeds(ANN, 4, 2.0)
+    meter.forget(ANN)
+    assert not meter.exceeds(ANN, 4, 2.0)
+
+
+def test_without_a_share_there_is_no_limit() -> None:
+    meter = Meter(MeterConfig())
+    assert not any(meter.exceeds(ANN, 4, 0.0) for _ in range(1_000))
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e3))
+def test_a_debt_never_falls_below_nothing(debt: float, seconds: float, drain_hz: float) -> None:
+    assert 0.0 <= drained(debt, seconds, drain_hz) <= debt

@@ -1,0 +1,119 @@
+"""Which (M, k) a prompt gets, by what it is worth and what its jobs cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folkmoot.core.price import PAPER, Offer, PriceConfig, best, bids, expected_s, price
+from folkmoot.errors import ConfigError
+
+CONFIG = PriceConfig(enabled=True)
+PLANS = [(layers, proposers) for layers, proposers, _ in PAPER]
+FREE = Offer(0.0, 0.0, 1.0)
+offers = st.builds(
+    Offer, st.floats(0, 60), st.integers(0, 60).map(float), st.floats(0.01, 100), st.floats(0, 2)
+)
+
+
+def chosen(own: Offer, peers: list[Offer], deadline_s: float | None = None, config: PriceConfig = CONFIG):
+    bid = best(config, bids(config, PLANS, own, peers), deadline_s)
+    return None if bid is None else (bid.layers, bid.proposers)
+
+
+def test_where_all_are_idle_the_best_is_asked_for() -> None:
+    assert chosen(FREE, [FREE] * 3) == (2, 3)
+    assert chosen(FREE, [FREE]) == (1, 1)
+    assert chosen(FREE, []) == (0, 0)
+
+
+def test_a_price_is_a_share_of_what_the_own_answer_is_worth() -> None:
+    assert price(CONFIG, Offer(11.0, 0.0, 1.0)) == pytest.approx(11.0)
+    assert price(CONFIG, Offer(0.0, 22.0, 9.0)) == pytest.approx(11.0)
+    assert price(CONFIG, Offer(11.0, 22.0, 1.0), room=1.25) == pytest.approx(22.0 / 1.25)
+
+
+def test_under_load_it_shrinks_and_at_last_is_refused() -> None:
+    """u00 = 22 and X = 22: a job costs as many points as there are jobs of pressure."""
+    assert chosen(Offer(1.0, 0.0, 1.0), [Offer(1.0, 0.0, 1.0)] * 3) == (1, 2)
+    assert chosen(Offer(9.0, 0.0, 1.0), [Offer(9.0, 0.0, 1.0)] * 3) == (0, 0)
+    assert chosen(Offer(21.9, 0.0, 1.0), [FREE] * 3) == (0, 0)
+    assert chosen(Offer(22.0, 0.0, 1.0), [FREE] * 3) is None
+
+
+def test_the_bids_of_the_design_s_example() -> None:
+    own, peers = Offer(4.1, 0.0, 1.0), [Offer(5.2, 0.0, 1.0), Offer(6.0, 0.0, 1.0)]
+    bid = best(CONFIG, bids(CONFIG, PLANS, own, peers), None)
+    assert bid is not None
+    assert (bid.layers, bid.proposers, bid.worth) == (1, 2, 40.0)
+    assert bid.price == pytest.approx(19.4)
+
+
+def test_a_deadline_takes_the_slow_ones_out() -> None:
+    own, peers = Offer(0.0, 0.0, 1.0), [FREE, FREE, Offer(0.0, 50.0, 1.0)]
+    assert chosen(own, peers, 1.8 * expected_s(1, own, peers[:2])) == (1, 2)
+    assert chosen(own, peers, 1.8 * expected_s(0, own, [])) == (0, 0)
+    assert chosen(own, peers, 1.7) is None
+
+
+def test_expected_latency_by_hand() -> None:
+    own = Offer(0.0, 4.0, 2.0, late=0.5)
+    assert expected_s(0, own, []) == pytest.approx(16.0 + 2.0)
+    peers = [Offer(0.0, 1.0, 2.0), Offer(0.0, 0.0, 1.0)]
+    layer = 2.0 * (1 + 1 / 2 + 1 / 3)
+    assert expected_s(1, own, peers) == pytest.approx(16.0 + layer + 4.0 + 2.0)
+    assert expected_s(3, own, peers) == pytest.approx(16.0 + layer + 2 * (4.0 + layer) + 4.0 + 2.0)
+    assert Offer(0.0, 1.0, 1.0, late=5.0).wait_s == pytest.approx(10.0)  # where the formula means nothing
+
+
+@given(offers, st.lists(offers, max_size=3), st.floats(0.1, 10.0), st.floats(0.1, 10.0))
+def test_neither_points_nor_seconds_have_a_unit(
+    own: Offer, peers: list[Offer], points: float, seconds: float
+) -> None:
+    """All worths times as much, or all services times as long: the same decisions (ADMISSION.md, test 7)."""
+    rich = replace(CONFIG, worths=tuple((m, k, points * worth) for m, k, worth in PAPER))
+    slow = [replace(each, service_s=seconds * each.service_s) for each in (own, *peers)]
+    first = [bid.score for bid in bids(CONFIG, PLANS, own, peers)]
+    assert [bid.score / points for bid in bids(rich, PLANS, own, peers)] == pytest.approx(first, abs=1e-6)
+    assert [bid.score for bid in bids(CONFIG, PLANS, slow[0], slow[1:])] == first
+    assert expected_s(len(peers), slow[0], slow[1:]) == pytest.approx(
+        seconds * expected_s(len(peers), own, peers)
+    )
+
+
+@given(offers, st.lists(offers, min_size=3, max_size=3), st.integers(0, 3))
+def test_more_pressure_never_makes_a_bid_cheaper(own: Offer, peers: list[Offer], at: int) -> None:
+    all_ = [own, *peers]
+    pressed = [replace(o, debt=o.debt + 1.0) if place == at else o for place, o in enumerate(all_)]
+    before, after = (bids(CONFIG, PLANS, each[0], each[1:]) for each in (all_, pressed))
+    assert all(b.price <= a.price for b, a in zip(before, after, strict=True))
+
+
+def test_what_is_not_in_the_table_is_worth_what_less_of_it_is() -> None:
+    assert CONFIG.worth(3, 3) == 41.0
+    assert CONFIG.worth(1, 5) == 40.0
+    assert CONFIG.worth(2, 1) == 28.88
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"worths": ((1, 1, 5.0),)},
+        {"worths": ((0, 0, 22.0), (0, 2, 5.0))},
+        {"worths": ((0, 0, 22.0), (1, 1, math.nan))},
+        {"worths": ((0, 0, -1.0),)},
+        {"pressure": 0.0},
+        {"pressure": math.nan},
+        {"draw": 0},
+        {"queue": -0.5},
+        {"caution": 0.0},
+        {"returning": 0.5},
+    ],
+)
+def test_what_makes_no_sense_is_no_configuration(changes: dict) -> None:
+    with pytest.raises(ConfigError):
+        replace(CONFIG, **changes)
