@@ -67,8 +67,12 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         return code_of(error)
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.UsageError as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return USAGE
+    except click.UsageError as error:
+        more = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
+        tell(f"{error.format_message().rstrip('.')}{more}")
         return USAGE
     except click.ClickException as error:
         tell(error.format_message())
