@@ -311,6 +311,11 @@ def test_jobs_of_a_prompt_whose_origin_may_ask_fewer_than_k(run):
         (("simulate", "--select", "fixed:1+2", "--topology", "ring"), "give one of them"),
         (("simulate", "--select", "fixed:1+2", "--gossip"), "complete graph"),
         (("simulate", "--select", "fixed:1+2", "--quorum", "4"), "quorum is 4"),
+        (
+            ("simulate", "--load", "0.8", "--quorum", "2", "--stages", "1,3", "-M", "1"),
+            "it is not known; give --rate",
+        ),
+        (("simulate", "--core", "--horizon", "1e9"), "more memory would be needed"),
         (("simulate", "--select", "fixed:1+2", "--view-age", "1"), "belongs to --select best-of"),
         (("simulate", "--select", "best-of:2"), "at least k = 3"),
         (("simulate", "--view-age", "1"), "belongs to --select"),

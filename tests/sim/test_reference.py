@@ -15,7 +15,7 @@ from folkmoot.queueing.moot import simulate as compiled
 from folkmoot.queueing.streams import branch
 from folkmoot.sim.links import LinkConfig
 from folkmoot.sim.load import History, Setting, weighted
-from folkmoot.sim.reference import Run, Seen, offered
+from folkmoot.sim.reference import Run, Seen, offered, replications
 from folkmoot.sim.reference import simulate as on_workers
 
 
@@ -205,3 +205,10 @@ def test_the_number_of_workers_changes_nothing() -> None:
     asked = Question(3, 1, 1, (0.2,), (Exponential(1.0),), horizon=40, replications=3)
     one, two = (simulate(asked, Setting(slots=2), workers=workers) for workers in (1, 2))
     assert (one.result, one.ends, one.events) == (two.result, two.ends, two.events)
+
+
+@pytest.mark.parametrize("changes", [{"horizon": 1e12}, {"prompts": 10**12}])
+def test_what_would_not_fit_into_memory_is_refused_before_it_begins(changes):
+    asked = replace(Question(4, 1, 2, (0.1,), (Exponential(1.0),), replications=1), **changes)
+    with pytest.raises(TheoryError, match="more memory would be needed"):
+        next(replications(asked))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from folkmoot.cli.cluster import WorkerLost, cluster, cluster_options, cores, watched
-from folkmoot.cli.exits import Interrupted, end_line, tell
+from folkmoot.cli.exits import Interrupted, end_line
 from folkmoot.cli.model import (
     model_options,
     question_of,
@@ -23,6 +23,7 @@ from folkmoot.cli.model import (
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.progress import Progress
 from folkmoot.cli.world import WORLD, setting_of, world_options
+from folkmoot.errors import TheoryError
 
 if TYPE_CHECKING:
     from folkmoot.queueing.estimate import Interval
@@ -123,13 +124,18 @@ def simulate(
         from folkmoot.queueing.moot import rho_most
         from folkmoot.sim.reference import offered
 
+        if asked.quorum and not setting.plain:
+            raise TheoryError(
+                "--load: with a quorum and another aggregator, stages or stops it is not known; give --rate"
+            )
         more_hz = rho_most(asked).max() / offered(asked, setting).max()
         asked = replace(asked, rates_hz=tuple(float(rate * more_hz) for rate in asked.rates_hz))
+    lost: list[WorkerLost] = []
     with cluster(backend, workers, address):
         if setting is None:
-            found, more, lines = run(asked, workers), dict[str, Any](), list[str]()
+            found, more, lines = run(asked, workers, lost), dict[str, Any](), list[str]()
         else:
-            found, more, lines = _run_core(asked, setting, workers)
+            found, more, lines = _run_core(asked, setting, workers, lost)
     if as_json:
         from folkmoot.queueing.frames import document
 
@@ -137,7 +143,12 @@ def simulate(
     else:
         for line in (*told(found), *lines):
             click.echo(line)
-    if (done := found.question.replications) < asked.replications:
+    done = found.question.replications
+    for error in lost:
+        raise WorkerLost(
+            f"{error}; the result is of the {done} of {asked.replications} replications that were done"
+        )
+    if done < asked.replications:
         raise Interrupted(
             f"interrupted: the result is of the {done} of {asked.replications} replications that were done"
         )
@@ -174,24 +185,27 @@ def asked_of(
     )
 
 
-def run(asked: Question, workers: int | None) -> Result:
-    """The answer with progress on stderr. Ctrl-C ends it early: it is then of the replications that are done."""
+def run(asked: Question, workers: int | None, lost: list[WorkerLost]) -> Result:
+    """The answer with progress on stderr. Ctrl-C ends it early: it is then of the replications that are done.
+
+    So does the loss of a worker, which is put into `lost`.
+    """
     from folkmoot.queueing.moot import replications, summary
 
     began = time.perf_counter()
-    done = _collected(replications(asked, workers), asked.replications)
+    done = _collected(replications(asked, workers), asked.replications, lost)
     found = summary(replace(asked, replications=len(done)), done)
     return replace(found, wall_s=time.perf_counter() - began)
 
 
 def _run_core(
-    asked: Question, setting: Setting, workers: int | None
+    asked: Question, setting: Setting, workers: int | None, lost: list[WorkerLost]
 ) -> tuple[Result, dict[str, Any], list[str]]:
     """The same by the real protocol: the result, what its JSON has besides, and more lines for people."""
     from folkmoot.sim.reference import replications, summed
 
     began = time.perf_counter()
-    done = _collected(replications(asked, setting, workers), asked.replications)
+    done = _collected(replications(asked, setting, workers), asked.replications, lost)
     seen = summed(replace(asked, replications=len(done)), setting, done)
     ends = {code or "answered": count for code, count in sorted(seen.ends.items())}
     more = {"core": True, "ends": ends, "availability": seen.availability, "failures": seen.failures}
@@ -205,7 +219,7 @@ def _run_core(
     return replace(seen.result, wall_s=time.perf_counter() - began), more, lines
 
 
-def _collected(runs: Iterator[T], count: int) -> list[T]:
+def _collected(runs: Iterator[T], count: int, lost: list[WorkerLost]) -> list[T]:
     done: list[T] = []
     with Progress("replications", count) as bar:
         try:
@@ -215,9 +229,10 @@ def _collected(runs: Iterator[T], count: int) -> list[T]:
         except (KeyboardInterrupt, WorkerLost) as end:
             if not done:
                 raise
-            end_line()
             if isinstance(end, WorkerLost):
-                tell(str(end))
+                lost.append(end)
+            else:
+                end_line()
     return done
 
 

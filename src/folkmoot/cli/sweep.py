@@ -242,7 +242,10 @@ def _simulate(
         except KeyboardInterrupt:
             end_line()
         except WorkerLost as lost:
-            tell(str(lost))
+            raise WorkerLost(
+                f"{lost}; {sum(key(each) in table.rows for each in asked)} of {len(asked)} questions are in {file}; "
+                "the same command does the rest"
+            ) from lost
         return [table.rows[key(each)] for each in asked if key(each) in table.rows], skipped
 
 

@@ -55,7 +55,7 @@ class Case:
     bound: int = 0
     tolerance: float = 0.0
     run: Run = compiled
-    other: Callable[[Question], Floats] | None = None
+    other: Callable[[Question, int | None], Floats] | None = None
 
     def holds(self, found: Interval) -> bool:
         """Whether an interval agrees with the statement."""
@@ -87,7 +87,7 @@ def validate(cases: list[Case], *, quick: bool = False, workers: int | None = No
             prompts=math.ceil(case.question.prompts * share),
         )
         if case.other is not None:
-            values = case.other(asked)
+            values = case.other(asked, workers)
         else:
             if last is None or last[:2] != (asked, case.run):  # statements on one question stand side by side
                 last = asked, case.run, case.run(asked, workers)
@@ -138,8 +138,8 @@ def _within() -> Iterator[Case]:
             )  # fmt: skip
 
 
-def _share(bound: float, asked: Question) -> Floats:
-    seen = [run.counts.histogram for run in replications(asked)]
+def _share(bound: float, asked: Question, workers: int | None) -> Floats:
+    seen = [run.counts.histogram for run in replications(asked, workers)]
     return np.array([each[: bin_of(bound)].sum() / each.sum() for each in seen])
 
 
@@ -281,14 +281,22 @@ def _central() -> Iterator[Case]:
         theory = central.centre_latency(asked, 2.0)
         yield Case(
             f"central server, M = {layers}, k = {proposers}, {type(law).__name__}: latency", "E", theory, asked,
-            other=lambda asked: central.centre(asked, 2.0).latency,
+            other=lambda asked, workers: central.centre(asked, 2.0).latency,
         )  # fmt: skip
     often = central.Failures(100.0, 20.0)
     asked = Question(4, 1, 2, (0.1,), (Exponential(1.0),), horizon=4_000, replications=12)
     for where, theory, other in (
-        ("the central server", 1.0 - often.up, lambda asked: central.centre(asked, 0.0, often).refused),
-        ("one's own device", 1.0 - often.up, lambda asked: central.moot(asked, often).refused),
-        ("any device", often.nobody(4), lambda asked: central.moot(asked, often, elsewhere=True).refused),
+        (
+            "the central server",
+            1.0 - often.up,
+            lambda asked, workers: central.centre(asked, 0.0, often).refused,
+        ),
+        ("one's own device", 1.0 - often.up, lambda asked, workers: central.moot(asked, often).refused),
+        (
+            "any device",
+            often.nobody(4),
+            lambda asked, workers: central.moot(asked, often, elsewhere=True).refused,
+        ),
     ):
         yield Case(f"refused, as {where} is down", "E", theory, asked, other=other)
 

@@ -47,7 +47,7 @@ def cases(*, beyond: bool = False) -> list[Case]:
     return [*exact, *_reached(), *_carried(), *_collapse()] if beyond else exact
 
 
-def load(rate_hz: float, devices: Sequence[int]) -> Seen:
+def load_seen(rate_hz: float, devices: Sequence[int]) -> Seen:
     """The mean load of some devices: prompts a second and device times the seconds that a prompt costs each of them."""
     return lambda seen: rate_hz * seen.utilisation[:, devices].mean(axis=1) / seen.goodput
 
@@ -58,7 +58,7 @@ def _stages() -> Iterator[Case]:
     asked = Question(4, 2, 2, (rate,), (STEADY,), prompts=35, replications=RUNS)
     theory = q.stage_load(rate, factors[:-1], factors[-1], 2)
     run = Core(Setting(stages=factors))
-    yield Case("stages of 1, 1.5 and 2.5 s: load", "E", theory, asked, load(rate, range(4)), run=run)
+    yield Case("stages of 1, 1.5 and 2.5 s: load", "E", theory, asked, load_seen(rate, range(4)), run=run)
 
 
 def _stops() -> Iterator[Case]:
@@ -66,7 +66,7 @@ def _stops() -> Iterator[Case]:
     asked = Question(4, 2, 2, (rate,), (STEADY,), prompts=90, replications=RUNS)
     theory = rate * q.early_stopping_jobs(stops, 2)
     name, run = "3 of 10 prompts stop after the first of 2 layers: load", Core(Setting(stops=stops))
-    yield Case(name, "E", theory, asked, load(rate, range(4)), run=run)
+    yield Case(name, "E", theory, asked, load_seen(rate, range(4)), run=run)
 
 
 def _aggregator() -> Iterator[Case]:
@@ -76,7 +76,7 @@ def _aggregator() -> Iterator[Case]:
     run = Core(Setting(aggregator=2))
     for name, some in (("its load", [2]), ("the load of the others", [0, 1, 3])):
         stated = float(theory[some].mean())
-        yield Case(f"one aggregator for all: {name}", "E", stated, asked, load(rate, some), run=run)
+        yield Case(f"one aggregator for all: {name}", "E", stated, asked, load_seen(rate, some), run=run)
 
 
 def _slots() -> Iterator[Case]:
@@ -84,7 +84,7 @@ def _slots() -> Iterator[Case]:
     rate, run = 0.3, Core(Setting(slots=3))
     asked = Question(4, 1, 2, (rate,), (STEADY,), prompts=25, replications=RUNS)
     theory = q.load(rate, 1.0, 1, 2)
-    yield Case("3 slots: jobs in service", "E", theory, asked, load(rate, range(4)), run=run)
+    yield Case("3 slots: jobs in service", "E", theory, asked, load_seen(rate, range(4)), run=run)
     asked = Question(1, 0, 0, (1.5,), (Exponential(1.0),), horizon=3_000, replications=20)
     theory = q.several_slots_alone(1.5, 1.0, 3)
     yield Case("M/M/3, load 0.5: latency", "E", theory, asked, lambda seen: seen.latency, run=run)
@@ -123,9 +123,9 @@ def _weights() -> Iterator[Case]:
     for name, some in (("the fast", [0, 1, 2]), ("the slow", [3, 4, 5]), ("the busiest", busiest)):
         stated = float(theory[some].mean())
         name = f"best weights, 3 fast devices and 3 slow: load of {name}"
-        yield Case(name, "E", stated, asked, load(rate, some), run=run)
+        yield Case(name, "E", stated, asked, load_seen(rate, some), run=run)
     name = "best weights, 3 fast devices and 3 slow, 0.9 of their limit: load of all"
-    yield Case(name, "E", 0.9, asked, load(rate, range(6)), run=run)
+    yield Case(name, "E", 0.9, asked, load_seen(rate, range(6)), run=run)
 
 
 def _carried() -> Iterator[Case]:

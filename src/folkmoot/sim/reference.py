@@ -6,6 +6,7 @@ Slower by three orders of magnitude, so for small moots and short times; what th
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from folkmoot.queueing import memory
 from folkmoot.queueing.fcfs import BINS_PER_OCTAVE, CHECKPOINTS, FIELDS, OCTAVES, Counts, bin_of
 from folkmoot.queueing.moot import (
     WARM_UP,
@@ -22,6 +24,7 @@ from folkmoot.queueing.moot import (
     Result,
     check,
     end_s,
+    jobs_per_prompt,
     rho_most,
     service_means,
     summary,
@@ -31,6 +34,8 @@ from folkmoot.queueing.streams import keys
 from folkmoot.sim.load import History, Job, Key, Load, Setting
 
 Floats = npt.NDArray[np.float64]
+JOB_BYTES = 600
+"""What a run keeps of each job, its prompt's part among it (measured: 500 to 700)."""
 REFUSED = ("overloaded", "origin_down")
 """How a prompt ends that was never let in."""
 
@@ -85,6 +90,10 @@ def replications(
 
     check(question)
     (setting or Setting()).check(question)
+    jobs = question.horizon * question.devices
+    if question.prompts:
+        jobs = question.prompts * jobs_per_prompt(question)
+    memory.check(int(JOB_BYTES * jobs) * min(question.replications, workers or os.cpu_count() or 1))
     # Processes: unlike the kernels this is Python through and through.
     run = Parallel(n_jobs=workers or -1, prefer="processes", return_as="generator")
     yield from run(
