@@ -27,7 +27,7 @@ def failing(error):
         (Overloaded("full"), 1, "folkmoot: full\n"),
         (ConfigError("api.listen is 3"), 2, "folkmoot: api.listen is 3\n"),
         (PromptInvalid("n"), 2, "folkmoot: n\n"),
-        (click.UsageError("which?"), 2, "Error: which?\n"),
+        (click.UsageError("which?"), 2, "folkmoot: which?\n"),
         (click.ClickException("no"), 1, "folkmoot: no\n"),
         (
             DeadlinePassed("it has passed"),
