@@ -30,7 +30,6 @@ from folkmoot.queueing import Question, simulate
 from folkmoot.queueing.estimate import Interval, interval
 from folkmoot.queueing.fcfs import FIELDS
 from folkmoot.queueing.moot import WARM_UP, end_s, replication, rho
-from folkmoot.queueing.overload import FLUID_ERROR
 from folkmoot.queueing.stability import Graph
 from folkmoot.queueing.streams import keys
 from folkmoot.queueing.theory import Error, theory
@@ -168,6 +167,8 @@ def uneven(
     rates = tuple(1.0 + device for device in range(20))
     for m in (1, 2, 3):
         yield replace(usual, layers=m)
+        yield replace(usual, layers=m, proposers=7, skip_aggregation=0.5)
+        yield replace(usual, layers=m, devices=8, proposers=7, laws=(Fixed(1.0),))
         yield replace(usual, layers=m, laws=(slow, *(one,) * 19))
         yield replace(usual, layers=m, laws=(one,) * 10 + (slow,) * 10)
         yield replace(usual, layers=m, proposers=4, laws=(Fixed(1.0),) * 10 + (Fixed(3.0),) * 10)
@@ -194,8 +195,8 @@ def compared(study: Study) -> Iterator[Off]:
         return Off(study.name, study.law, what, value / simulated.value - 1, noise, stated, where)
 
     if told.overload:
-        yield off("growth", told.overload.drift, seen.drift, FLUID_ERROR)
-        yield off("goodput", told.overload.goodput, seen.goodput, FLUID_ERROR)
+        yield off("growth", told.overload.drift, seen.drift, told.overload.error)
+        yield off("goodput", told.overload.goodput, seen.goodput, told.overload.error)
         return
     assert told.latency is not None
     assert told.waiting is not None

@@ -222,6 +222,43 @@ def test_what_the_theory_says_of_the_best_of_d(run):
     assert found["best_choice_limit"] == pytest.approx(1 / 6)
 
 
+def test_simulate_and_theory_agree_on_which_limit_is_known(run):
+    """Of the best of d among devices that differ neither knows it; where all neighbours are asked both do."""
+    few = ("--horizon", "100", "--reps", "2", "--json")
+    uneven = ("-n", "4", "-k", "1", "--service", "exp:1,exp:1,exp:3,exp:3", "--select", "best-of:2")
+    all_asked = ("-n", "6", "-k", "3", "--topology", "ring", "--select", "best-of:3")
+    for flags, known in ((uneven, False), (all_asked, True)):
+        seen = json.loads(run("simulate", *flags, "--rate", "0.1", *few)[1])
+        told = json.loads(run("theory", *flags, "--rate", "0.1", "--json")[1])
+        assert seen["theory"]["limit_rate"] == (pytest.approx(told["limit_rate"]) if known else None)
+        assert (told["limit_rate"] is not None, seen["goodput_of_limit"] is not None) == (known, known)
+    assert told["latency"] is not None
+    assert told["latency"]["tag"] == "A"
+
+
+def test_without_layers_what_lies_beyond_the_limit_is_exact(run):
+    flags = ("-M", "0", "--load", "2", "--service", "weibull:1:0.2")
+    found = json.loads(run("theory", *flags, "--json")[1])["overload"]
+    assert (found["tag"], found["error_low"], found["error_high"]) == ("E", 0.0, 0.0)
+    assert (
+        "[E] first come first served: 1 jobs more wait at each device per service time\n"
+        in run("theory", *flags)[1]
+    )
+    layered = ("-M", "1", "-k", "1", "--load", "2")
+    assert "(within 3 % where it was simulated)" in run("theory", *layered)[1]
+    assert "(its error is not known here)" in run("theory", *layered, "--skip-aggregation", "0.7")[1]
+    assert "(its error is not known here)" in run("theory", *layered, *flags[-2:])[1]
+
+
+def test_a_trace_of_zeros_is_planned(run, tmp_path):
+    trace = tmp_path / "zeros.csv"
+    trace.write_text("a\n0\n0\n")
+    flags = ("--rate", "1", "--service", f"trace:{trace}", "--max-layers", "1", "--deadline", "1")
+    code, out, err = run("plan", *flags)
+    assert (code, err) == (0, "")
+    assert "expected latency 0 s [E]  <- best" in out
+
+
 def test_the_loads_of_peers_that_are_named_are_exact(run):
     flags = ("-n", "5", "-M", "2", "--rate", "0.05", "--select", "fixed:3+1", "--json")
     found = json.loads(run("theory", *flags)[1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -130,6 +132,50 @@ def test_rows_of_another_version_are_not_mixed_with_new_ones(run, tmp_path: Path
         assert (code, "rows of another version" in err, "choose another --out" in err) == (2, True, True)
     assert (tmp_path / "sweep.parquet").read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["sweep.parquet"]
+
+
+def test_columns_and_theory_are_those_of_their_format():
+    """Where this fails, a row says something else than before: raise FORMAT, and write the new digest here."""
+    from folkmoot import queueing as q
+    from folkmoot.core.law import Exponential, Fixed, Weibull
+    from folkmoot.queueing.sweep import FORMAT
+
+    usual = q.Question(4, 1, 2, (0.1,), (Exponential(1.0),), horizon=20.0, replications=2)
+    some = [
+        usual, replace(usual, rates_hz=(0.4,)), replace(usual, layers=0, proposers=0, rates_hz=(1.5,)),
+        replace(usual, laws=(Fixed(1.0),)), replace(usual, laws=(Weibull(1.0, 0.2),), rates_hz=(0.4,)),
+        replace(usual, quorum=2), replace(usual, best_of=3, laws=(Fixed(1.0), *(Fixed(2.0),) * 3)),
+        replace(usual, skip_aggregation=0.5), replace(usual, graph=((1, 2, 3), (0,), (0,), (0,))),
+    ]  # fmt: skip
+    told = [
+        [
+            (name, f"{value:.4g}" if isinstance(value, float) else value)
+            for name, value in row.items()
+            if name.startswith("theory_") or name in ("load", "service")
+        ]
+        for row in q.rows(map(q.simulate, some))
+    ]
+    names = sorted(q.rows([q.simulate(usual)])[0])
+    digest = hashlib.sha256(repr((names, told)).encode()).hexdigest()[:16]
+    assert (FORMAT, digest) == (5, "ebb8e6662cc65d79")
+
+
+def test_without_layers_there_is_no_quorum_and_nothing_to_skip(run, tmp_path: Path):
+    few = ("-M", "0,1", "-k", "2", "--load", "0.5", "--reps", "2", "--horizon", "50", "--plot", "none")
+    for more in (("--quorum", "2"), ("--skip-aggregation", "0.5")):
+        out = tmp_path / more[0].strip("-")
+        assert run(*few, *more, "--out", str(out))[0] == 0
+        lone, layered = sorted(kept(out / "sweep.parquet"), key=lambda row: row["layers"])
+        assert (lone["layers"], lone["proposers"], lone["quorum"], lone["skip_aggregation"]) == (0, 0, 0, 0.0)
+        assert layered["quorum"] or layered["skip_aggregation"]
+
+
+def test_a_trace_of_zeros_has_its_figures(run, tmp_path: Path):
+    trace = tmp_path / "zeros.csv"
+    trace.write_text("a\n0\n0\n")
+    few = ("-k", "1", "--rate", "0.5,1", "--reps", "2", "--horizon", "50", "--service", f"trace:{trace}")
+    code, _, err = run(*few, "--out", str(tmp_path / "s"))
+    assert (code, err.splitlines()[-1:] if code else []) == (0, [])
 
 
 def test_one_sweep_at_a_time_writes_to_a_file(run, tmp_path: Path):

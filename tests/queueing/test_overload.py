@@ -117,6 +117,33 @@ def test_the_fluid_of_devices_that_differ_is_what_is_simulated(asked: q.Question
         assert one.drift == pytest.approx(drift * mean_s, rel=0.15, abs=0.03)
 
 
+def test_what_no_float_holds_is_refused() -> None:
+    for call in (
+        lambda: q.fluid_root(1e308, [1e308], 1.0, 2),
+        lambda: q.drift(1e308, [1e308], 1.0, 2),
+        lambda: q.goodput(1e308, [1e308], 1.0, 2),
+        lambda: q.fluid([1e308] * 4, [1e308] * 4, 2, 2),
+    ):
+        with pytest.raises(TheoryError, match="beyond all measure"):
+            call()
+
+
+@given(LAYERS, PEERS, LOADS, st.floats(0.0, 1.0))
+def test_prompts_that_stop_early(layers: int, proposers: int, load: float, stop: float) -> None:
+    stops = [stop, *([0.0] * (layers - 1))]
+    stops[-1] += 1.0 - stop
+    stages = [1.0] * layers, 1.0, proposers
+    rate = load / q.stage_load(1.0, *stages, stops)
+    assert rate * q.early_stopping_jobs(stops, proposers) == pytest.approx(load)
+    x = q.fluid_root(rate, *stages, stops)
+    assert q.drift(rate, *stages, stops) == pytest.approx(1 / x - 1, rel=1e-6)
+    assert q.goodput(rate, *stages, stops) < rate
+    if stop == 0.0:
+        assert x == pytest.approx(q.fluid_root(rate, *stages))
+    if stop == 1.0:
+        assert x == pytest.approx(q.fluid_root(rate, [1.0], 1.0, proposers))
+
+
 def test_a_free_aggregation_is_legal_where_there_are_layers() -> None:
     assert q.fluid_root(1.0, [1.0], 0.0, 1) == pytest.approx(0.5)
     with pytest.raises(TheoryError, match="aggregate_s"):

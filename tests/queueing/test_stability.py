@@ -123,6 +123,22 @@ def test_what_changes_the_jobs_of_a_prompt() -> None:
             "quorum is 4; it must be a whole number, 1 or more, at most 3",
         ),
         (lambda: q.batched_service(1.0, 0, 1.0), "batch is 0"),
+        (lambda: q.load("a", 1.0, 1, 1), "rate_hz is 'a'"),
+        (lambda: q.loads([1.0] * 2, ["x", 1.0], 1, 1), "services_s must hold numbers only"),
+        (
+            lambda: q.loads([1.0] * 2, 1.0, 1, 1, weights=[[0.0], [1.0, 0.0]]),
+            "weights must hold numbers only",
+        ),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, weights=[["a", 1], [1, 0]]), "weights must hold numbers only"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, aggregators="no"), "aggregators must hold numbers only"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[["a"], [0]]), "by whole numbers from 0"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[[1.0], [0]]), "by whole numbers from 0"),
+        (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=3), "by whole numbers from 0"),
+        (lambda: q.loads([1.0], 1.0, 1, 1), "1 device has no peers"),
+        (lambda: q.load(1e308, 1e308, 1, 1), "the load is beyond all measure"),
+        (lambda: q.loads([1e308] * 2, 1e308, 1, 1), "the load is beyond all measure"),
+        (lambda: q.stage_load(1e308, [1e308], 1.0, 1), "the load is beyond all measure"),
+        (lambda: q.stage_load(1.0, [1.0], 1.0, 1, [0.5, 0.5]), "stops has 2 chances for 1 layers"),
     ],
 )
 def test_what_does_not_hold_is_refused(call: object, says: str) -> None:

@@ -113,7 +113,8 @@ def test_each_stage_takes_its_own_time_and_prompts_end_where_they_stop() -> None
         simulate(asked, Setting(stages=(1.0, 2.0, 3.0, 5.0), stops=(0.5, 0.0, 0.5)), keep=True).runs[0]
     )
     plain = history(simulate(asked, keep=True).runs[0])
-    assert [(p.born, p.origin) for p in seen.prompts] == [(p.born, p.origin) for p in plain.prompts]
+    born = [[(prompt.born, prompt.origin) for prompt in one.prompts] for one in (seen, plain)]
+    assert born[0][: len(born[1])] == born[1]
     assert {prompt.layers for prompt in seen.prompts} == {1, 3}
     for job in seen.jobs:
         if not math.isnan(job.end):
@@ -125,6 +126,15 @@ def test_each_stage_takes_its_own_time_and_prompts_end_where_they_stop() -> None
             assert stages == [stage for stage in range(1, prompt.layers + 1) for _ in range(2)] + [
                 prompt.layers + 1
             ]
+
+
+def test_prompts_that_stop_early_leave_time_for_more() -> None:
+    """The horizon is in services of a device, at the load that is offered: fewer jobs a prompt are more prompts."""
+    asked = Question(4, 3, 1, (0.05,), (Fixed(1.0),), horizon=300, replications=4)
+    seen = simulate(asked, Setting(stops=(1.0, 0.0, 0.0)))
+    assert seen.result.question == asked
+    assert seen.result.utilisation == pytest.approx(0.05 * 3, rel=0.15)
+    assert seen.result.inferences / 4 / 4 == pytest.approx(300, rel=0.15)
 
 
 def test_peers_are_drawn_with_their_weights() -> None:

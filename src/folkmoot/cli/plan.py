@@ -88,8 +88,8 @@ def plan(
                 tell_columns(asked)
             rows.append(_row(asked))
     stable = [row for row in rows if row["stable"]]
-    kept = [row for row in stable if deadline_s is None or (row["latency"] or math.inf) <= deadline_s]
-    best = max(kept, key=lambda row: (row["proposals"], -(row["latency"] or math.inf)), default=None)
+    kept = [row for row in stable if deadline_s is None or _soon(row) <= deadline_s]
+    best = max(kept, key=lambda row: (row["proposals"], -_soon(row)), default=None)
     known = [row for row in stable if row["latency"] is not None]
     nearest = None if best else min(known, key=lambda row: row["latency"], default=None)
     if as_json:
@@ -127,6 +127,11 @@ def plan(
         click.echo(_remedy(rows, stable, nearest))
 
 
+def _soon(row: dict[str, Any]) -> float:
+    """The expected latency, infinite where it is not known."""
+    return math.inf if row["latency"] is None else float(row["latency"])
+
+
 def _remedy(rows: list[dict[str, Any]], stable: list[dict[str, Any]], nearest: dict[str, Any] | None) -> str:
     """What to do where no choice is the best."""
     if nearest:
@@ -143,6 +148,8 @@ def _remedy(rows: list[dict[str, Any]], stable: list[dict[str, Any]], nearest: d
 
 def _upwards(value: float) -> str:
     """Three digits, not less than the value."""
+    if not value > 0:
+        return "0"
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
     return f"{math.ceil(value / step * (1 - 1e-9)) * step:.4g}"
 

@@ -176,7 +176,7 @@ def sweep(
 
 
 def _questions(given: dict[str, Any], flags: dict[str, Any]) -> list[Question]:
-    """Each point of the grid once. With M = 0 nobody is asked, so k is 0 there."""
+    """Each point of the grid once. With M = 0 nobody is asked: k is 0 there, and no layer ends with a quorum or is the last."""
     grid = GRID if all(values is None for values in given.values()) else given
     names = ("devices", "layers", "proposers", "load", "rate")
     usual: dict[str, tuple[float | None, ...]] = {"devices": (4,), "layers": (1,)}
@@ -184,9 +184,8 @@ def _questions(given: dict[str, Any], flags: dict[str, Any]) -> list[Question]:
     found: dict[Question, None] = {}
     for point in itertools.product(*axes):
         at = dict(zip(names, point, strict=True))
-        if not at["layers"]:
-            at["proposers"] = 0
-        found[asked_of(**at, **flags)] = None
+        lone = {"proposers": 0, "quorum": None, "skip_aggregation": 0.0} if not at["layers"] else {}
+        found[asked_of(**flags | at | lone)] = None
     return list(found)
 
 

@@ -49,7 +49,7 @@ def facts(asked: Question) -> dict[str, Any]:
     if over := found.overload:
         assert found.limit_rate is not None
         beyond = {
-            "tag": "C", "root": over.root, "drift": over.drift, "goodput": over.goodput,
+            "tag": over.tag, "root": over.root, "drift": over.drift, "goodput": over.goodput,
             "goodput_of_limit": over.goodput / found.limit_rate, "drifts": list(over.drifts),
             "error_low": over.error and over.error[0], "error_high": over.error and over.error[1],
         }  # fmt: skip
@@ -139,12 +139,10 @@ def told(found: dict[str, Any]) -> list[str]:
                 f"{beyond['drift']:.4g} jobs more wait per device and mean service time; they grow at {len(growing)} of {n} "
                 f"devices, most at device {first}: {drifts[first]:.4g}"
             )
-        low, high = beyond["error_low"], beyond["error_high"]
-        seen = (
-            "its error is not known here"
-            if low is None
-            else f"within {100 * max(-low, high):.0f} % where it was simulated"
-        )
-        lines.append(f"[C] first come first served: {grows} ({seen})")
-        lines.append(f"[C] {goodput}, {100 * beyond['goodput_of_limit']:.0f} % of the limit")
+        tag, low, high = beyond["tag"], beyond["error_low"], beyond["error_high"]
+        seen = " (its error is not known here)"
+        if low is not None:
+            seen = f" (within {100 * max(-low, high):.0f} % where it was simulated)" if tag == "C" else ""
+        lines.append(f"[{tag}] first come first served: {grows}{seen}")
+        lines.append(f"[{tag}] {goodput}, {100 * beyond['goodput_of_limit']:.0f} % of the limit")
     return lines

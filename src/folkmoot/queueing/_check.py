@@ -38,7 +38,7 @@ def numbers(
     name: str, values: Sequence[float] | Floats | float, length: int, *, above: bool = False
 ) -> Floats:
     """A vector of `length`; a single number stands for all. Raises `TheoryError`."""
-    vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    vector = np.atleast_1d(array(name, values))
     if vector.shape == (1,):
         vector = np.repeat(vector, length)
     if vector.shape != (length,):
@@ -51,6 +51,21 @@ def numbers(
     return vector
 
 
+def array(name: str, values: object) -> Floats:
+    """Values as numbers, of any shape. Raises `TheoryError` for what is none."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise TheoryError(f"{name} must hold numbers only, in rows of one length") from None
+
+
+def measurable(name: str, value: float) -> float:
+    """A result that a float holds. Raises `TheoryError`."""
+    if not math.isfinite(value):
+        raise TheoryError(f"{name} is beyond all measure: the arguments' product is more than a float holds")
+    return value
+
+
 def _plain(value: float) -> object:
     """A number as people write it, where numpy's says its type."""
     return value.item() if isinstance(value, np.generic) else value
@@ -59,7 +74,7 @@ def _plain(value: float) -> object:
 def _finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
+    except (OverflowError, TypeError):  # a whole number that no float holds, or no number
         return False
 
 

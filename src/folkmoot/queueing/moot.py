@@ -88,7 +88,8 @@ class Result:
 
     `queue_size` is the time average of jobs waiting per device; `queue_size_script` what the paper's published script
     would print instead (mode `paper`, first come first served with every job to its end; else NaN). `rho`,
-    `limit_rate` and `goodput_of_limit` are NaN where a quorum makes them unknown; `rho_most` bounds `rho`. `growing`
+    `limit_rate` and `goodput_of_limit` are NaN where a quorum makes them unknown, the last two also with the best of d among
+    devices that differ; `rho_most` bounds `rho`, which is that of any peers. `growing`
     counts the devices whose own number waiting surely grows, which the mean `drift` may hide.
     """
 
@@ -253,17 +254,27 @@ def measures(question: Question, runs: Sequence[Replication]) -> Measures:
     )
 
 
-def summary(question: Question, runs: Sequence[Replication], stages: Sequence[float] = ()) -> Result:
-    """The replications as means with intervals; `stages` are factors on the service times of the M + 1 stages, if not 1."""
+def summary(
+    question: Question,
+    runs: Sequence[Replication],
+    stages: Sequence[float] = (),
+    stops: Sequence[float] = (),
+) -> Result:
+    """The replications as means with intervals.
+
+    `stages` are factors on the service times of the M + 1 stages, if not 1; `stops` chances to stop after each layer.
+    """
     seen, load = measures(question, runs), rho(question)
     mean_s = mean_service(question)
     most = float(load.max())
     limit = math.inf if most == 0 else _rate(question) / question.devices / most
+    if not any_peers(question) and not symmetric(question):
+        limit = math.nan
     # What the number waiting grows by in a service time of a device that is overloaded by 1 %: 1/x − 1.
     ends = 1.0 - question.skip_aggregation
-    if stages:
-        each = stages[:-1], stages[-1], question.proposers
-        overload = drift(1.01 / stage_load(1.0, *each), *each)
+    if stages or stops:
+        each = stages[:-1] or (1.0,) * question.layers, stages[-1] if stages else 1.0, question.proposers
+        overload = drift(1.01 / stage_load(1.0, *each, stops), *each, stops)
     else:
         jobs = (question.proposers + 1) * question.layers + ends
         overload = 1.0 / fluid_root(1.01 / jobs, [1.0] * question.layers, ends, question.proposers) - 1.0
@@ -346,8 +357,17 @@ def any_peers(question: Question) -> bool:
     drawn, k = whole("best_of", question.best_of), question.proposers
     if drawn and drawn < k:
         raise TheoryError(f"best_of is {drawn}; it must be 0 (any peers) or at least k = {k}")
-    most = question.devices - 1 if question.graph is None else drawn
-    return not drawn or not question.layers or not k or min(drawn, most) == k
+    if not drawn or not question.layers or not k:
+        return True
+    if question.graph is None:
+        return min(drawn, question.devices - 1) == k
+    return all(min(drawn, len(peers)) == min(k, len(peers)) for peers in question.graph)
+
+
+def symmetric(question: Question) -> bool:
+    """Whether no device differs from another, so that each has the mean load whoever is asked."""
+    kinds = each_law(question.laws, question.devices)[1]
+    return question.graph is None and len(set(question.rates_hz)) == len(kinds) == 1
 
 
 def check(question: Question) -> None:

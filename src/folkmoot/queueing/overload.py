@@ -1,8 +1,9 @@
 """What first come first served does beyond its limit: the fluid root, the drift, the goodput.
 
 Beyond the limit every queue holds early-stage jobs above all, each prompt waits at every stage, and ever
-fewer prompts get to their end: congestion collapse. All three are [C]: derived from a fluid model and
-confirmed by simulation; near the limit and at small n a finite-size bias of some per cent is real. `fluid_root`,
+fewer prompts get to their end: congestion collapse. All three are [C], derived from a fluid model and
+confirmed by simulation, and [E] for M = 0, where each device is a queue of its own; near the limit and at small n a
+finite-size bias of some per cent is real. `fluid_root`,
 `drift` and `goodput` are for devices that are alike, k <= n − 1, and stages that differ; `fluid` is for devices that differ, on any
 graph. Services may follow any law. Source: derived here.
 """
@@ -16,55 +17,86 @@ import numpy as np
 from scipy.optimize import brentq
 
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import Floats, number, numbers, whole
-from folkmoot.queueing.stability import Graph, loads
+from folkmoot.queueing._check import Floats, measurable, number, numbers, whole
+from folkmoot.queueing.stability import Graph, loads, stage_flow
 
 FLUID_ERROR = (-0.02, 0.03)
 """Growth and goodput over those of simulations, less 1, least and largest: M = 1…3, exponential and fixed service, devices,
 rates and graphs that are alike and that differ (docs/log.md)."""
 FLUID_LOADS, FLUID_DEVICES = (1.2, 3.0), (4, 20)
 """The loads of the busiest device and the numbers of devices that it was seen at."""
+FLUID_PROPOSERS, FLUID_SKIPPED = 7, 0.5
+"""The most peers and the largest share of skipped aggregations that it was seen at."""
 ROUNDS, CLOSE = 2_000, 1e-12
 """Most rounds to the fixed point (259 was the most of 4,000 random moots), and the relative step at which it is there."""
 
 
 def fluid_root(
-    rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int
+    rate_hz: float,
+    stage_services_s: Sequence[float],
+    aggregate_s: float,
+    proposers: int,
+    stops: Sequence[float] = (),
 ) -> float:
-    """[C] x in (0, 1] with λ[(k+1)(α_1 x + … + α_M x^M) + α_agg x^(M+1)] = 1; 1 where the load is at most 1.
+    """[C] x in (0, 1] with λ[(k+1) Σ_m S_m α_m x^m + α_agg Σ_m p_m x^(m+1)] = 1; 1 where the load is at most 1.
 
     x is the share of a stage's jobs that is ever served: jobs of stage m arrive at x^(m−1) times the rate
-    of stage 1. `stage_services_s` has M values in seconds, none for M = 0. Source: derived here (see the top of this file).
+    of stage 1. `stage_services_s` has M values in seconds, none for M = 0. `stops` are the chances p_m to stop after layer
+    m, independent of the queues, none for a stop after layer M; S_m is the chance to get to layer m at all.
+    Source: derived here (see the top of this file).
     """
     number("rate_hz", rate_hz, above=True)
     services = [*numbers("stage_services_s", stage_services_s or [0.0], max(1, len(stage_services_s)))]
     services = services if stage_services_s else []
     number("aggregate_s", aggregate_s, above=not stage_services_s)
     fan = whole("proposers", proposers) + 1
+    reached, ends = stage_flow(len(services), stops)
 
     def excess(x: float) -> float:
-        served = fan * sum(service * x ** (stage + 1) for stage, service in enumerate(services))
-        return float(rate_hz * (served + aggregate_s * x ** (len(services) + 1)) - 1.0)
+        served = fan * sum(
+            reached[stage] * service * x ** (stage + 1) for stage, service in enumerate(services)
+        )
+        last = sum(chance * x ** (stage + 1) for stage, chance in enumerate(ends))
+        return float(rate_hz) * (float(served) + aggregate_s * last) - 1.0
 
-    return 1.0 if excess(1.0) <= 0.0 else float(brentq(excess, 0.0, 1.0, xtol=1e-14))
+    with np.errstate(over="ignore"):
+        most = measurable("the load", excess(1.0))
+    return 1.0 if most <= 0.0 else float(brentq(excess, 0.0, 1.0, xtol=1e-14))
 
 
-def drift(rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int) -> float:
-    """[C] Growth of the number waiting per device, jobs per second: λ[(k+1)(1+x+…+x^(M−1)) + x^M](1−x).
+def drift(
+    rate_hz: float,
+    stage_services_s: Sequence[float],
+    aggregate_s: float,
+    proposers: int,
+    stops: Sequence[float] = (),
+) -> float:
+    """[C] Growth of the number waiting per device, jobs per second: λ[(k+1) Σ_m S_m x^(m−1) + Σ_m p_m x^m](1−x).
 
-    With equal stages it is (1/x − 1)/α; the naive (ρ − 1)/α is right for M = 0 only. 0 where the load is at most 1.
-    Source: jobs that come less those that are served, x of each stage.
+    With equal stages and no early stop it is (1/x − 1)/α; the naive (ρ − 1)/α is right for M = 0 only. 0 where the load is
+    at most 1. Arguments as in `fluid_root`. Source: jobs that come less those that are served, x of each stage.
     """
-    x = fluid_root(rate_hz, stage_services_s, aggregate_s, proposers)
-    stages = len(stage_services_s)
-    arriving = (proposers + 1) * sum(x**stage for stage in range(stages)) + x**stages
+    x = fluid_root(rate_hz, stage_services_s, aggregate_s, proposers, stops)
+    reached, ends = stage_flow(len(stage_services_s), stops)
+    arriving = (proposers + 1) * sum(chance * x**stage for stage, chance in enumerate(reached))
+    arriving += sum(chance * x**stage for stage, chance in enumerate(ends))
     return rate_hz * arriving * (1.0 - x)
 
 
-def goodput(rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int) -> float:
-    """[C] Prompts that reach their end, per second and device: λ x^(M+1). Source: x of each of M + 1 stages is served."""
-    x = fluid_root(rate_hz, stage_services_s, aggregate_s, proposers)
-    return float(rate_hz * x ** (len(stage_services_s) + 1))
+def goodput(
+    rate_hz: float,
+    stage_services_s: Sequence[float],
+    aggregate_s: float,
+    proposers: int,
+    stops: Sequence[float] = (),
+) -> float:
+    """[C] Prompts that reach their end, per second and device: λ Σ_m p_m x^(m+1).
+
+    Arguments as in `fluid_root`. Source: x of each stage that a prompt goes through is served.
+    """
+    x = fluid_root(rate_hz, stage_services_s, aggregate_s, proposers, stops)
+    _, ends = stage_flow(len(stage_services_s), stops)
+    return rate_hz * sum(chance * x ** (stage + 1) for stage, chance in enumerate(ends))
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,9 @@ def _latency(rows: Sequence[Row], axes: Any) -> bool:
             pick(map(_number, each)) for pick, each in zip((min, max), zip(*ranges, strict=True), strict=True)
         )
         error = f"mean field ({100 * low:+.0f} to {100 * high:+.0f} %) [A]"
-    axes.set(xlabel="load of the busiest device, ρ", ylabel="mean latency, s", yscale="log")
+    axes.set(
+        xlabel="load of the busiest device, ρ", ylabel="mean latency, s", yscale=_scale(shown, "latency_mean")
+    )
     axes.set_title(f"Latency: {error} as lines, 95 % intervals")
     return _legend(axes, shown)
 
@@ -113,7 +115,12 @@ def _queue(rows: Sequence[Row], axes: Any) -> bool:
             )  # fmt: skip
             names = ("queue_size_mean", "queue_size_low", "queue_size_high")
             _points(axes, each, "n", names, colour, mark, f"{_pair(pair)}, ρ={_number(load):.3g}")
-    axes.set(xlabel="devices, n", ylabel="jobs waiting per device", xscale="log", yscale="log")
+    axes.set(
+        xlabel="devices, n",
+        ylabel="jobs waiting per device",
+        xscale="log",
+        yscale=_scale(shown, "queue_size_mean"),
+    )
     axes.set_title("Queue size: M/G/1 at the device's load [A] as lines, 95 % intervals")
     return _legend(axes, shown)
 
@@ -130,6 +137,11 @@ def _points(
         [row[x] for row in rows], value, yerr=spread, label=label, color=f"C{colour % 10}",
         fmt="os^Dv<>Pxd*"[mark % 11], markersize=4, capsize=2, linestyle="none",
     )  # fmt: skip
+
+
+def _scale(rows: list[Row], name: str) -> str:
+    """Logarithmic where there is something to draw on it."""
+    return "log" if any(_number(row[name]) > 0 for row in rows) else "linear"
 
 
 def _legend(axes: Any, shown: list[Row]) -> bool:
@@ -151,6 +163,8 @@ def _by(rows: Iterable[Row], *names: str) -> list[tuple[tuple[Any, ...], list[Ro
 def _fluid(load: float, layers: int, proposers: int) -> float:
     """Drift in jobs per service time, whatever the service: only the load counts."""
     jobs = (proposers + 1) * layers + 1
+    if not load > 0:  # a trace of zeros
+        return 0.0
     return drift(load / jobs, [1.0] * layers, 1.0, proposers)
 
 

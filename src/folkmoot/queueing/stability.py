@@ -8,12 +8,13 @@ load below 1 suffices for M, k >= 1 is [C]: the paper argues by rates; that it i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 import numpy as np
 
 from folkmoot.core.load import jobs_per_prompt
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import Floats, number, numbers, whole
+from folkmoot.queueing._check import Floats, array, measurable, number, numbers, whole
 
 Graph = Sequence[Sequence[int]]
 """For each device the devices that it may ask."""
@@ -27,7 +28,9 @@ def load(rate_hz: float, service_s: float, layers: int, proposers: int) -> float
     Holds for any service law. Source: arXiv 2412.21200, Theorem 1.
     """
     number("rate_hz", rate_hz)
-    return rate_hz * number("service_s", service_s, above=True) * _jobs(layers, proposers)
+    return measurable(
+        "the load", rate_hz * number("service_s", service_s, above=True) * _jobs(layers, proposers)
+    )
 
 
 def limit_rate(service_s: float, layers: int, proposers: int) -> float:
@@ -35,6 +38,7 @@ def limit_rate(service_s: float, layers: int, proposers: int) -> float:
     return 1.0 / (number("service_s", service_s, above=True) * _jobs(layers, proposers))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the sum is looked at in the end
 def loads(
     rates_hz: Sequence[float] | Floats,
     services_s: Sequence[float] | Floats | float,
@@ -69,14 +73,16 @@ def loads(
         asked = _asked(rates, proposers if layers else 0, graph)
     aggregations = rates
     if aggregators is not None:
-        shares = np.asarray(aggregators, dtype=np.float64)
+        shares = array("aggregators", aggregators)
         if shares.shape not in ((count,), (count, count)) or not np.all(shares >= 0.0):
             raise TheoryError(f"aggregators must be {count} shares, or {count} rows of them, each 0 or more")
         for total in np.atleast_1d(shares.sum(axis=-1)):
             if abs(total - 1.0) > 1e-9:
                 raise TheoryError(f"aggregators sum to {total:.6g}; they are shares and sum to 1")
         aggregations = rates @ shares if shares.ndim == 2 else shares * rates.sum()
-    return services * (layers * (rates + asked) + (1.0 - skip_aggregation) * aggregations)
+    found: Floats = services * (layers * (rates + asked) + (1.0 - skip_aggregation) * aggregations)
+    measurable("the load", float(found.sum()))
+    return found
 
 
 def chances(
@@ -85,7 +91,7 @@ def chances(
     """Weights as an array, shape (n, n). Raises `TheoryError` for what says nobody's chances to be asked."""
     if graph is not None:
         raise TheoryError("weights say who is asked, and so does a graph: give one of them")
-    table = np.asarray(weights, dtype=np.float64)
+    table = array("weights", weights)
     if table.shape != (count, count):
         raise TheoryError(f"weights have the shape {table.shape}; it is ({count}, {count}), a row an origin")
     near = 1.0 + WEIGHT_ERROR
@@ -100,15 +106,25 @@ def chances(
 
 
 def stage_load(
-    rate_hz: float, stage_services_s: Sequence[float], aggregate_s: float, proposers: int
+    rate_hz: float,
+    stage_services_s: Sequence[float],
+    aggregate_s: float,
+    proposers: int,
+    stops: Sequence[float] = (),
 ) -> float:
-    """[E] ρ = λ[(k+1) Σ_m α^(m) + α^(agg)]: stages take unequal times, as prompts grow from layer to layer.
+    """[E] ρ = λ[(k+1) Σ_m S_m α^(m) + α^(agg)]: stages take unequal times, as prompts grow from layer to layer.
 
+    S_m is the chance to get to layer m where `stops` gives the chances to stop after each (`early_stopping_jobs`), else 1.
     Devices alike, k <= n − 1. Source: Theorem 1, each stage counted with its own time.
     """
     number("rate_hz", rate_hz)
-    total = sum(number("stage_services_s", service) for service in stage_services_s)
-    return rate_hz * ((whole("proposers", proposers) + 1) * total + number("aggregate_s", aggregate_s))
+    reached, _ = stage_flow(len(stage_services_s), stops)
+    total = sum(
+        chance * number("stage_services_s", service)
+        for chance, service in zip(reached, stage_services_s, strict=True)
+    )
+    jobs_s = (whole("proposers", proposers) + 1) * total + number("aggregate_s", aggregate_s)
+    return measurable("the load", rate_hz * jobs_s)
 
 
 def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
@@ -116,10 +132,26 @@ def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
 
     ρ = λ α K_eff as long as a stop does not depend on queues. Source: Theorem 1, with the mean number of layers.
     """
-    chances = numbers("stops", stops, whole("stops", len(stops), least=1))
-    if abs(float(chances.sum()) - 1.0) > 1e-9:
-        raise TheoryError(f"stops sum to {chances.sum():.6g}; they are chances and sum to 1")
+    chances = stop_chances(stops)
     return (whole("proposers", proposers) + 1) * float(chances @ np.arange(1, len(stops) + 1)) + 1.0
+
+
+def stop_chances(stops: Sequence[float] | Floats) -> Floats:
+    """Chances to stop after each layer as an array, shape (M,), sum 1. Raises `TheoryError`."""
+    found = numbers("stops", stops, whole("stops", len(stops), least=1))
+    if abs(float(found.sum()) - 1.0) > 1e-9:
+        raise TheoryError(f"stops sum to {found.sum():.6g}; they are chances and sum to 1")
+    return found
+
+
+def stage_flow(layers: int, stops: Sequence[float]) -> tuple[list[float], list[float]]:
+    """S_1 … S_M, the chance to get to each layer, and p_0 … p_M, that to end after so many."""
+    if not stops:
+        return [1.0] * layers, [0.0] * layers + [1.0]
+    chances = stop_chances(stops)
+    if len(chances) != layers:
+        raise TheoryError(f"stops has {len(chances)} chances for {layers} layers; give one a layer")
+    return [float(chances[layer:].sum()) for layer in range(layers)], [0.0, *map(float, chances)]
 
 
 def skipping_jobs(layers: int, proposers: int, skip_aggregation: float) -> float:
@@ -157,22 +189,33 @@ def _jobs(layers: int, proposers: int) -> int:
     return jobs_per_prompt(whole("layers", layers), whole("proposers", proposers))
 
 
+def check_graph(graph: Graph, count: int) -> None:
+    """Raises `TheoryError` where a graph is not of `count` devices that name others, each once."""
+    try:
+        if len(graph) != count:
+            raise TheoryError(f"the graph has {len(graph)} devices, but there are {count} rates")
+        for origin, peers in enumerate(graph):
+            inside = all(index(peer) in range(count) for peer in peers)
+            if origin in peers or len(set(peers)) < len(peers) or not inside:
+                raise TheoryError(f"device {origin} must name other devices, each once: {list(peers)}")
+    except TypeError:
+        raise TheoryError("a graph names for each device those it may ask, by whole numbers from 0") from None
+
+
 def _asked(rates: Floats, proposers: int, graph: Graph | None) -> Floats:
     """Σ_{j asks i} λ_j min(k, d_j)/d_j, jobs per second and layer, shape (n,)."""
     count = len(rates)
     if graph is None:
         if proposers > count - 1:
-            raise TheoryError(f"proposers is {proposers}, but {count} devices have {count - 1} peers each")
+            have = "1 device has no peers" if count == 1 else f"{count} devices have {count - 1} peers each"
+            raise TheoryError(f"proposers is {proposers}, but {have}")
         shares: Floats = (rates.sum() - rates) * proposers / max(1, count - 1)
         return shares
-    if len(graph) != count:
-        raise TheoryError(f"the graph has {len(graph)} devices, but there are {count} rates")
+    check_graph(graph, count)
     asked = np.zeros(count)
     for origin, peers in enumerate(graph):
         if not peers and proposers:
             raise TheoryError(f"device {origin} may ask nobody; a graph with isolated devices is no moot")
-        if origin in peers or len(set(peers)) < len(peers) or not all(0 <= peer < count for peer in peers):
-            raise TheoryError(f"device {origin} must name other devices, each once: {list(peers)}")
         for peer in peers:
             asked[peer] += rates[origin] * min(proposers, len(peers)) / len(peers)
     return asked

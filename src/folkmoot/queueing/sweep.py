@@ -17,7 +17,7 @@ from folkmoot.queueing.moot import Question, Replication, Result, jobs_per_promp
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = 4
+FORMAT = 5
 """Of the rows: it goes up where a question's answer or a column's meaning changes."""
 
 

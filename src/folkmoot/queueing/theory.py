@@ -24,11 +24,13 @@ from folkmoot.queueing.latency import (
     mean_field,
     mg1_wait,
 )
-from folkmoot.queueing.moot import Question, any_peers, mean_service, rho, rho_most, service_means
+from folkmoot.queueing.moot import Question, any_peers, mean_service, rho, rho_most, service_means, symmetric
 from folkmoot.queueing.overload import (
     FLUID_DEVICES,
     FLUID_ERROR,
     FLUID_LOADS,
+    FLUID_PROPOSERS,
+    FLUID_SKIPPED,
     drift,
     fluid,
     fluid_root,
@@ -66,10 +68,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """[C] Beyond the limit: the share of the busiest device's jobs that is served (of equal devices the fluid's root), jobs
+    """Beyond the limit: the share of the busiest device's jobs that is served (of equal devices the fluid's root), jobs
     more waiting per device and mean service time (`drifts` at each), prompts per second and device that end.
+
+    `tag`: [E] for M = 0, where each device is a queue of its own; else [C].
     """
 
+    tag: str
     root: float
     drift: float
     goodput: float
@@ -112,7 +117,7 @@ def theory(question: Question, points: int = POINTS) -> Theory:
     rates = set(question.rates_hz)
     plain = _plain(question) and len(rates) == 1 and _alike(question.laws) and question.graph is None
     plain = plain and not question.skip_aggregation
-    weighed = not any_peers(question) and not _symmetric(question)
+    weighed = not any_peers(question) and not symmetric(question)
     if weighed:
         stable = _stable_best(question, busiest)
     latency, layer, aggregation, why = _latency(question, most, points)
@@ -235,12 +240,6 @@ def _plain(question: Question) -> bool:
     )
 
 
-def _symmetric(question: Question) -> bool:
-    """Whether no device differs from another, so that each has the mean load whoever is asked."""
-    kinds = each_law(question.laws, question.devices)[1]
-    return question.graph is None and len(set(question.rates_hz)) == len(kinds) == 1
-
-
 def _stable_best(question: Question, busiest: float | None) -> bool | None:
     """With the best of d among devices that differ: [E] not beyond `choice_limit`; [C] wherever any peers would do."""
     limit = choice_limit(question)
@@ -265,17 +264,19 @@ def _overload(question: Question, alike: bool) -> Overload:
     seen = low - 1e-9 <= rho_most(question).max() <= high + 1e-9
     seen = seen and few <= n <= many and 1 <= question.layers <= SEEN_LAYERS
     seen = seen and all(isinstance(law, Exponential | Fixed) for law in question.laws)
-    error = FLUID_ERROR if seen else None
+    seen = seen and question.proposers <= FLUID_PROPOSERS and question.skip_aggregation <= FLUID_SKIPPED
+    tag, error = ("C", FLUID_ERROR if seen else None) if question.layers else ("E", (0.0, 0.0))
     if alike:
         asked = question.rates_hz[0], [alpha] * question.layers, alpha, question.proposers
         each = drift(*asked) * alpha
-        return Overload(fluid_root(*asked), each, goodput(*asked), (each,) * n, error)
+        return Overload(tag, fluid_root(*asked), each, goodput(*asked), (each,) * n, error)
     found = fluid(
         numbers("rates_hz", question.rates_hz, n), service_means(question), question.layers, question.proposers,
         graph=question.graph, skip_aggregation=question.skip_aggregation,
     )  # fmt: skip
     drifts = found.drift_hz * alpha
     return Overload(
+        tag,
         float(found.served.min()),
         float(drifts.mean()),
         float(found.goodput_hz.mean()),

@@ -8,7 +8,7 @@ is found is the number of jobs, not the luck of their lengths.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from folkmoot.core.law import Exponential, Fixed, Lognormal
 from folkmoot.queueing.moot import Measures, Question, measures
 from folkmoot.queueing.validate import Case, Seen
 from folkmoot.sim.load import Setting
-from folkmoot.sim.reference import replications
+from folkmoot.sim.reference import lasting, replications
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Core:
 
     def __call__(self, question: Question, workers: int | None) -> Measures:
         """What the replications saw."""
-        return measures(question, [run.replication for run in replications(question, self.setting, workers)])
+        runs = [run.replication for run in replications(question, self.setting, workers)]
+        return measures(lasting(question, self.setting), runs)
 
 
 RUNS = 40
@@ -154,3 +155,14 @@ def _collapse() -> Iterator[Case]:
     ]
     for name, theory, seen in some:
         yield Case(f"stages of 1 and 3 s, load 2: {name}", "C", theory, asked, seen, tolerance=0.05, run=run)
+    stops, even = (0.5, 0.5), ((1.0, 1.0), 1.0, proposers)
+    rate = 2.0 / q.stage_load(1.0, *even, stops)
+    asked = replace(asked, layers=2, rates_hz=(rate,), horizon=1_200, replications=8)  # it settles slowly
+    run = Core(Setting(stops=stops))
+    some = [
+        ("drift", q.drift(rate, *even, stops), lambda seen: seen.drift),
+        ("goodput", q.goodput(rate, *even, stops), lambda seen: seen.goodput),
+    ]
+    for name, theory, seen in some:
+        name = f"half of the prompts stop after the first of 2 layers, load 2: {name}"
+        yield Case(name, "C", theory, asked, seen, tolerance=0.05, run=run)

@@ -29,7 +29,7 @@ from folkmoot.queueing.moot import (
     service_means,
     summary,
 )
-from folkmoot.queueing.stability import loads
+from folkmoot.queueing.stability import loads, stop_chances
 from folkmoot.queueing.streams import keys
 from folkmoot.sim.load import History, Job, Key, Load, Setting
 
@@ -90,6 +90,7 @@ def replications(
 
     check(question)
     (setting or Setting()).check(question)
+    question = lasting(question, setting)
     jobs = question.horizon * question.devices
     if question.prompts:
         jobs = question.prompts * jobs_per_prompt(question)
@@ -110,7 +111,8 @@ def _run(question: Question, setting: Setting | None, key: Key, keep: bool) -> R
 
 def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     """Replications as means with intervals."""
-    alone = summary(question, [run.replication for run in runs], setting.stages)
+    longer = lasting(question, setting)
+    alone = summary(longer, [run.replication for run in runs], setting.stages, setting.stops)
     ends: Counter[str] = Counter()
     for run in runs:
         ends.update(run.ends)
@@ -129,6 +131,7 @@ def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     return Seen(
         replace(
             alone,
+            question=question,
             rho=rho,
             per_device=tuple(replace(one, rho=each) for one, each in zip(alone.per_device, rho, strict=True)),
             rho_most=most,
@@ -142,6 +145,15 @@ def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
         sum(run.events for run in runs),
         tuple(runs),
     )
+
+
+def lasting(question: Question, setting: Setting | None) -> Question:
+    """The question with the horizon that lasts as long as its jobs do where prompts stop early: so many services a device."""
+    if not setting or not setting.stops or question.prompts:
+        return question
+    most = jobs_per_prompt(question)
+    layers = float(stop_chances(setting.stops) @ range(1, question.layers + 1))
+    return replace(question, horizon=question.horizon * most / ((most - 1) * layers / question.layers + 1))
 
 
 def offered(question: Question, setting: Setting) -> Floats:
