@@ -147,7 +147,7 @@ async def test_sampling_and_text_parts_reach_the_core(client, village):
         ("moot", {"layers": 1, "proposers": 0}, Plan("fixed", 1, 0)),
         ("moot", {"mode": "fixed"}, Plan("fixed", 1, None)),
         ("moot", {"mode": "local"}, Plan("local", 0, 0)),
-        ("moot", {"private": True}, Plan("local", 0, 0)),
+        ("moot", {"private": True}, Plan("local", 0, 0, private=True)),
         ("moot", {"proposers": 1, "layout": "system-first"}, Plan("fixed", 1, 1, layout=Layout.SYSTEM_FIRST)),
         ("moot", {"private": False, "quorum": 2, "proposers": 1}, Plan("fixed", 1, 1, quorum=2)),
         (
@@ -159,7 +159,7 @@ async def test_sampling_and_text_parts_reach_the_core(client, village):
         ("moot-M3", {}, Plan("fixed", 3, None)),
         ("moot-M2-k2", {"proposers": 1}, Plan("fixed", 2, 1)),
         ("moot-fast", {}, Plan("fixed", 1, 1)),
-        ("moot-private", {}, Plan("local", 0, 0)),
+        ("moot-private", {}, Plan("local", 0, 0, private=True)),
         ("local", {}, Plan("local", 0, 0)),
         ("ash", {}, Plan("local", 0, 0)),
         ("birch", {}, Plan("fixed", 0, 0, aggregator="fixed:" + "b" * 64)),

@@ -9,7 +9,8 @@ import pytest
 
 from folkmoot.cli import exits, group
 from folkmoot.cli.load import Asked, measured, told
-from folkmoot.cli.open_loop import Driven, Look, Sent, poisson
+from folkmoot.cli.open_loop import Driven, Look, Sent, poisson, written
+from folkmoot.errors import ConfigError
 
 
 def run(*arguments: str) -> int:
@@ -61,6 +62,11 @@ def test_what_is_counted_is_what_came_after_the_warm_up():
         (["--rate", "1", "--engine", "timed:det:0"], "--engine belongs to --start"),
         (["--rate", "1", "-k", "2"], "needs a layer"),
         (["--rate", "1", "--plot", "a.txt"], "it ends in"),
+        ([], "--rate or --arrivals"),
+        (["--rate", "1", "--arrivals", "moments.csv"], "one of them"),
+        (["--arrivals", "nowhere.csv"], "cannot be read"),
+        (["--rate", "1", "--select", "best-of:2"], "needs a layer"),
+        (["--rate", "1", "--select", "fixed:1"], "uniform or best-of:D"),
         (["--rate", "1", "--service", "exp:-1"], "-1"),
         (["--rate", "1", "-M", "1", "-k", "5", "--start", "2"], "5"),
     ],
@@ -70,6 +76,33 @@ def test_wrong_usage_is_2(capsys, wrong, why):
     said = capsys.readouterr()
     assert said.out == ""
     assert why in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a", "line 1"),
+        ("1\n0.5", "line 2"),
+        ("1,7", "0 to 1"),
+        ("-1", "line 1"),
+        ("nan", "line 1"),
+        (" \n", "empty"),
+    ],
+)
+def test_moments_that_are_none_are_wrong_usage(tmp_path, text, why):
+    file = tmp_path / "moments.csv"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        written(file, 2, 1)
+
+
+def test_moments_from_a_file_are_those_that_are_written(tmp_path):
+    file = tmp_path / "moments.csv"
+    file.write_text("0.5,1\n0.5,0\n\n2\n")
+    moments = written(file, 2, 1)
+    assert moments[:2] == [(0.5, 1), (0.5, 0)]
+    assert moments[2][0] == 2.0
+    assert moments == written(file, 2, 1)
 
 
 def test_nobody_there_is_1(capsys):
@@ -91,3 +124,19 @@ def test_live_devices_do_what_the_simulator_says(capsys, tmp_path):
     assert found["theory"]["load"] == pytest.approx(2 * found["service_s"] * 3, rel=0.5)
     assert found["simulated"]["latency"]["mean"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert all(0 < each < 1.2 for each in found["utilisation"])
+
+
+@pytest.mark.live
+def test_moments_from_a_file_are_asked_live(capsys, tmp_path):
+    file = tmp_path / "moments.csv"
+    file.write_text("".join(f"{0.2 * number:.1f},{number % 2}\n" for number in range(6)))
+    assert run(
+        "--arrivals", str(file), "-M", "1", "-k", "1", "--select", "best-of:1", "--start", "2", "--engine", "timed:det:0.01",
+        "--drain", "5", "--json",
+    ) == 0  # fmt: skip
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["prompts"], found["answered"], found["select"]) == (5, 5, "best-of:1"), (
+        "the last one marks the end"
+    )
+    assert found["seconds"] == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations, product
 from math import comb, sqrt
 from random import Random
@@ -36,6 +37,7 @@ from folkmoot.core.messages import (
     Usage,
 )
 from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.errors import ConfigError
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -274,6 +276,28 @@ def test_private_and_hops_stay_here() -> None:
         assert bool(hops) == any("recursion" in each.why for each in told.decisions)
 
 
+def test_a_private_prompt_asks_nobody_and_says_which_rule_keeps_it() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", Plan(private=True, rule="privacy.patterns[0]"))
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert [job.device for job in told.jobs] == ["ann"]
+    assert "privacy.patterns[0]" in told.decisions[0].why
+
+
+@pytest.mark.parametrize(
+    "more", [{"select": ("bob",)}, {"best_of": 2}, {"aggregator": "strongest"}, {"aggregator": "fixed:bob"}]
+)
+def test_a_private_prompt_that_asks_for_others_is_refused(more: dict[str, Any]) -> None:
+    moot = Moot(FOUR)
+    for plan in (
+        Plan(private=True, **more),
+        replace(fixed(1, 3), private=True),
+        replace(fixed(0), private=True),
+    ):
+        assert failed(moot, moot.ask("ann", plan)).code == "invalid"
+
+
 def test_unknown_device_has_a_row_all_the_same() -> None:
     moot = Moot(FOUR)
     choice = Choice(DeviceId("ann"), moot.devices[DeviceId("ann")].peer.membership, RandomDraw(Random(1)))
@@ -323,10 +347,14 @@ def asks(peer: Peer, number: int, best_of: int, proposers: int = 1, layers: int 
     return [e.to for e in effects if isinstance(e, Send) and isinstance(e.message, Ask)]
 
 
-def seer() -> tuple[Peer, Fixed]:
-    draw = Fixed()
-    peer = Peer(DeviceId("me"), Card("me", "m", 4096, 1.0, "me"), 1, PeerConfig(), Random(1), draw)
-    rows = [Member(DeviceId(d), 1, Standing.ALIVE, Card(d, "m", 4096, 1.0, d)) for d in "abcd"]
+def seer(models: str = "mmmm", diverse: float = 0.0, slots: tuple[int, ...] = (1,) * 4) -> tuple[Peer, Fixed]:
+    """A device of model m that has drawn a, b, c, d in this order."""
+    draw, config = Fixed(), PeerConfig(diverse=diverse)
+    peer = Peer(DeviceId("me"), Card("me", "m", 4096, 1.0, "me"), 1, config, Random(1), draw)
+    rows = [
+        Member(DeviceId(d), 1, Standing.ALIVE, Card(d, model, 4096, 1.0, d, many))
+        for d, model, many in zip("abcd", models, slots, strict=True)
+    ]
     peer.membership.adopt(rows, 0.0)
     return peer, draw
 
@@ -348,6 +376,37 @@ def test_who_has_served_nothing_yet_counts_as_the_others() -> None:
     told(peer, "a", 1, 3000)
     assert asks(peer, 1, best_of=2) == ["b"], "3 s for one job at b, 6 s at a"
     assert asks(seer()[0], 1, best_of=4, proposers=2) == ["a", "b"], "nothing is known: the first drawn"
+
+
+@pytest.mark.parametrize(
+    ("diverse", "asked"),
+    [(0.0, ["a", "b", "c"]), (0.5, ["a", "d", "b"]), (1.5, ["d", "a", "b"]), (50.0, ["d", "a", "b"])],
+)
+def test_other_models_are_preferred_as_far_as_the_weight_goes(diverse: float, asked: list[str]) -> None:
+    """All but d have the origin's model; a would take 1 s, b 1.5 s, c 1.6 s, d 2 s."""
+    peer, _ = seer("mmmx", diverse)
+    for device, service_ms in (("a", 1000), ("b", 1500), ("c", 1600), ("d", 2000)):
+        told(peer, device, 0, service_ms)
+    assert asks(peer, 1, best_of=4, proposers=3) == asked
+
+
+def test_a_weight_that_is_none_is_refused() -> None:
+    for wrong in (-1.0, float("nan"), 1e9):
+        with pytest.raises(ConfigError, match="diverse"):
+            PeerConfig(diverse=wrong)
+
+
+def test_several_slots_are_waited_for_together() -> None:
+    """b serves four at a time: six jobs there are 1.75 s, three at a 4 s."""
+    peer, _ = seer(slots=(1, 4, 1, 1))
+    for device, queue in (("a", 3), ("b", 6), ("c", 2), ("d", 3)):
+        told(peer, device, queue, 1000)
+    assert asks(peer, 1, best_of=4, proposers=2) == ["b", "c"]
+    choice = Choice(peer.me, peer.membership, Fixed())
+    assert choice.delay_s(DeviceId("b")) == pytest.approx(1.75)
+    assert choice.offer(DeviceId("b"), 0.0).queue == 1.5
+    told(peer, "b", 0, 1000)
+    assert choice.delay_s(DeviceId("b")) == 1.0, "a job takes as long as one, however many slots there are"
 
 
 def test_the_best_are_chosen_when_their_layer_is_asked_and_why_is_told() -> None:

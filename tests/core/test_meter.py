@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.core.ids import DeviceId
+from folkmoot.core.messages import Stage, Usage
 from folkmoot.core.meter import Decayed, Meter, MeterConfig, drained
 
 ANN = DeviceId("ann")
@@ -16,7 +17,7 @@ ANN = DeviceId("ann")
 
 def served(meter: Meter, *seconds: float, now: float = 0.0) -> Meter:
     for each in seconds:
-        meter.served(each, now)
+        meter.served(Stage.PROPOSE, Usage(inference_s=each), now)
     return meter
 
 
@@ -37,7 +38,7 @@ def test_a_change_is_followed_and_the_mean_is_not_biased() -> None:
     rng = Random(1)
     meter, means = Meter(MeterConfig()), []
     for _ in range(40_000):
-        meter.served(rng.expovariate(1.0), 0.0)
+        served(meter, rng.expovariate(1.0))
         means.append(meter.service_s)
     assert sum(means[100:]) / len(means[100:]) == pytest.approx(1.0, abs=0.02)
     served(meter, *[5.0] * 60)
@@ -47,7 +48,7 @@ def test_a_change_is_followed_and_the_mean_is_not_biased() -> None:
 def test_debt_is_the_queue_of_a_slower_device() -> None:
     meter = served(Meter(MeterConfig(slack=0.05)), 2.0)
     for _ in range(3):
-        meter.joined(1, 0.0)
+        meter.joined(Stage.PROPOSE, 1, 0.0)
     assert meter.debt(0.0) == 3.0
     assert meter.debt(2.0) == pytest.approx(3.0 - 0.95)
     meter.gone(2.0)
@@ -59,8 +60,8 @@ def test_debt_is_the_queue_of_a_slower_device() -> None:
 def test_debt_drains_by_all_slots_and_an_excess_makes_none() -> None:
     meter = served(Meter(MeterConfig(slack=0.0), slots=3), 1.0)
     for _ in range(6):
-        meter.joined(1, 0.0)
-    meter.joined(2, 0.0, excess=True)
+        meter.joined(Stage.PROPOSE, 1, 0.0)
+    meter.joined(Stage.REFINE, 2, 0.0, excess=True)
     assert meter.debt(1.0) == 3.0
 
 
@@ -72,14 +73,41 @@ def test_loads_are_what_comes(rho: float, slots: int) -> None:
     now = 0.0
     for number in range(int(1_000 / gap)):
         now = number * gap
-        meter.joined(1 + number % 2, now)
+        meter.joined((Stage.PROPOSE, Stage.REFINE)[number % 2], 1 + number % 2, now)
     assert meter.load(now) == pytest.approx(rho, rel=0.01 + gap / 100.0)
     assert meter.late_load(now) == pytest.approx(rho / 2, rel=0.02 + gap / 50.0)
 
 
+def test_stages_have_means_of_their_own() -> None:
+    """A later stage reads more: its work counts for what it costs, also where the mix of stages changes."""
+    meter = Meter(MeterConfig())
+    for number in range(200):
+        meter.joined(Stage.PROPOSE, 1, 4.0 * number)
+        meter.served(Stage.PROPOSE, Usage(100, 60, 40, 1.0, 0.2), 4.0 * number)
+    assert meter.load(800.0) == pytest.approx(0.25, abs=0.03)
+    for number in range(200):
+        meter.joined(Stage.AGGREGATE, 2, 800.0 + 4.0 * number)
+        meter.served(Stage.AGGREGATE, Usage(900, 500, 80, 3.0, 1.0), 800.0 + 4.0 * number)
+    propose, aggregate = meter.stages(1_600.0)
+    assert (propose.stage, propose.jobs, propose.service_s) == (Stage.PROPOSE, 200, pytest.approx(1.0))
+    assert (aggregate.tokens_in, aggregate.tokens_cached, aggregate.tokens_out) == (900.0, 500.0, 80.0)
+    assert (propose.tokens_in, propose.tokens_cached, propose.tokens_out) == (100.0, 60.0, 40.0)
+    assert aggregate.service_s == pytest.approx(3.0)
+    assert aggregate.rate_hz == pytest.approx(0.25, rel=0.05)
+    assert propose.rate_hz < 0.01
+    assert meter.load(1_600.0) == pytest.approx(0.75, rel=0.05)
+    assert meter.late_load(1_600.0) == pytest.approx(0.75, rel=0.05)
+
+
+def test_a_stage_without_jobs_counts_as_the_mean_of_all() -> None:
+    meter = served(Meter(MeterConfig()), 2.0)
+    meter.joined(Stage.REFINE, 2, 0.0)
+    assert meter.late_load(0.0) == pytest.approx(1.0 / 50.0)
+
+
 def test_nothing_is_known_before_the_first_job() -> None:
     meter = Meter(MeterConfig())
-    meter.joined(1, 3.0)
+    meter.joined(Stage.PROPOSE, 1, 3.0)
     assert (meter.load(4.0), meter.late_load(4.0), meter.debt(9.0)) == (0.0, 0.0, 1.0)
     assert Decayed().rate(1.0, 0.0) == 0.0
 

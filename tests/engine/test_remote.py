@@ -18,7 +18,7 @@ from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.ollama import OllamaEngine
 from folkmoot.engine.openai import OpenAIEngine
 from folkmoot.engine.protocol import Done, Engine, Text
-from folkmoot.engine.remote import billions, estimate
+from folkmoot.engine.remote import billions, elsewhere, estimate
 from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
 
 from .conftest import Reply, as_json, scripted
@@ -329,3 +329,17 @@ async def test_what_is_cut_before_its_first_word_has_cost_its_question(
     assert isinstance(first, Text)
     assert first.text == ""
     assert first.usage.tokens_in == estimate("Hi")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://127.0.0.1:8080", ""),
+        ("http://localhost:8080/v1", ""),
+        ("http://[::1]:8080", ""),
+        ("http://192.0.2.7:8080", "192.0.2.7"),
+        ("https://api.example/v1", "api.example"),
+    ],
+)
+def test_where_a_server_is_that_is_not_on_this_machine(url: str, host: str) -> None:
+    assert elsewhere(url) == host

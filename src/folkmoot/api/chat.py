@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from folkmoot.api.faults import FieldInvalid, error_response, failure_response, retry_headers
 from folkmoot.api.notices import progress_of
-from folkmoot.api.room import Room, read_body, room_of
+from folkmoot.api.room import Room, key_of, read_body, room_of
 from folkmoot.api.schema import (
     Answer,
     AnswerMessage,
@@ -39,7 +39,9 @@ async def complete_chat(request: Request) -> Reply:
     room = room_of(request)
     asked = decode(await read_body(request), ChatRequest)
     hops = _hops(request.headers.get(HOPS, "0"))
-    prompt = prompt_of(asked, room.moot.new_prompt_id(), hops, room.moot.status(), room.config)
+    prompt = prompt_of(
+        asked, room.moot.new_prompt_id(), hops, room.moot.status(), room.config, key_of(request)
+    )
     return Reply(room, prompt, asked)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
+from folkmoot.api.privacy import PrivacyConfig
 from folkmoot.api.schema import Own
 from folkmoot.errors import ConfigError
 
@@ -30,6 +31,7 @@ class ApiConfig:
     keep_alive_s: float = 5.0
     max_tokens: int = 512
     presets: dict[str, Own] = field(default_factory=lambda: dict(PRESETS))
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.listen, "api.listen")

@@ -18,6 +18,7 @@ from folkmoot.api.schema import (
     MemberSeen,
     MootStatus,
     Progress,
+    StageRow,
     Wrote,
 )
 from folkmoot.core.events import (
@@ -84,6 +85,7 @@ def job_rows(how: Provenance, *, texts: bool = False) -> tuple[JobRow, ...]:
 def member_row(member: Member) -> MemberRow:
     """A row of the member list, flat."""
     card, pulse = member.card, member.pulse
+    limit = card.slots / pulse.service_s if pulse.service_s else None
     return MemberRow(
         id=member.device,
         name=card.name,
@@ -98,6 +100,9 @@ def member_row(member: Member) -> MemberRow:
         service_s=pulse.service_s,
         load=pulse.load,
         debt=pulse.debt,
+        slots=card.slots,
+        limit=limit,
+        headroom=None if limit is None else limit * (1.0 - pulse.load),
     )
 
 
@@ -118,4 +123,18 @@ def moot_status(status: Status) -> MootStatus:
         uptime_s=status.uptime_s,
         members=tuple(member_row(member) for member in status.members),
         local_only=status.local_only,
+        stages=tuple(
+            StageRow(
+                each.stage,
+                each.jobs,
+                each.service_s,
+                each.tokens_in,
+                each.tokens_cached,
+                each.tokens_out,
+                each.rate_hz,
+            )
+            for each in status.stages
+        ),
+        jobs=status.jobs,
+        busy_s=status.busy_s,
     )

@@ -11,6 +11,9 @@ from folkmoot.api.config import ApiConfig
 from folkmoot.api.faults import BodyTooLarge
 from folkmoot.node.service import Moot
 
+KEY = "folkmoot.key"
+"""Where in a request's scope the guard leaves the name of its API key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -26,6 +29,12 @@ def room_of(request: Request) -> Room:
     """The room that the app was made with."""
     room: Room = request.app.state.room
     return room
+
+
+def key_of(request: Request) -> str | None:
+    """The name of the API key that the guard has found in the request."""
+    name: str | None = request.scope.get(KEY)
+    return name
 
 
 async def read_body(request: Request) -> bytes:

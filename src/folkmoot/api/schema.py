@@ -222,6 +222,8 @@ class MemberRow(Struct, frozen=True):
     """A device of the moot; `standing` is alive, suspect, dead or left.
 
     `load` is ρ as the device measures it over the last 50 jobs: from 1 on its queue grows. `debt` is its virtual debt in jobs.
+    `limit` is what its `slots` can do, jobs per second, and `headroom` what of that is left: below 0 it has too much to do. Both
+    are null before a first job.
     """
 
     id: str
@@ -237,12 +239,28 @@ class MemberRow(Struct, frozen=True):
     service_s: float
     load: float
     debt: float
+    slots: int
+    limit: float | None
+    headroom: float | None
+
+
+class StageRow(Struct, frozen=True):
+    """What this device's jobs of a stage cost on average: seconds, tokens, and how many come per second."""
+
+    stage: str
+    jobs: int
+    service_s: float
+    tokens_in: float
+    tokens_cached: float
+    tokens_out: float
+    rate: float
 
 
 class MootStatus(Struct, frozen=True):
     """Body of `GET /v1/moot`; `members` lists this device first.
 
-    `local_only`: no device on another machine can reach this one.
+    `local_only`: no device on another machine can reach this one. `jobs` were served here since the start, in `busy_s` seconds
+    of all slots together.
     """
 
     device: str
@@ -259,6 +277,9 @@ class MootStatus(Struct, frozen=True):
     uptime_s: float
     members: tuple[MemberRow, ...]
     local_only: bool
+    stages: tuple[StageRow, ...]
+    jobs: int
+    busy_s: float
 
 
 class Health(Struct, frozen=True):

@@ -11,6 +11,7 @@ from folkmoot.api.config import ApiConfig
 from folkmoot.api.faults import FieldInvalid
 from folkmoot.api.models import parameters
 from folkmoot.api.notices import job_rows
+from folkmoot.api.privacy import rule_of
 from folkmoot.api.schema import (
     Answer,
     ChatRequest,
@@ -50,15 +51,21 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise FieldInvalid("the body is nested too deeply") from None
 
 
-def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, config: ApiConfig) -> Prompt:
-    """A chat request as a prompt; `hops` counts the moots that it has crossed. Raises `FieldInvalid`, `UnknownModel`."""
+def prompt_of(
+    asked: ChatRequest, prompt: PromptId, hops: int, status: Status, config: ApiConfig, key: str | None
+) -> Prompt:
+    """A chat request as a prompt; `hops` counts the moots that it has crossed, `key` is the name of its API key.
+
+    Raises `FieldInvalid`, `UnknownModel`.
+    """
     base = parameters(asked.model, status, config.presets)
-    plan = plan_of(_merged(base, asked.folkmoot or Own()))
     if asked.messages[-1].role != "user":
         raise FieldInvalid("messages: the last message must be the user's", "messages")
     conversation = tuple(_turn(message) for message in asked.messages)
     if not conversation[-1].content.strip():
         raise FieldInvalid("messages: the last message is empty; write what you want to know", "messages")
+    rule = rule_of(config.privacy, asked.model, key, conversation)
+    plan = plan_of(_merged(base, asked.folkmoot or Own()), rule)
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     sampling = Sampling(
         max_tokens=asked.max_completion_tokens or asked.max_tokens or config.max_tokens,
@@ -70,19 +77,25 @@ def prompt_of(asked: ChatRequest, prompt: PromptId, hops: int, status: Status, c
     return Prompt(prompt, conversation, plan, sampling, stream=bool(asked.stream), hops=hops)
 
 
-def plan_of(own: Own) -> Plan:
-    """Own parameters as a plan; giving M or k means `fixed`. Raises `FieldInvalid`."""
+def plan_of(own: Own, rule: str = "") -> Plan:
+    """Own parameters as a plan; giving M or k means `fixed`. Raises `FieldInvalid`.
+
+    `rule` is what of the configuration keeps the prompt on this device, if anything does.
+    """
     how, _, what = (own.select or "uniform").partition(":")
     named = tuple(what.split("+")) if how == "fixed" else ()
     best_of = int(what) if how == "best-of" else 0
     shaped = own.layers is not None or own.proposers is not None or bool(named)
-    mode = own.mode or ("local" if own.private else "fixed" if shaped else "auto")
-    if own.private:
-        _check_private(own, mode)
+    rule = "" if own.private else rule
+    private = bool(own.private or rule)
+    mode = own.mode or ("local" if private else "fixed" if shaped else "auto")
+    mode = "local" if rule and mode == "auto" else mode
+    if private:
+        _check_private(own, mode, rule)
     if mode == "local":
         if own.layers or own.proposers or named or best_of:
             raise _own("mode", "local asks no peer; leave layers, proposers and select out")
-        return Plan("local", 0, 0, deadline_s=own.deadline_s)
+        return Plan("local", 0, 0, deadline_s=own.deadline_s, private=private, rule=rule)
     if mode == "auto" and shaped:
         raise _own(
             "mode", "auto chooses M and k itself; leave layers, proposers and select out, or say fixed"
@@ -158,12 +171,15 @@ def _merged(base: Own, over: Own) -> Own:
     return msgspec.structs.replace(base, **given)
 
 
-def _check_private(own: Own, mode: str) -> None:
+def _check_private(own: Own, mode: str, rule: str) -> None:
     asks = own.layers or own.proposers or own.select not in (None, "uniform")
     if mode != "local" or asks or own.aggregator not in (None, "origin"):
-        raise _own(
-            "private", "keeps the prompt on this device, so no peer can be asked and none can aggregate"
-        )
+        why = "keeps the prompt on this device, so no peer can be asked and none can aggregate"
+        if rule:
+            raise FieldInvalid(
+                f"{rule} {why}; ask `local`, or leave layers, proposers, select and aggregator out"
+            )
+        raise _own("private", why)
 
 
 def _own(name: str, message: str) -> FieldInvalid:

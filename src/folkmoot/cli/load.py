@@ -15,8 +15,16 @@ import click
 
 from folkmoot.cli import exits
 from folkmoot.cli.model import MOST_RATE, question_of, require_sim
-from folkmoot.cli.open_loop import Driven, drive, poisson
-from folkmoot.cli.options import Finite, config_option, json_option, print_json, settings_of, shape_options
+from folkmoot.cli.open_loop import Driven, Look, drive, poisson, written
+from folkmoot.cli.options import (
+    Finite,
+    Form,
+    config_option,
+    json_option,
+    print_json,
+    settings_of,
+    shape_options,
+)
 from folkmoot.cli.progress import PLAIN_S, TERMINAL_S, span
 from folkmoot.cli.signals import ending
 from folkmoot.errors import ConfigError, NodeError
@@ -43,17 +51,29 @@ class Asked:
     discipline: str
     admission: str
     seed: int
+    select: str = "uniform"
+    arrivals: Path | None = None
 
 
 @click.command()
 @click.option(
-    "--rate", type=Finite(1e-6, MOST_RATE), required=True, metavar="R",
-    help="Prompts per second that each device is asked, at moments that wait for nobody.",
+    "--rate", type=Finite(1e-6, MOST_RATE), metavar="R",
+    help="Prompts per second that each device is asked, at random moments that wait for nobody.",
+)  # fmt: skip
+@click.option(
+    "--arrivals", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Moments instead of a rate: a line each, seconds from the beginning, and after a comma the device's number, from 0.",
 )  # fmt: skip
 @shape_options
 @click.option(
-    "--seconds", type=Finite(1.0, 86_400.0), default=60.0, show_default=True, help="So long prompts come."
-)
+    "--select", type=Form(r"uniform|best-of:[1-9][0-9]{0,3}", "uniform or best-of:D"), metavar="uniform|best-of:D",
+    default="uniform", show_default=True,
+    help="Which peers are asked where -M is given: any, or of D drawn those with the least expected delay.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=Finite(1.0, 86_400.0),
+    help="So long prompts come. [default: 60, or to the last of the --arrivals]",
+)  # fmt: skip
 @click.option(
     "--drain", "drain_s", type=Finite(0.0, 86_400.0), default=30.0, show_default=True,
     help="So long it waits then for those that are open.",
@@ -94,10 +114,12 @@ class Asked:
 @json_option
 @config_option
 def load(
-    rate: float,
+    rate: float | None,
+    arrivals: Path | None,
     layers: int | None,
     proposers: int | None,
-    seconds: float,
+    select: str,
+    seconds: float | None,
     drain_s: float,
     urls: tuple[str, ...],
     start: int | None,
@@ -127,9 +149,18 @@ def load(
         )
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise click.UsageError(f"--plot {plot}: it ends in .png, .svg or .pdf")
+    if select != "uniform" and not layers:
+        raise click.UsageError(f"--select {select} needs a layer; give -M 1 or more")
+    if (rate is None) == (arrivals is None):
+        raise click.UsageError("how many prompts come? Give --rate or --arrivals, one of them")
+    if arrivals is not None:
+        moments = written(arrivals, start or max(1, len(urls)), seed)
+        seconds = seconds or max(1.0, moments[-1][0])
+        rate = sum(at < seconds for at, _ in moments) / seconds / (start or max(1, len(urls)))
+    assert rate is not None  # one of the two was given
     asked = Asked(
-        urls, start or 0, engines or ("timed:exp:0.2",), rate, seconds, drain_s, layers,
-        (3 if proposers is None else proposers) if layers else 0, discipline, admission, seed,
+        urls, start or 0, engines or ("timed:exp:0.2",), rate, seconds or 60.0, drain_s, layers,
+        (3 if proposers is None else proposers) if layers else 0, discipline, admission, seed, select, arrivals,
     )  # fmt: skip
     if service is not None:
         _question(
@@ -182,7 +213,12 @@ async def _driven(urls: Sequence[str], asked: Asked) -> Driven:
         "model": "local" if asked.layers == 0 else model,
         "messages": [{"role": "user", "content": PROMPT}],
     }
-    moments = list(poisson(len(urls), asked.rate_hz, asked.seconds, asked.seed))
+    if asked.select != "uniform":
+        body["folkmoot"] = {"select": asked.select}
+    if asked.arrivals is None:
+        moments = list(poisson(len(urls), asked.rate_hz, asked.seconds, asked.seed))
+    else:
+        moments = [each for each in written(asked.arrivals, len(urls), asked.seed) if each[0] < asked.seconds]
     progress = _Told(asked)
     driven = await drive(urls, moments, body, asked.seconds, asked.drain_s, progress)
     if not any(sent.code != "unreachable" for sent in driven.sent):
@@ -247,18 +283,26 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
     return {
         "n": n, "devices": list(names), "rate": asked.rate_hz, "seconds": asked.seconds,
         "mode": "auto" if asked.layers is None else "fixed", "layers": asked.layers,
-        "proposers": None if asked.layers is None else asked.proposers, "discipline": asked.discipline,
+        "proposers": None if asked.layers is None else asked.proposers, "discipline": asked.discipline, "select": asked.select,
         "prompts": len(driven.sent), "answered": codes[""], "refused": codes["overloaded"], "open": codes["open"],
         "failed": {code: count for code, count in sorted(codes.items()) if code not in ("", "overloaded", "open")},
         "goodput": ended / (asked.seconds - start) / n,
         "latency": {"mean": float(np.mean(took)) if took else None, "p50": p50, "p90": p90, "p99": p99},
         "queue_size": float(np.mean([look.queue for some in settled for look in some])),
         "in_service": [float(np.mean([look.busy for look in some])) for some in settled],
+        "utilisation": [_share(some) for some in settled],
         "drift": {"value": drift.value, "low": _known(drift.low), "high": _known(drift.high)},
+        "drifts": [each * service_s for each in slopes],
         "service_s": service_s,
         "plans": [{"layers": m, "proposers": k, "prompts": count} for (m, k), count in sorted(plans.items())],
         "seed": asked.seed,
     }  # fmt: skip
+
+
+def _share(looks: Sequence[Look]) -> float | None:
+    """Seconds of service a second, as the device itself counts them when a job ends."""
+    span = looks[-1].at - looks[0].at
+    return (looks[-1].busy_s - looks[0].busy_s) / span if span > 0 else None
 
 
 def _known(value: float) -> float | None:
@@ -270,7 +314,7 @@ def _question(asked: Asked, devices: int, service: str) -> Question:
     layers = asked.layers or 0
     found = question_of(
         devices, layers, asked.proposers if layers else None, asked.rate_hz, None, service, "complete", 0.0,
-        replications=8, seed=asked.seed, discipline=asked.discipline,
+        select=asked.select, replications=8, seed=asked.seed, discipline=asked.discipline,
     )  # fmt: skip
     jobs = (found.proposers + 1) * layers + 1
     return replace(found, horizon=max(1.0, asked.seconds * asked.rate_hz * jobs))
@@ -323,28 +367,46 @@ def told(found: Mapping[str, Any]) -> list[str]:
 
 
 def _draw(found: Mapping[str, Any], driven: Driven, path: Path) -> None:
-    """The number waiting at each device over time, and what theory and simulation say of it."""
+    """Jobs waiting, latency and prompts that ended, over time; the theory as dashes, the simulation's intervals as bands."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("matplotlib is not installed; run: pip install 'folkmoot[sim]'") from None
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 11), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    waiting, latency, ended = figure.subplots(3, 1, sharex=True)
+    seconds, theory, simulated = found["seconds"], found["theory"], found["simulated"]
+    over = theory and theory["overload"]
     for device, name in enumerate(found["devices"]):
         some = [look for look in driven.looks if look.device == device]
-        axes.plot([each.at for each in some], [each.queue for each in some], linewidth=0.8, label=name)
-    if simulated := found["simulated"]:
-        queue = simulated["queue_size"]
-        axes.axhspan(queue["low"], queue["high"], color="0.8", label="simulated, time average")
-    theory = found["theory"]
-    if theory and theory["overload"]:
-        grows = theory["overload"]["drift"] / found["service_s"]
-        axes.plot([0, found["seconds"]], [0, grows * found["seconds"]], "k--", label="theory")
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("jobs waiting")
-    axes.legend(fontsize="small")
+        waiting.plot([each.at for each in some], [each.queue for each in some], linewidth=0.8, label=name)
+    done = sorted((sent.ended, sent) for sent in driven.sent if not sent.code)
+    latency.plot([sent.due for _, sent in done], [sent.latency_s for _, sent in done], ".", markersize=3)
+    ended.plot([at for at, _ in done], [(place + 1) / found["n"] for place in range(len(done))], linewidth=1)
+    if simulated:
+        queue, span = simulated["queue_size"], simulated["latency"]
+        waiting.axhspan(queue["low"], queue["high"], color="0.8", label="simulated, time average")
+        if span["mean_low"] is not None:
+            latency.axhspan(span["mean_low"], span["mean_high"], color="0.8", label="simulated mean")
+        ended.plot(
+            [0, seconds], [0, simulated["goodput"] * seconds], color="0.7", linewidth=4, label="simulated"
+        )
+    if over:
+        grows = over["drift"] / found["service_s"]
+        waiting.plot([0, seconds], [0, grows * seconds], "k--", label="theory")
+    if theory and theory["latency"]:
+        latency.axhline(theory["latency"]["mean"], color="k", linestyle="--", label="theory's mean")
+    if theory:
+        rate = over["goodput"] if over else found["rate"]
+        ended.plot([0, seconds], [0, rate * seconds], "k--", label="theory")
+    waiting.set_ylabel("jobs waiting")
+    latency.set_ylabel("latency, s")
+    ended.set_ylabel("prompts ended per device")
+    ended.set_xlabel("seconds")
+    for axes in (waiting, latency, ended):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:

@@ -7,10 +7,13 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import httpx
+
+from folkmoot.errors import ConfigError
 
 LOOK_S = 0.25
 """So often is looked how long the queues are."""
@@ -39,13 +42,16 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a device said of itself at a moment: jobs waiting and in service, seconds per job."""
+    """What a device said of itself at a moment: jobs waiting and in service, seconds per job, and seconds of service since its
+    start.
+    """
 
     at: float
     device: int
     queue: int
     busy: int
     service_s: float
+    busy_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -61,6 +67,37 @@ def poisson(devices: int, rate_hz: float, seconds: float, seed: int) -> Iterator
     rng, now = Random(seed), 0.0
     while (now := now + rng.expovariate(rate_hz * devices)) < seconds:
         yield now, rng.randrange(devices)
+
+
+def written(file: Path, devices: int, seed: int) -> list[tuple[float, int]]:
+    """Moments from a file: a line each, seconds from the beginning, and after a comma the number of the device that is asked.
+
+    Without it a device is drawn. Moments rise. Raises `ConfigError`.
+    """
+    rng, found, last = Random(seed), list[tuple[float, int]](), 0.0
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--arrivals {file} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        at, _, device = line.partition(",")
+        try:
+            moment, asked = float(at), int(device) if device.strip() else rng.randrange(devices)
+        except ValueError:
+            raise ConfigError(
+                f"--arrivals {file}, line {number}: it holds seconds, and after a comma the number of a device"
+            ) from None
+        if not last <= moment < math.inf or not 0 <= asked < devices:
+            raise ConfigError(
+                f"--arrivals {file}, line {number}: moments rise from 0 and devices are numbered 0 to {devices - 1}"
+            )
+        found.append((moment, asked))
+        last = moment
+    if not found:
+        raise ConfigError(f"--arrivals {file}: it is empty; write a moment in seconds on each line")
+    return found
 
 
 async def drive(
@@ -123,7 +160,8 @@ async def _ask(client: httpx.AsyncClient, body: Mapping[str, Any], sent: Sent) -
 async def _look(client: httpx.AsyncClient, number: int, at: float) -> Look:
     try:
         found = (await client.get("/v1/moot", timeout=10.0)).json()
-        return Look(at, number, found["queue"], found["busy"], found["members"][0]["service_s"])
+        mean_s = found["members"][0]["service_s"]
+        return Look(at, number, found["queue"], found["busy"], mean_s, found["busy_s"])
     except (httpx.TransportError, ValueError, KeyError, IndexError, TypeError):
         return Look(at, number, 0, 0, 0.0)
 

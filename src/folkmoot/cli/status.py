@@ -36,17 +36,22 @@ def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("device", "model", "standing", "waiting", "in service", "s/job", "load", "id"):
+    for title in (
+        "device", "model", "context", "standing", "waiting", "in service", "s/job", "load", "limit", "room", "id",
+    ):  # fmt: skip
         table.add_column(title, overflow="fold")
     for row in found["members"]:
         table.add_row(
             escape(row["name"]) + (" (here)" if row["id"] == found["device"] else ""),
             escape(row["model"]) or "none",
+            str(row["context_tokens"] or ""),
             row["standing"],
             str(row["queue"]),
-            str(row["busy"]),
+            f"{row['busy']} of {row['slots']}",
             f"{row['service_s']:.1f}",
             f"{row['load']:.2f}",
+            _per_second(row["limit"]),
+            _per_second(row["headroom"]),
             row["id"][:12],
         )
     screen = console()
@@ -56,3 +61,12 @@ def _show(found: dict[str, Any]) -> None:
         + f", {found['prompts']} prompts, up for {found['uptime_s']:.0f} s"
     )
     screen.print(table)
+    for stage in found["stages"]:
+        screen.print(
+            f"{stage['stage']}: {stage['service_s']:.3g} s a job, {stage['tokens_in']:.0f} tokens in "
+            f"({stage['tokens_cached']:.0f} cached), {stage['tokens_out']:.0f} out, {_per_second(stage['rate'])}"
+        )
+
+
+def _per_second(jobs: float | None) -> str:
+    return "" if jobs is None else f"{jobs:.2g} jobs/s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -64,16 +65,22 @@ class RandomDraw:
 class Choice:
     """The devices that can be chosen, as this device's member list has them now.
 
-    It counts the jobs that it has sent to each device since that device last told of its load.
+    It counts the jobs that it has sent to each device since that device last told of its load. `diverse` as in `PeerConfig`.
     """
 
     def __init__(
-        self, me: DeviceId, membership: Membership, draw: Draw, prices: PriceConfig | None = None
+        self,
+        me: DeviceId,
+        membership: Membership,
+        draw: Draw,
+        prices: PriceConfig | None = None,
+        diverse: float = 0.0,
     ) -> None:
         self.me = me
         self._membership = membership
         self._draw = draw
         self._prices = prices or PriceConfig()
+        self._diverse = diverse
         self._sent: dict[DeviceId, tuple[int, int]] = {}
 
     def _member(self, device: DeviceId) -> Member | None:
@@ -97,7 +104,8 @@ class Choice:
         """One layer's peers: the fixed ones that live, or k distinct live ones.
 
         Uniform: every set is equally likely. Best of d: of d that are drawn so those with the least expected
-        delay, the least first; among equals the first drawn. Suspects are taken only where others are too few.
+        delay, the least first; among equals the first drawn; with a weight for diversity other models before those that
+        the layer has. Suspects are taken only where others are too few.
         """
         if plan.fixed:
             return tuple(d for d in plan.fixed if d != plan.own and self.serves(d))
@@ -106,13 +114,29 @@ class Choice:
         count = min(max(plan.proposers, plan.best_of), len(alive))
         drawn = [alive[place] for place in self._draw.places(prompt, layer, count, len(alive))]
         if plan.best_of:
-            delays = self._delays(drawn)
-            drawn = [drawn[place] for place in sorted(range(len(drawn)), key=delays.__getitem__)]
+            drawn = self._ordered(drawn, plan)
         chosen = tuple(m.device for m in drawn[: plan.proposers])
         if len(chosen) == plan.proposers:
             return chosen
         more = self.others((plan.own, *chosen), rng)
         return chosen + more[: plan.proposers - len(chosen)]
+
+    def _ordered(self, drawn: Sequence[Member], plan: Resolved) -> list[Member]:
+        """The sooner first; who has a model that the layer has already counts as slower."""
+        left = sorted(zip(self._delays(drawn), range(len(drawn)), strict=True))
+        if not self._diverse:
+            return [drawn[place] for _, place in left]
+        own, found = self._member(plan.own), list[Member]()
+        models = Counter([own.card.model] if own is not None else [])
+        while left:
+            weighed = [
+                (delay * (1.0 + self._diverse) ** models[drawn[place].card.model], place)
+                for delay, place in left
+            ]
+            nearest = min(range(len(left)), key=weighed.__getitem__)
+            found.append(drawn[left.pop(nearest)[1]])
+            models[found[-1].card.model] += 1
+        return found
 
     def sent(self, device: DeviceId) -> None:
         """A job goes to a device, which has not told of it yet."""
@@ -123,7 +147,7 @@ class Choice:
             self._sent[device] = (now, count + 1 if version == now else 1)
 
     def delay_s(self, device: DeviceId) -> float:
-        """Expected seconds until a job sent now would be done: α(q + 1), 0 where α is not known yet.
+        """Expected seconds until a job sent now would be done: α max(1, (q + 1)/slots), 0 where α is not known yet.
 
         q is what the device last said of its queue and service, and this device's own jobs since then: a view
         that others share and that grows old sends everybody to the same place (SCIENCE.md, Choosing peers).
@@ -136,11 +160,11 @@ class Choice:
         member = self._member(device)
         if member is None:
             return Offer(0.0, 0.0, 0.0)
-        pulse, own = member.pulse, self._own(member)
-        drain_hz = 1.0 / pulse.service_s if pulse.service_s else 0.0
+        pulse, own, slots = member.pulse, self._own(member), member.card.slots
+        drain_hz = slots / pulse.service_s if pulse.service_s else 0.0
         debt = drained(pulse.debt, self._membership.pulse_age(device, now), drain_hz)
         queue = pulse.queue - pulse.excess + pulse.busy
-        return Offer(debt + own, float(queue + own), pulse.service_s, pulse.late)
+        return Offer((debt + own) / slots, (queue + own) / slots, pulse.service_s, pulse.late)
 
     def _delays(self, members: Sequence[Member]) -> list[float]:
         """The same for some at once; who has served nothing yet counts as the mean of the others."""
@@ -150,7 +174,8 @@ class Choice:
 
     def _delay(self, member: Member, service_s: float) -> float:
         pulse = member.pulse
-        return service_s * float(pulse.queue - pulse.excess + pulse.busy + self._own(member) + 1)
+        jobs = pulse.queue - pulse.excess + pulse.busy + self._own(member) + 1
+        return service_s * max(1.0, jobs / member.card.slots)
 
     def _own(self, member: Member) -> int:
         """Jobs sent to a device that it has not told of yet."""
@@ -210,6 +235,10 @@ class Choice:
         plan = prompt.plan
         _check(plan)
         decisions: list[Decision] = []
+        if plan.private:
+            plan = Plan(mode="local", deadline_s=plan.deadline_s, private=True, rule=plan.rule)
+        if plan.rule:
+            decisions.append(Decision("this device alone answers", f"{plan.rule} keeps the prompt here"))
         if prompt.hops and plan.mode != "local":
             why = f"the request has crossed {prompt.hops} moot(s) already: no recursion"
             decisions.append(Decision("this device's own engine answers", why))
@@ -342,6 +371,10 @@ def _check(plan: Plan) -> None:
         raise PromptInvalid(f"quorum is {plan.quorum}; it is 1 or more, at most k + 1")
     if plan.deadline_s is not None and not plan.deadline_s >= 0.05:
         raise PromptInvalid(f"deadline_s is {plan.deadline_s}; it is at least 0.05")
+    if plan.private and (plan.mode == "fixed" or plan.select or plan.best_of or plan.aggregator != "origin"):
+        raise PromptInvalid(
+            "a private prompt stays on this device: it can ask no peer, and none can aggregate"
+        )
     known = ("origin", "strongest")
     if plan.aggregator not in known and not plan.aggregator.startswith("fixed:"):
         raise PromptInvalid(f"aggregator is {plan.aggregator!r}; it is origin, strongest or fixed:NAME")

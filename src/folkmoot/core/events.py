@@ -31,7 +31,8 @@ class Plan:
     `mode` is `fixed`, `auto` or `local`; in `auto` and `local` the peer fills in M and k itself.
     `select` is empty or the fixed peers' names or ids; without it peers are drawn uniformly, or with
     `best_of` = d > 0 so many are drawn and those with the least expected delay are asked; `aggregator` is `origin`, `strongest`
-    or `fixed:NAME`. `quorum` 0 means all k + 1.
+    or `fixed:NAME`. `quorum` 0 means all k + 1. `private`: no word of the prompt leaves this device; `rule` names what of
+    the configuration says so, where its user did not.
     """
 
     mode: str = "auto"
@@ -43,6 +44,8 @@ class Plan:
     deadline_s: float | None = None
     layout: Layout = Layout.SHARED_PREFIX
     best_of: int = 0
+    private: bool = False
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ MAX_HOT = 48
 MAX_AGE_MS = 3_600_000
 MAX_DEBT = 10_000_000
 MAX_LOAD = 1_000
+MAX_SLOTS = 4_096
 _BIG = 2**31
 _VERSIONS = 2**53
 
@@ -49,13 +50,16 @@ class Standing(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What changes rarely about a device. `model` is empty for a requester; `skill` orders models."""
+    """What changes rarely about a device. `model` is empty for a requester; `skill` orders models; `slots` jobs are served
+    at a time.
+    """
 
     name: str
     model: str = ""
     context_tokens: int = 0
     skill: float = 0.0
     address: str = ""
+    slots: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,7 @@ def tag_of(device: DeviceId) -> int:
 @lru_cache(maxsize=1 << 14)
 def checksum(card: Card) -> int:
     """32 bits over a card."""
-    text = f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}"
+    text = f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}\0{card.slots}"
     return crc32(text.encode(errors="surrogatepass"))
 
 
@@ -257,7 +261,7 @@ def trimmed(card: Card) -> Card:
     name, model, address = card.name[:MAX_NAME], card.model[:MAX_MODEL], card.address[:MAX_ADDRESS]
     while len((name + model + address).encode(errors="replace")) > MAX_CARD_BYTES and (name or model):
         name, model = (name, model[:-1]) if len(model) > len(name) else (name[:-1], model)
-    return Card(name, model, min(max(card.context_tokens, 0), _BIG - 1), card.skill, address)
+    return Card(name, model, min(max(card.context_tokens, 0), _BIG - 1), card.skill, address, card.slots)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -269,6 +273,7 @@ def _card_ok(card: Card) -> bool:
         and _card_bytes(card) <= MAX_CARD_BYTES
         and 0 <= card.context_tokens < _BIG
         and -1e9 <= card.skill <= 1e9
+        and 1 <= card.slots <= MAX_SLOTS
     )
 
 

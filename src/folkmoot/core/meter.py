@@ -6,9 +6,11 @@ Units: seconds, jobs, jobs per second. Source: ADMISSION.md, The policy.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from folkmoot.core.ids import DeviceId
+from folkmoot.core.messages import Stage, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +53,88 @@ class Decayed:
         return self._count * math.exp((self._at - now) / window_s) if window_s else self._count
 
 
+@dataclass(frozen=True, slots=True)
+class StageMean:
+    """What a stage's jobs are like here: smoothed means of one inference's seconds and tokens, and jobs that come per second.
+
+    `tokens_in` is the whole input, of which `tokens_cached` were not evaluated again.
+    """
+
+    stage: Stage
+    jobs: int
+    service_s: float
+    tokens_in: float
+    tokens_cached: float
+    tokens_out: float
+    rate_hz: float
+
+
+class _Mean:
+    """A smoothed mean that one outlier moves little."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.count = 0
+        self._cut = False
+
+    def add(self, seen: float, config: MeterConfig) -> None:
+        most = config.outlier * self.value
+        cut, self._cut = 0.0 < most < seen and not self._cut, 0.0 < most < seen
+        self.count += 1
+        gain = max(config.gain, 1.0 / self.count)
+        self.value += gain * ((most if cut else seen) - self.value)
+
+
+class _StageMeter:
+    """One stage's means and arrivals; `late` are those of layers after the first."""
+
+    def __init__(self) -> None:
+        self.seconds, self.tokens_in, self.cached, self.out = _Mean(), _Mean(), _Mean(), _Mean()
+        self.all, self.late = Decayed(), Decayed()
+
+    def served(self, usage: Usage, config: MeterConfig) -> None:
+        self.seconds.add(usage.inference_s, config)
+        for mean, seen in (
+            (self.tokens_in, usage.tokens_in),
+            (self.cached, usage.tokens_cached),
+            (self.out, usage.tokens_out),
+        ):
+            mean.add(float(seen), config)
+
+
 class Meter:
     """The measurements of one device whose engine serves `slots` jobs at a time.
 
-    `service_s` is the smoothed mean of what inferences took here, 0 before the first.
+    `jobs` have been served here, which took `busy_s` seconds of its slots together.
+    Stages have means of their own, as later ones read more; what has not been served here yet counts as the mean of all.
     """
 
     def __init__(self, config: MeterConfig, slots: int = 1) -> None:
         self.config = config
-        self.service_s = 0.0
-        self._slots = slots
-        self._served = 0
-        self._cut = False
+        self.slots = slots
+        self.jobs = 0
+        self.busy_s = 0.0
+        self._seconds = _Mean()
         self._debt = 0.0
         self._at = 0.0
-        self._all = Decayed()
-        self._late = Decayed()
+        self._stages = {stage: _StageMeter() for stage in Stage}
         self._shares: dict[DeviceId, tuple[float, float]] = {}
+
+    @property
+    def service_s(self) -> float:
+        """The smoothed mean of what inferences took here, all stages together, 0 before the first."""
+        return self._seconds.value
+
+    def stages(self, now: float) -> Sequence[StageMean]:
+        """What is known of each stage of which a job has been served here."""
+        return [
+            StageMean(
+                stage, one.seconds.count, one.seconds.value, one.tokens_in.value, one.cached.value, one.out.value,
+                one.all.rate(now, self._window_s),
+            )
+            for stage, one in self._stages.items()
+            if one.seconds.count
+        ]  # fmt: skip
 
     def exceeds(self, origin: DeviceId, devices: int, now: float) -> bool:
         """Whether one more job is beyond the share of a device; else it is taken from its share."""
@@ -85,28 +152,28 @@ class Meter:
         """A device is gone for good."""
         self._shares.pop(origin, None)
 
-    def joined(self, layer: int, now: float, *, excess: bool = False) -> None:
-        """A job of this layer (1 the first) joins the queue; of an excess nobody else has to wait for it."""
+    def joined(self, stage: Stage, layer: int, now: float, *, excess: bool = False) -> None:
+        """A job of this stage and layer (1 the first) joins the queue; of an excess nobody else has to wait for it."""
         if not excess:
             self._debt = self.debt(now) + 1.0
             self._at = now
-        self._all.add(now, self._window_s)
+        one = self._stages[stage]
+        one.all.add(now, self._window_s)
         if layer > 1:
-            self._late.add(now, self._window_s)
+            one.late.add(now, self._window_s)
 
     def gone(self, now: float) -> None:
         """A job that had joined leaves without having been served."""
         self._debt = max(0.0, self.debt(now) - 1.0)
         self._at = now
 
-    def served(self, seconds: float, now: float) -> None:
-        """An inference took so long."""
+    def served(self, stage: Stage, usage: Usage, now: float) -> None:
+        """An inference has cost so much."""
         self._debt, self._at = self.debt(now), now  # what has drained has drained at the old mean
-        most = self.config.outlier * self.service_s
-        cut, self._cut = 0.0 < most < seconds and not self._cut, 0.0 < most < seconds
-        self._served += 1
-        gain = max(self.config.gain, 1.0 / self._served)
-        self.service_s += gain * ((most if cut else seconds) - self.service_s)
+        self.jobs += 1
+        self.busy_s += usage.inference_s
+        self._seconds.add(usage.inference_s, self.config)
+        self._stages[stage].served(usage, self.config)
 
     def debt(self, now: float) -> float:
         """Z, jobs: the queue of a device that is `slack` slower than this one and has the same jobs to do."""
@@ -115,18 +182,19 @@ class Meter:
     @property
     def drain_hz(self) -> float:
         """Jobs per second by which the debt falls; none before a first job was served."""
-        return (1.0 - self.config.slack) * self._slots / self.service_s if self.service_s else 0.0
+        return (1.0 - self.config.slack) * self.slots / self.service_s if self.service_s else 0.0
 
     def load(self, now: float) -> float:
-        """ρ, measured: the work that comes per second of all slots."""
-        return self._share(self._all, now)
+        """ρ, measured: the work that comes per second of all slots, Σ λ_stage α_stage / slots."""
+        return sum(self._work(one, one.all, now) for one in self._stages.values())
 
     def late_load(self, now: float) -> float:
         """ρ_hi: the part of it that comes for layers after the first, aggregations among them."""
-        return self._share(self._late, now)
+        return sum(self._work(one, one.late, now) for one in self._stages.values())
 
-    def _share(self, counted: Decayed, now: float) -> float:
-        return counted.rate(now, self._window_s) * self.service_s / self._slots
+    def _work(self, one: _StageMeter, counted: Decayed, now: float) -> float:
+        service_s = one.seconds.value if one.seconds.count else self.service_s
+        return counted.rate(now, self._window_s) * service_s / self.slots
 
     @property
     def _window_s(self) -> float:

@@ -234,6 +234,10 @@ class Mixture:
     def _aggregate(self, now: float) -> list[Effect]:
         device = self.plan.aggregator
         stand_in: DeviceId | None = None
+        if self.plan.private and not self._choice.serves(device):
+            return self.fail(
+                "no_device", "this device has no model now, and the prompt may not leave it", now
+            )
         if not self._choice.serves(device):
             stand_in, device = device, self.plan.own
             if not self._choice.serves(device):
@@ -252,6 +256,7 @@ class Mixture:
     def _ask(
         self, stage: Stage, slot: int, device: DeviceId, now: float, stand_in: DeviceId | None
     ) -> list[Effect]:
+        assert device == self._choice.me or not self.plan.private, "a private prompt would leave its device"
         attempt = sum(1 for w in self._works.values() if w.layer == self._layer and w.slot == slot)
         job = job_id(self.prompt.id, self._layer, slot, attempt)
         ask = Ask(job, self.prompt.id, self._layer, stage, self._inference(stage, slot, attempt))

@@ -61,7 +61,7 @@ from folkmoot.core.messages import (
 from folkmoot.core.mixture import Mixture, MixtureConfig
 from folkmoot.core.price import Offer, PriceConfig
 from folkmoot.core.queue import Queue, QueueConfig
-from folkmoot.errors import LocalProtocolError, Overloaded, PromptError
+from folkmoot.errors import ConfigError, LocalProtocolError, Overloaded, PromptError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ class PeerConfig:
     """The core's configuration, nested per machine. `max_prompts` asked here at a time (guess).
 
     `admit_waiting` B > 0 refuses a prompt asked here while B or more jobs wait in this device's own queue, 0 never:
-    with first come first served this keeps the goodput beyond the limit (SCIENCE.md, Stability).
+    with first come first served this keeps the goodput beyond the limit (SCIENCE.md, Stability). `diverse` w: where the
+    best of d are asked, a device whose model c others of the layer have already counts as (1 + w)^c times as slow; 0 looks at
+    no models.
     """
 
     membership: MembershipConfig = field(default_factory=MembershipConfig)
@@ -78,6 +80,11 @@ class PeerConfig:
     max_prompts: int = 256
     admit_waiting: int = 0
     price: PriceConfig = field(default_factory=PriceConfig)
+    diverse: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.diverse <= 1e3:
+            raise ConfigError(f"diverse is {self.diverse!r}; it is a weight from 0 to 1000")
 
 
 class Peer:
@@ -100,7 +107,7 @@ class Peer:
         self._rng = rng
         self.membership = Membership(me, card, incarnation, config.membership, rng)
         self.queue = Queue(me, config.queue, bool(card.model))
-        self._choice = Choice(me, self.membership, draw or RandomDraw(rng), config.price)
+        self._choice = Choice(me, self.membership, draw or RandomDraw(rng), config.price, config.diverse)
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
         self._pulse = Pulse()
@@ -257,8 +264,8 @@ class Peer:
         """What this device knows of its own load."""
         queue, meter = self.queue, self.queue.meter
         return Offer(
-            meter.debt(now),
-            float(queue.waiting - queue.excess + queue.busy),
+            meter.debt(now) / meter.slots,
+            (queue.waiting - queue.excess + queue.busy) / meter.slots,
             meter.service_s,
             meter.late_load(now),
         )

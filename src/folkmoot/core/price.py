@@ -61,7 +61,7 @@ class PriceConfig:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What is known of a device: its virtual debt Z and queue Q with what it serves (jobs), its mean service time
+    """What is known of a device: its virtual debt Z and queue Q with what it serves (jobs per slot), its mean service time
     (seconds), and the load of layers after the first."""
 
     debt: float

@@ -234,7 +234,7 @@ class Queue:
         excess = origin != self._me and self.meter.exceeds(origin, self.devices, now)
         job = self._jobs[key] = _Job(ask, origin, now, characters, excess)
         self._waiting.put(key, job)
-        self.meter.joined(ask.layer, now, excess=excess)
+        self.meter.joined(ask.stage, ask.layer, now, excess=excess)
         ahead = self._waiting.ahead(key, job) + self.busy
         return [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
 
@@ -343,7 +343,7 @@ class Queue:
         if key is None:
             return []
         job = self._jobs[key]
-        self.meter.served(event.usage.inference_s, now)
+        self.meter.served(job.ask.stage, event.usage, now)
         job.usage = event.usage
         if job.dropped:
             return self._end_dropped(key, now)

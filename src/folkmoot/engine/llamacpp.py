@@ -22,7 +22,7 @@ from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object, sse_objects
 from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
-from folkmoot.engine.remote import is_loopback, whole
+from folkmoot.engine.remote import elsewhere, is_loopback, whole
 from folkmoot.engine.slots import Slot, SlotTable, common_length
 from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
 
@@ -82,7 +82,8 @@ class LlamaServer:
         self._slots = SlotTable(slots)
         skill = self._config.skill or float(meta.get("n_params") or 0) / 1e9
         name = path.replace("\\", "/").rpartition("/")[2].removesuffix(".gguf")
-        self._info = EngineInfo(name, self._context, skill, f"llama.cpp server at {self._url}, {slots} slots")
+        note = f"llama.cpp server at {self._url}, {slots} slots"
+        self._info = EngineInfo(name, self._context, skill, note, elsewhere(self._url))
         return self._info
 
     async def check(self) -> EngineInfo:

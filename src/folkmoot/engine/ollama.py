@@ -10,7 +10,7 @@ from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import body_lines, parse_object
 from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
-from folkmoot.engine.remote import Remote, billions, estimate, estimate_turns, messages, whole
+from folkmoot.engine.remote import Remote, billions, elsewhere, estimate, estimate_turns, messages, whole
 from folkmoot.errors import EngineError
 
 
@@ -44,7 +44,8 @@ class OllamaEngine:
         details = shown.get("details")
         size = str(details.get("parameter_size", "")) if isinstance(details, dict) else ""
         skill = self._config.skill or billions(size) or billions(self._model)
-        self._info = EngineInfo(self._model, self._context, skill, f"Ollama at {self._remote.url}")
+        note = f"Ollama at {self._remote.url}"
+        self._info = EngineInfo(self._model, self._context, skill, note, elsewhere(self._remote.url))
         return self._info
 
     async def check(self) -> EngineInfo:

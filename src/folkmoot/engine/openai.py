@@ -12,7 +12,7 @@ from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object, sse_objects
 from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
-from folkmoot.engine.remote import Remote, billions, estimate, estimate_turns, messages, whole
+from folkmoot.engine.remote import Remote, billions, elsewhere, estimate, estimate_turns, messages, whole
 from folkmoot.errors import EngineError
 
 _NO_LIST = {404, 405}
@@ -53,7 +53,7 @@ class OpenAIEngine:
             self._context = int(known[0].get("max_model_len") or self._context)
         skill = self._config.skill or billions(self._model)
         note = f"OpenAI-compatible server at {self._remote.url}"
-        self._info = EngineInfo(self._model, self._context, skill, note)
+        self._info = EngineInfo(self._model, self._context, skill, note, elsewhere(self._remote.url))
         return self._info
 
     async def check(self) -> EngineInfo:

@@ -15,13 +15,15 @@ class EngineInfo:
 
     `context_tokens` is the room of ONE job, input and output together. `skill` orders models
     (billions of parameters where nothing better is known). `note` tells people what was chosen
-    (threads, file), for `up` and `doctor`.
+    (threads, file), for `up` and `doctor`. `elsewhere` is the host that it runs on where that is another machine:
+    what is asked here goes there.
     """
 
     model: str
     context_tokens: int
     skill: float
     note: str = ""
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True, slots=True)

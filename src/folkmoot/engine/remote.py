@@ -37,6 +37,11 @@ def is_loopback(url: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
+def elsewhere(url: str) -> str:
+    """The host of an address that is not this machine's own, else nothing."""
+    return "" if is_loopback(url) else urlsplit(url).hostname or url
+
+
 def estimate(text: str) -> int:
     """Tokens of a text that no tokenizer is at hand for, rather too many than too few."""
     return math.ceil(len(text.encode(errors="replace")) / _BYTES_A_TOKEN)

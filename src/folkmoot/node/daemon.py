@@ -100,7 +100,7 @@ class Daemon:
         self._engine = engine
         self._identity = Identity.open(home)
         self._memory = Memory.load(home)
-        self._card = Card(name)
+        self._card = Card(name, slots=config.peer.queue.slots)
         self._engine_state = "none" if engine is None else "loading"
         self._engine_note = ""
         self._info: EngineInfo | None = None
@@ -414,6 +414,9 @@ class Daemon:
             time.monotonic() - self._began,
             members,
             self._is_local_only(),
+            tuple(peer.queue.meter.stages(time.monotonic())) if peer is not None else (),
+            peer.queue.meter.jobs if peer is not None else 0,
+            peer.queue.meter.busy_s if peer is not None else 0.0,
         )
 
     @property
@@ -430,6 +433,12 @@ class Daemon:
         driver = self._driver
         if driver is None:
             yield PromptFailed(prompt.id, "no_device", "this device is still starting; try again in a moment")
+            return
+        if prompt.plan.private and self._info is not None and self._info.elsewhere:
+            away = (
+                f"this device's engine runs at {self._info.elsewhere}, so nothing can be kept on this device"
+            )
+            yield PromptFailed(prompt.id, "no_device", away)
             return
         refusal = await self._too_long(prompt)
         if refusal is not None:

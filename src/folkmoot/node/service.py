@@ -9,6 +9,7 @@ from typing import Protocol
 from folkmoot.core.events import Notice, Prompt
 from folkmoot.core.gossip import Member
 from folkmoot.core.ids import DeviceId, PromptId
+from folkmoot.core.meter import StageMean
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class Status:
 
     `engine` is `ready`, `loading`, `down` or `none`, `engine_note` tells more of it, or what is wrong;
     `queue` counts waiting jobs (not the one in service), `buffer` the local prompts between layers,
-    `prompts` those not yet ended. `local_only`: no device on another machine can reach this one.
+    `prompts` those not yet ended. `local_only`: no device on another machine can reach this one. `stages` are what jobs
+    cost here; `jobs` were served since the start, in `busy_s` seconds of all slots together.
     """
 
     device: DeviceId
@@ -34,6 +36,9 @@ class Status:
     uptime_s: float
     members: tuple[Member, ...]
     local_only: bool = False
+    stages: tuple[StageMean, ...] = ()
+    jobs: int = 0
+    busy_s: float = 0.0
 
 
 class Moot(Protocol):

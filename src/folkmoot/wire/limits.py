@@ -58,6 +58,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "Ask.layer": (0, 1_000),
     "Card.context_tokens": (0, 2**31 - 1),
     "Card.skill": (-1e9, 1e9),
+    "Card.slots": (1, 4_096),
     "Heartbeat.view": (0, 2**64 - 1),
     "Hot.tag": (0, 2**64 - 1),
     "Inference.expected": (0, 1_000),
