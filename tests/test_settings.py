@@ -94,7 +94,9 @@ def test_the_engines_key_may_be_called_like_a_setting_of_ours(tmp_path):
         ("[device]\nname = 'moot'\n", r"device.name is 'moot'"),
         ("[device]\nname = 'a+b'\n", r"device.name is 'a\+b'"),
         ("[device]\nengine = 'magic'\n", r"magic"),
-        ("[api]\nlisten = '0.0.0.0:1'\n", r"api.keys"),
+        ("[api]\nlisten = 'nowhere'\n", r"api.listen"),
+        ("[api.privacy]\npatterns = ['(']\n", r"api.privacy.patterns\[0\] is no regular expression"),
+        ("[money]\nserve = true\n", r"money: budgets and serve mean nothing without price_in"),
         ("[api]\nkeep_alive_s = 0\n", r"keep_alive_s"),
         (
             "[node.peer.queue]\nmax_waiting = -1\n",

@@ -14,6 +14,7 @@
     │   ├── PromptTooLong        more tokens than the context holds
     │   ├── UnknownModel         no such model or device
     │   ├── Overloaded           a queue is full
+    │   ├── BudgetSpent          this device's own users have spent what they may today
     │   ├── NoDevice             no live device can serve it
     │   ├── DeadlinePassed       `deadline_s` is over
     │   ├── AnswerCut            the answer broke off after its first words were shown
@@ -115,6 +116,12 @@ class Overloaded(PromptError):
     code = "overloaded"
 
 
+class BudgetSpent(PromptError):
+    """This device's engine bills, and its own users have spent what they may today."""
+
+    code = "over_budget"
+
+
 class NoDevice(PromptError):
     """No live device can serve the prompt."""
 
@@ -170,6 +177,7 @@ PROMPT_ERRORS: dict[str, type[PromptError]] = {
         PromptTooLong,
         UnknownModel,
         Overloaded,
+        BudgetSpent,
         NoDevice,
         DeadlinePassed,
         AnswerCut,

@@ -32,6 +32,7 @@ from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.spec import parse_spec
 from folkmoot.errors import ConfigError
 from folkmoot.node.config import NodeConfig
+from folkmoot.node.money import MoneyConfig
 
 PREFIX = "FOLKMOOT_"
 ALIASES = {"FOLKMOOT_HOME": "home", "FOLKMOOT_MODELS": "engine.models_folder"}
@@ -79,6 +80,7 @@ class Settings:
     api: ApiConfig = field(default_factory=ApiConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
+    money: MoneyConfig = field(default_factory=MoneyConfig)
 
 
 @dataclass(frozen=True, slots=True)

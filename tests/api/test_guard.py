@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from folkmoot.api import ApiConfig
+from folkmoot.api import ApiConfig, create_app
 from folkmoot.api.config import is_loopback, split_address
+from folkmoot.api.keys import Keys
 from folkmoot.errors import ConfigError
 
 OPEN_TO_ALL = {"listen": "0.0.0.0:4150", "keys": ("secret", "other")}
@@ -75,10 +76,13 @@ async def test_a_key_on_loopback_counts_too(connect):
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:4150", "192.168.1.2:4150", "[::]:4150", "moot.example:1"])
-def test_listening_to_others_needs_a_key(listen):
-    with pytest.raises(ConfigError, match=r"api\.keys"):
-        ApiConfig(listen=listen)
-    ApiConfig(listen=listen, keys=("secret",))
+def test_listening_to_others_needs_a_key(village, control, tmp_path, listen):
+    config, keys = ApiConfig(listen=listen), Keys(tmp_path)
+    with pytest.raises(ConfigError, match="folkmoot key new"):
+        create_app(village, config, control, keys)
+    create_app(village, ApiConfig(listen=listen, keys=("secret",)), control)
+    keys.add("phone", 0.0)
+    create_app(village, config, control, keys)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.core.world import FOUR, Moot, answered, failed, fixed
 
 from folkmoot.core.choice import Choice, RandomDraw
 from folkmoot.core.events import (
+    CardChanged,
     Event,
     Finished,
     Generate,
@@ -26,7 +27,7 @@ from folkmoot.core.events import (
     Send,
     Submitted,
 )
-from folkmoot.core.gossip import Card, Heartbeat, Hot, Member, Standing, tag_of
+from folkmoot.core.gossip import Card, Heartbeat, Hot, Member, News, Standing, tag_of
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.messages import (
     Answer,
@@ -296,6 +297,24 @@ def test_a_private_prompt_that_asks_for_others_is_refused(more: dict[str, Any]) 
         replace(fixed(0), private=True),
     ):
         assert failed(moot, moot.ask("ann", plan)).code == "invalid"
+
+
+def test_a_device_that_is_closed_to_others_is_drawn_by_nobody_and_stands_in_for_nobody() -> None:
+    moot = Moot(FOUR)
+    bob = moot.devices[DeviceId("bob")].peer
+    card = replace(bob.membership.members[DeviceId("bob")].card, closed=True)
+    moot.tell("bob", CardChanged(card))
+    news = News(members=(Member(DeviceId("bob"), 2, Standing.ALIVE, card),))
+    for name in FOUR:
+        if name != "bob":
+            moot.tell(name, Received(DeviceId("bob"), news))
+    for plan in (Plan(), fixed(2, 3), fixed(1, 2, aggregator="strongest"), fixed(0, aggregator="fixed:bob")):
+        prompt = moot.ask("ann", plan)
+        moot.work()
+        assert "bob" not in {job.device for job in answered(moot, prompt).provenance.jobs}
+    prompt = moot.ask("bob", Plan())
+    moot.work()
+    assert "bob" in {job.device for job in answered(moot, prompt).provenance.jobs}, "it serves its own users"
 
 
 def test_unknown_device_has_a_row_all_the_same() -> None:

@@ -17,6 +17,7 @@ from folkmoot.core.events import (
     PromptFailed,
     Received,
     Send,
+    ServiceLimited,
     Warmed,
 )
 from folkmoot.core.gossip import Card
@@ -208,6 +209,31 @@ def test_a_cancelled_job_that_waits_takes_its_layer_s_prefill_along() -> None:
     moot.tell("ann", Received(ZED, Cancel(own.job)))
     moot.write("ann")
     assert moot.devices[DeviceId("ann")].warming is None
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_whom_a_device_serves_no_more_is_refused_and_what_waits_of_its_is_handed_back(others: bool) -> None:
+    moot = Moot(FOUR)
+    for number, asker in ((1, ZED), (2, ZED), (3, YON)):
+        moot.tell("ann", Received(asker, ask_of(number)))
+    own = moot.ask("ann", Plan(mode="local"))
+    limit = ServiceLimited(others, () if others else (ZED,), "over_budget", "spent")
+    handed = [e for e in moot.tell("ann", limit) if isinstance(e, Send)]
+    told = {(e.to, e.message.job) for e in handed if isinstance(e.message, Undone)}
+    assert told == {(ZED, ask_of(2).job)} | ({(YON, ask_of(3).job)} if others else set())
+    assert all(isinstance(e.message, Undone) and e.message.code == "over_budget" for e in handed)
+    for asker, refused in ((ZED, True), (YON, others)):
+        (said, *_) = [e.message for e in moot.tell("ann", Received(asker, ask_of(9))) if isinstance(e, Send)]
+        assert isinstance(said, Undone if refused else Queued)
+    assert ann_serves(moot) == ask_of(1).job, "what is in service is finished"
+    moot.work()
+    assert answered(moot, own).answer
+
+
+def ann_serves(moot: Moot) -> JobId:
+    running = moot.devices[DeviceId("ann")].running
+    assert running is not None
+    return running[0]
 
 
 def test_first_come_first_served() -> None:

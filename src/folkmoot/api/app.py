@@ -10,22 +10,32 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from folkmoot.api.config import ApiConfig
+from folkmoot.api.config import ApiConfig, is_loopback, split_address
 from folkmoot.api.faults import error_response, failure_response
 from folkmoot.api.guard import Guard
+from folkmoot.api.keys import Keys
 from folkmoot.api.openapi import document
 from folkmoot.api.room import Room, room_of
 from folkmoot.api.routes import ROUTES
-from folkmoot.errors import FolkmootError
+from folkmoot.errors import ConfigError, FolkmootError
 from folkmoot.node.service import Moot
 
 
-def create_app(moot: Moot, config: ApiConfig, control: str) -> Starlette:
-    """The HTTP API of one device; `control` is the token that its owner's commands send."""
+def create_app(moot: Moot, config: ApiConfig, control: str, keys: Keys | None = None) -> Starlette:
+    """The HTTP API of one device; `control` is the token that its owner's commands send, `keys` are its home's.
+
+    Raises `ConfigError` where others can reach it and there is no key.
+    """
+    host, _ = split_address(config.listen, "api.listen")
+    if not is_loopback(host) and not config.keys and not (keys and keys.all()):
+        raise ConfigError(
+            f"api.listen is {config.listen}: whoever reaches it could ask this moot. "
+            "Make a key with `folkmoot key new NAME` (or set api.keys), or listen on 127.0.0.1"
+        )
     routes = [Route(spec.path, spec.endpoint, methods=[spec.method]) for spec in ROUTES]
     app = Starlette(
         routes=[*routes, Route("/openapi.json", _openapi, methods=["GET"])],
-        middleware=[Middleware(Guard, config=config, control=control)],
+        middleware=[Middleware(Guard, config=config, control=control, keys=keys)],
         exception_handlers={
             FolkmootError: _on_error,
             HTTPException: _on_http,

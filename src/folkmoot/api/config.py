@@ -21,7 +21,8 @@ PRESETS: dict[str, Own] = {
 class ApiConfig:
     """Address, keys and limits of the HTTP API.
 
-    `listen` is HOST:PORT; anything but loopback needs a key in `keys`. 4150 is a guess at a free port,
+    `listen` is HOST:PORT; anything but loopback needs a key, which `folkmoot key new` makes and keeps as a hash, or which
+    stands in `keys` as it is. 4150 is a guess at a free port,
     4 MiB holds the text of any context in use, and proxies commonly drop a stream that is silent for 30 s.
     """
 
@@ -34,12 +35,7 @@ class ApiConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def __post_init__(self) -> None:
-        host, _ = split_address(self.listen, "api.listen")
-        if not is_loopback(host) and not self.keys:
-            raise ConfigError(
-                f"api.listen is {self.listen}: whoever reaches it could ask this moot. "
-                "Set api.keys to one or more keys, or listen on 127.0.0.1"
-            )
+        split_address(self.listen, "api.listen")
         if self.keep_alive_s <= 0 or self.body_bytes <= 0 or self.max_tokens <= 0:
             raise ConfigError("api.keep_alive_s, api.body_bytes and api.max_tokens must be above 0")
 

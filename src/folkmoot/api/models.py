@@ -27,8 +27,9 @@ def is_reserved(name: str) -> bool:
 
 
 def servers(status: Status) -> list[Member]:
-    """The live devices that hold a model, this one first."""
-    return [m for m in status.members if m.card.model and m.standing in (Standing.ALIVE, Standing.SUSPECT)]
+    """The live devices that hold a model and serve this one, this one first."""
+    there = [m for m in status.members if m.card.model and m.standing in (Standing.ALIVE, Standing.SUSPECT)]
+    return [m for m in there if m.device == status.device or not m.card.closed]
 
 
 def device_names(status: Status) -> dict[str, Member]:

@@ -103,6 +103,7 @@ def member_row(member: Member) -> MemberRow:
         slots=card.slots,
         limit=limit,
         headroom=None if limit is None else limit * (1.0 - pulse.load),
+        closed=card.closed,
     )
 
 

@@ -45,7 +45,7 @@ class Spec:
 
     def responses(self) -> dict[int, dict[str, Any]]:
         """Every status that this route can send, with the guard's and the server's own."""
-        own = {403, 500} | ({401} if self.keyed else set()) | ({400, 413} if self.body else set())
+        own = {403, 500} | ({401, 429} if self.keyed else set()) | ({400, 413} if self.body else set())
         failures = {status: {JSON: Failure} for status in sorted(own | set(self.faults))}
         return dict(sorted((failures | self.answers).items()))
 

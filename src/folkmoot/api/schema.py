@@ -223,7 +223,7 @@ class MemberRow(Struct, frozen=True):
 
     `load` is ρ as the device measures it over the last 50 jobs: from 1 on its queue grows. `debt` is its virtual debt in jobs.
     `limit` is what its `slots` can do, jobs per second, and `headroom` what of that is left: below 0 it has too much to do. Both
-    are null before a first job.
+    are null before a first job. `closed`: it serves its own users only, for now or for good.
     """
 
     id: str
@@ -242,6 +242,7 @@ class MemberRow(Struct, frozen=True):
     slots: int
     limit: float | None
     headroom: float | None
+    closed: bool
 
 
 class StageRow(Struct, frozen=True):

@@ -14,6 +14,7 @@ from folkmoot.cli.config import config
 from folkmoot.cli.demo import demo
 from folkmoot.cli.doctor import doctor
 from folkmoot.cli.invite import invite
+from folkmoot.cli.key import key
 from folkmoot.cli.leave import leave
 from folkmoot.cli.load import load
 from folkmoot.cli.models import models
@@ -44,6 +45,7 @@ for command in (
     up,
     invite,
     leave,
+    key,
     status,
     ask,
     demo,

@@ -45,7 +45,7 @@ def _show(found: dict[str, Any]) -> None:
             escape(row["name"]) + (" (here)" if row["id"] == found["device"] else ""),
             escape(row["model"]) or "none",
             str(row["context_tokens"] or ""),
-            row["standing"],
+            row["standing"] + ", closed" * row["closed"],
             str(row["queue"]),
             f"{row['busy']} of {row['slots']}",
             f"{row['service_s']:.1f}",

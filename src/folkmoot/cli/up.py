@@ -34,6 +34,11 @@ READERS = (
     "Keep one on this device with `folkmoot ask --private`, or the model `local`"
 )
 
+BILLS = (
+    "if that engine bills: without money.price_in and money.price_out nothing is counted, and every member of the moot "
+    "may use it"
+)
+
 MEET_S = 2.0
 """A newcomer that has met nobody by then says so."""
 
@@ -132,15 +137,23 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
     """Run until a signal comes; gives that signal back."""
     from folkmoot.api import create_app
     from folkmoot.api.control import make_control_token
+    from folkmoot.api.keys import Keys
     from folkmoot.api.server import bind, make_server, url_of
+    from folkmoot.engine.remote import elsewhere
     from folkmoot.engine.spec import build, parse_spec
     from folkmoot.node.daemon import Daemon
 
     control = make_control_token(settings.home)
     spec = parse_spec(settings.device.engine)
     engine = build(spec, settings.engine)
-    daemon = Daemon(settings.home, settings.device.name, engine, settings.node)
-    server = make_server(create_app(daemon, settings.api, control), settings.node.grace_s)
+    daemon = Daemon(settings.home, settings.device.name, engine, settings.node, settings.money)
+    if spec.kind == "openai" and elsewhere(spec.url) and not settings.money.bills:
+        exits.tell(BILLS)
+    keys = Keys(settings.home)
+    unknown = set(settings.api.privacy.keys).difference(key.name for key in keys.all())
+    if unknown:
+        exits.tell(f"api.privacy.keys names keys that there are not: {', '.join(sorted(unknown))}")
+    server = make_server(create_app(daemon, settings.api, control, keys), settings.node.grace_s)
     got: list[signal.Signals] = []
     with (
         contextlib.closing(bind(settings.api)) as listener,

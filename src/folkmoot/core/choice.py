@@ -91,11 +91,17 @@ class Choice:
         member = self._member(device)
         if member is None or not member.card.model:
             return False
-        return device == self.me or member.standing in (Standing.ALIVE, Standing.SUSPECT)
+        return device == self.me or (
+            not member.card.closed and member.standing in (Standing.ALIVE, Standing.SUSPECT)
+        )
+
+    def _live(self) -> list[Member]:
+        """The live devices with a model that serve others."""
+        return [m for m in self._membership.live() if m.card.model and not m.card.closed]
 
     def others(self, exclude: tuple[DeviceId, ...], rng: Random) -> tuple[DeviceId, ...]:
         """The other live devices with a model, in random order; those under suspicion come last."""
-        live = [m for m in self._membership.live() if m.card.model and m.device not in exclude]
+        live = [m for m in self._live() if m.device not in exclude]
         alive = [m.device for m in live if m.standing is Standing.ALIVE and m.device != self.me]
         suspect = [m.device for m in live if m.standing is Standing.SUSPECT and m.device != self.me]
         return (*rng.sample(alive, len(alive)), *rng.sample(suspect, len(suspect)))
@@ -109,7 +115,7 @@ class Choice:
         """
         if plan.fixed:
             return tuple(d for d in plan.fixed if d != plan.own and self.serves(d))
-        live = [m for m in self._membership.live() if m.card.model and m.device not in (plan.own, self.me)]
+        live = [m for m in self._live() if m.device not in (plan.own, self.me)]
         alive = [m for m in live if m.standing is Standing.ALIVE]
         count = min(max(plan.proposers, plan.best_of), len(alive))
         drawn = [alive[place] for place in self._draw.places(prompt, layer, count, len(alive))]
@@ -291,7 +297,7 @@ class Choice:
     ) -> tuple[int, int]:
         if plan.mode == "local":
             return 0, 0
-        there = sum(1 for m in self._membership.live() if m.card.model and m.device != own)
+        there = sum(1 for m in self._live() if m.device not in (own, self.me))
         if plan.mode == "auto":
             proposers = len(fixed) or min(AUTO_PROPOSERS, there)
             if not proposers:

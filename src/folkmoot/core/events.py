@@ -159,6 +159,16 @@ class CardChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceLimited:
+    """Whom this device serves no more, for the money that it costs: all `others`, or these `origins`; `code` and `detail` tell them."""
+
+    others: bool
+    origins: tuple[DeviceId, ...]
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """The driver is about to shut down: hand back what is queued for others, take nothing new."""
 
@@ -181,6 +191,7 @@ Event = (
     | StreamLost
     | LinkLost
     | CardChanged
+    | ServiceLimited
     | Leaving
     | Stopping
 )

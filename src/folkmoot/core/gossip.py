@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 from hashlib import blake2b
@@ -51,7 +51,7 @@ class Standing(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Card:
     """What changes rarely about a device. `model` is empty for a requester; `skill` orders models; `slots` jobs are served
-    at a time.
+    at a time. `closed`: it takes jobs of its own users only, for now or for good.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Card:
     skill: float = 0.0
     address: str = ""
     slots: int = 1
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def tag_of(device: DeviceId) -> int:
 @lru_cache(maxsize=1 << 14)
 def checksum(card: Card) -> int:
     """32 bits over a card."""
-    text = f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}\0{card.slots}"
+    text = f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}\0{card.slots}\0{card.closed:d}"
     return crc32(text.encode(errors="surrogatepass"))
 
 
@@ -261,7 +262,8 @@ def trimmed(card: Card) -> Card:
     name, model, address = card.name[:MAX_NAME], card.model[:MAX_MODEL], card.address[:MAX_ADDRESS]
     while len((name + model + address).encode(errors="replace")) > MAX_CARD_BYTES and (name or model):
         name, model = (name, model[:-1]) if len(model) > len(name) else (name[:-1], model)
-    return Card(name, model, min(max(card.context_tokens, 0), _BIG - 1), card.skill, address, card.slots)
+    context_tokens = min(max(card.context_tokens, 0), _BIG - 1)
+    return replace(card, name=name, model=model, context_tokens=context_tokens, address=address)
 
 
 @lru_cache(maxsize=1 << 14)

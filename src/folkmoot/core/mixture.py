@@ -201,7 +201,7 @@ class Mixture:
             self.plan = replace(plan, own=others[0], aggregator=aggregator)
             self._decide(
                 f"{self._name(others[0])} runs the origin's own jobs in place of {self._name(plan.own)}",
-                "it is not alive, or has no model now",
+                "it is not alive, has no model now, or serves no others",
             )
 
     def _draw(self) -> tuple[DeviceId, ...]:
@@ -247,7 +247,7 @@ class Mixture:
                 device = others[0]
             self._decide(
                 f"{self._name(device)} aggregates in place of {self._name(stand_in)}",
-                "it is not alive, or has no model now",
+                "it is not alive, has no model now, or serves no others",
             )
         elif device == self.plan.own:
             stand_in = self._away(0, device)

@@ -35,6 +35,7 @@ from folkmoot.core.events import (
     PromptFailed,
     Received,
     Send,
+    ServiceLimited,
     Started,
     Stopping,
     StreamLost,
@@ -186,6 +187,8 @@ class Peer:
             case CardChanged(card=card):
                 self.queue.has_engine = bool(card.model)
                 return self.membership.set_card(card, now)
+            case ServiceLimited():
+                return self.queue.limit(event, now)
             case Leaving():
                 self._leaving = True
                 return self.queue.hand_back()

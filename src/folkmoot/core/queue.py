@@ -21,6 +21,7 @@ from folkmoot.core.events import (
     Generate,
     Generated,
     Send,
+    ServiceLimited,
     SetTimer,
     Warm,
     Warmed,
@@ -189,6 +190,7 @@ class Queue:
         self._me = me
         self.has_engine = has_engine
         self.closing = False
+        self._limited = ServiceLimited(False, (), "", "")
         self.devices = 1
         self.meter = Meter(config.meter, config.slots)
         self._jobs: dict[_Key, _Job] = {}
@@ -250,6 +252,8 @@ class Queue:
             return "no_engine", "this device has no model"
         if self.closing and origin != self._me:
             return "leaving", _LEAVING
+        if self._is_limited(origin):
+            return self._limited.code, self._limited.detail
         if ask.hops:
             return "recursion", f"the job has crossed {ask.hops} moot(s) already: no recursion"
         jobs, texts = self.config.max_waiting, self.config.max_characters
@@ -406,7 +410,7 @@ class Queue:
                 return []
             known.inference, known.heard, known.dirty = inference, now, True
             return self._warm_step()
-        if not self.has_engine or self.closing:
+        if not self.has_engine or self.closing or self._is_limited(asker):
             return []
         effects: list[Effect] = []
         if len(self._warming) >= self.config.warm_prompts:
@@ -468,6 +472,23 @@ class Queue:
     def _first(self) -> _Key | None:
         """Who is served next. The engine knows jobs by their ids: of two that bear one, the other waits."""
         return next((key for key in self._waiting if key[1] not in self._serving), None)
+
+    def limit(self, limited: ServiceLimited, now: float) -> list[Effect]:
+        """Serve some devices no more: what waits of theirs is handed back, what is in service is finished."""
+        self._limited = limited
+        effects: list[Effect] = []
+        for key in [key for key in self._waiting if self._is_limited(key[0])]:
+            job = self._jobs.pop(key)
+            self._waiting.take(key, job)
+            if not job.excess:
+                self.meter.gone(now)
+            effects.append(Send(key[0], Undone(key[1], Outcome.REFUSED, limited.code, limited.detail)))
+        for asker, prompt in [known for known in self._warming if self._is_limited(known[0])]:
+            effects += self.cool(asker, prompt)
+        return effects
+
+    def _is_limited(self, origin: DeviceId) -> bool:
+        return origin != self._me and (self._limited.others or origin in self._limited.origins)
 
     def hand_back(self) -> list[Effect]:
         """Shutting down: give every waiting job of another origin back; take none any more."""

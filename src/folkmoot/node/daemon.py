@@ -17,7 +17,9 @@ from typing import Any
 
 from folkmoot.core.events import (
     CardChanged,
+    EngineFailed,
     Event,
+    Finished,
     Leaving,
     LinkLost,
     MemberChanged,
@@ -26,6 +28,7 @@ from folkmoot.core.events import (
     PromptAnswered,
     PromptFailed,
     Received,
+    ServiceLimited,
     Started,
     Stopping,
     Submitted,
@@ -35,13 +38,14 @@ from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.ids import DeviceId, PromptId, draw_prompt_id
 from folkmoot.core.peer import Peer
 from folkmoot.engine.protocol import Engine, EngineInfo
-from folkmoot.errors import EngineError, FolkmootError, NodeError, PromptTooLong
+from folkmoot.errors import BudgetSpent, EngineError, FolkmootError, NodeError, PromptTooLong
 from folkmoot.node.config import NodeConfig, parse_listen
 from folkmoot.node.discovery import Discovery, is_local_only
 from folkmoot.node.driver import Driver
 from folkmoot.node.identity import Identity
 from folkmoot.node.link import Stream, Traffic
 from folkmoot.node.memory import Memory
+from folkmoot.node.money import MoneyConfig, Purse
 from folkmoot.node.network import Network
 from folkmoot.node.service import Status
 from folkmoot.node.work import Work
@@ -49,6 +53,9 @@ from folkmoot.wire import limits
 
 WATCH_BACKLOG = 1_000
 """Notices kept for a watcher that does not read (guess)."""
+
+ROLL_S = 30.0
+"""How often a new day is looked for (guess)."""
 
 COUNT_S = 3.0
 """How long a prompt waits for its tokens to be counted (guess); without that its jobs tell if it is too long."""
@@ -94,13 +101,23 @@ class _Mailbox:
 class Daemon:
     """One device. Satisfies `service.Moot`. The caller holds the lock on `home`."""
 
-    def __init__(self, home: Path, name: str, engine: Engine | None, config: NodeConfig) -> None:
+    def __init__(
+        self,
+        home: Path,
+        name: str,
+        engine: Engine | None,
+        config: NodeConfig,
+        money: MoneyConfig | None = None,
+    ) -> None:
         self._home = home
         self._config = config
         self._engine = engine
         self._identity = Identity.open(home)
         self._memory = Memory.load(home)
-        self._card = Card(name, slots=config.peer.queue.slots)
+        bills = engine is not None and money is not None and money.bills
+        self._purse = Purse(home, self._identity.device, money, time.time()) if bills and money else None
+        closed = self._purse is not None and self._purse.limits().others
+        self._card = Card(name, slots=config.peer.queue.slots, closed=closed)
         self._engine_state = "none" if engine is None else "loading"
         self._engine_note = ""
         self._info: EngineInfo | None = None
@@ -116,6 +133,8 @@ class Daemon:
         self._readers: dict[PromptId, _Mailbox] = {}
         self._watchers: dict[_Mailbox, None] = {}
         self._unsaved = asyncio.Event()
+        self._unkept = asyncio.Event()
+        self._limits: ServiceLimited | None = None
         self._saving = asyncio.Lock()
         self._discovery: Discovery | None = None
 
@@ -167,9 +186,12 @@ class Daemon:
         self._peer = Peer(self._identity.device, self._card, incarnation, self._config.peer, self._rng)
         work = Work(self._engine, self._spawn, self._config.coalesce_s)
         self._driver = Driver(self._peer, network, work, self._spawn, self._announce)
-        work.handle = self._driver.handle
+        work.handle = self._on_work
+        self._limit()
         self._driver.handle(Started(tuple(contacts)))
         self._spawn(self._remember())
+        if self._purse is not None:
+            self._spawn(self._watch_purse(self._purse))
         if self._wants_discovery():
             self._spawn(self._discover(address))
         await self._load()
@@ -249,6 +271,45 @@ class Daemon:
                 missed = 0
                 self._on_engine(info)
 
+    # ---- money -------------------------------------------------------------------------------------
+
+    def _on_work(self, event: Event) -> None:
+        """What comes of the engine's time; what it has cost is counted before anything else is begun."""
+        peer, purse = self._peer, self._purse
+        if purse is not None and peer is not None and isinstance(event, Finished | EngineFailed):
+            purse.spend(peer.queue.origin_of(event.job), event.usage, time.time())
+            self._unkept.set()
+            self._limit()
+        self._handle(event)
+
+    def _limit(self) -> None:
+        """Tell the core and the others whom this device serves no more today."""
+        if self._purse is None:
+            return
+        limits = self._purse.limits()
+        if limits == self._limits:
+            return
+        self._limits = limits
+        self._handle(limits)
+        if self._card.closed != limits.others:
+            self._card = replace(self._card, closed=limits.others)
+            self._handle(CardChanged(self._card))
+
+    async def _watch_purse(self, purse: Purse) -> None:
+        """Write down what is spent, and notice when a new day begins."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROLL_S):
+                    await self._unkept.wait()
+            if self._unkept.is_set():
+                self._unkept.clear()
+                try:
+                    await asyncio.to_thread(purse.write, purse.snapshot())
+                except NodeError as error:
+                    log.warning("%s; what is spent is not kept for the next start", error)
+            purse.roll(time.time())
+            self._limit()
+
     async def stop(self) -> None:
         """Ask `run` to end; harmless when repeated."""
         self._stop.set()
@@ -268,6 +329,8 @@ class Daemon:
                 mailbox.close()
             await network.close()
         await self._save()
+        if self._purse is not None:
+            await asyncio.to_thread(self._purse.write, self._purse.snapshot())
 
     async def _part(self, driver: Driver, peer: Peer) -> None:
         driver.handle(Leaving())
@@ -405,7 +468,9 @@ class Daemon:
             membership.name if membership is not None else "",
             self._card.address,
             self._engine_state,
-            self._engine_note,
+            "; ".join(
+                filter(None, [self._engine_note, self._purse.note() if self._purse is not None else ""])
+            ),
             self._card.model,
             peer.queue.waiting if peer is not None else 0,
             peer.queue.busy if peer is not None else 0,
@@ -439,6 +504,10 @@ class Daemon:
                 f"this device's engine runs at {self._info.elsewhere}, so nothing can be kept on this device"
             )
             yield PromptFailed(prompt.id, "no_device", away)
+            return
+        spent = self._purse.own_refusal(time.time()) if self._purse is not None else None
+        if spent is not None:
+            yield PromptFailed(prompt.id, BudgetSpent.code, spent[0], retry_s=spent[1])
             return
         refusal = await self._too_long(prompt)
         if refusal is not None:

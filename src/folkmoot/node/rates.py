@@ -26,6 +26,11 @@ class Bucket:
         self._tokens -= 1
         return True
 
+    def due_s(self, now: float) -> float:
+        """Seconds until there is a token."""
+        self._refill(now)
+        return max(0.0, (1.0 - self._tokens) / self._rate_hz)
+
     def _refill(self, now: float) -> None:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate_hz)
         self._at = now
