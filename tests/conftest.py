@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from folkmoot.api import ApiConfig, create_app
+from folkmoot.api import ApiConfig, Desk, create_app
 from folkmoot.api.server import bind, make_server, url_of
 from folkmoot.core.events import (
     AnswerText,
@@ -32,6 +33,8 @@ from folkmoot.core.gossip import Card, Member, Pulse, Standing
 from folkmoot.core.ids import DeviceId, PromptId, job_id
 from folkmoot.core.messages import Outcome, Stage, Usage
 from folkmoot.errors import AdmissionError
+from folkmoot.node.config import JournalConfig
+from folkmoot.node.journal import Journal, retention_s
 from folkmoot.node.service import Status
 
 CONTROL = "owner-token"
@@ -66,6 +69,7 @@ class Village:
     hold: asyncio.Event | None = None
     truncated: bool = False
     may_invite: bool = True
+    ids: Iterator[int] = field(default_factory=itertools.count)
     prompts: list[Prompt] = field(default_factory=list)
     withdrawn: list[PromptId] = field(default_factory=list)
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,7 +94,7 @@ class Village:
         )
 
     def new_prompt_id(self) -> PromptId:
-        return PromptId(f"{len(self.prompts):032x}")
+        return PromptId(f"{next(self.ids):032x}")
 
     async def ask(self, prompt: Prompt) -> AsyncGenerator[Notice, None]:
         self.prompts.append(prompt)
@@ -170,13 +174,34 @@ def village() -> Village:
 
 
 @pytest.fixture
-async def connect(village: Village) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
+async def make_desk(village: Village, tmp_path: Path) -> AsyncIterator[Callable[[ApiConfig], Desk]]:
+    """Makes desks at work before one journal, as a device has after each of its starts."""
+    made: list[tuple[Desk, asyncio.Task[None]]] = []
+
+    def make(config: ApiConfig) -> Desk:
+        kept = JournalConfig()
+        desk = Desk(village, Journal(tmp_path, kept), config, retention_s(kept))
+        made.append((desk, asyncio.create_task(desk.run())))
+        return desk
+
+    yield make
+    for desk, working in made:
+        working.cancel()
+        await asyncio.wait([working])
+        desk.close()
+
+
+@pytest.fixture
+async def connect(
+    village: Village, make_desk: Callable[[ApiConfig], Desk]
+) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
     """Makes clients of the village's API, in process; keywords are settings of `ApiConfig`."""
     clients: list[httpx.AsyncClient] = []
 
     def make(base: str = "http://127.0.0.1:4150", **settings: object) -> httpx.AsyncClient:
         config = replace(ApiConfig(), **settings)  # type: ignore[arg-type]
-        transport = httpx.ASGITransport(create_app(village, config, CONTROL), raise_app_exceptions=False)
+        app = create_app(village, config, CONTROL, make_desk(config))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         clients.append(httpx.AsyncClient(transport=transport, base_url=base))
         return clients[-1]
 
@@ -186,7 +211,7 @@ async def connect(village: Village) -> AsyncIterator[Callable[..., httpx.AsyncCl
 
 
 @pytest.fixture
-def client(connect: Callable[..., httpx.AsyncClient]) -> httpx.AsyncClient:
+async def client(connect: Callable[..., httpx.AsyncClient]) -> httpx.AsyncClient:
     return connect()
 
 
@@ -210,14 +235,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-async def serve(village: Village) -> AsyncIterator[Callable[..., Awaitable[str]]]:
+async def serve(
+    village: Village, make_desk: Callable[[ApiConfig], Desk]
+) -> AsyncIterator[Callable[..., Awaitable[str]]]:
     """Puts the village's API on a real socket; gives its URL."""
     running = []
 
     async def start(**settings: object) -> str:
         config = replace(ApiConfig(listen="127.0.0.1:0"), **settings)  # type: ignore[arg-type]
         listener = bind(config)
-        server = make_server(create_app(village, config, CONTROL))
+        server = make_server(create_app(village, config, CONTROL, make_desk(config)))
         running.append((server, asyncio.create_task(server.serve(sockets=[listener])), listener))
         return url_of(listener)
 

@@ -23,6 +23,8 @@
     │   └── UnstableQueue        a mean is asked of a queue that grows without bound
     ├── TheoryMismatch           a closed form and the simulator disagree
     └── NodeError                the daemon cannot start or go on (port taken, disk full)
+        └── JournalError         the journal cannot be used; the device goes on without it
+            └── JournalFull      no room for another prompt in it
 
 `code` is the stable, machine-readable name: it crosses the network and stands in JSON.
 """
@@ -168,6 +170,18 @@ class NodeError(FolkmootError):
     """The daemon cannot start or go on: a taken port, a full disk, a broken home."""
 
     code = "node"
+
+
+class JournalError(NodeError):
+    """The journal is damaged or its disk fails: nothing is accepted in the background, the rest goes on."""
+
+    code = "journal"
+
+
+class JournalFull(JournalError):
+    """The journal's disk, or the room that is set for it, is full: nothing more is accepted in the background."""
+
+    code = "journal_full"
 
 
 PROMPT_ERRORS: dict[str, type[PromptError]] = {

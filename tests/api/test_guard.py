@@ -76,13 +76,13 @@ async def test_a_key_on_loopback_counts_too(connect):
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:4150", "192.168.1.2:4150", "[::]:4150", "moot.example:1"])
-def test_listening_to_others_needs_a_key(village, control, tmp_path, listen):
+async def test_listening_to_others_needs_a_key(village, control, tmp_path, listen, make_desk):
     config, keys = ApiConfig(listen=listen), Keys(tmp_path)
     with pytest.raises(ConfigError, match="folkmoot key new"):
-        create_app(village, config, control, keys)
-    create_app(village, ApiConfig(listen=listen, keys=("secret",)), control)
+        create_app(village, config, control, make_desk(config), keys)
+    create_app(village, ApiConfig(listen=listen, keys=("secret",)), control, make_desk(config))
     keys.add("phone", 0.0)
-    create_app(village, config, control, keys)
+    create_app(village, config, control, make_desk(config), keys)
 
 
 @pytest.mark.parametrize(

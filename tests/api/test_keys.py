@@ -75,9 +75,9 @@ def test_names_and_a_damaged_file(keys: Keys, tmp_path: Path) -> None:
 
 
 async def test_once_there_is_a_key_every_request_needs_one(
-    village, control, keys: Keys, tmp_path: Path
+    village, control, make_desk, keys: Keys, tmp_path: Path
 ) -> None:
-    app = create_app(village, ApiConfig(), control, keys)
+    app = create_app(village, ApiConfig(), control, make_desk(ApiConfig()), keys)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
 
         async def status(token: str = "") -> tuple[int, str]:
@@ -98,8 +98,8 @@ async def test_once_there_is_a_key_every_request_needs_one(
         assert await status() == (200, "")
 
 
-async def test_a_key_asks_no_more_often_than_it_may(village, control, keys: Keys) -> None:
-    app = create_app(village, ApiConfig(), control, keys)
+async def test_a_key_asks_no_more_often_than_it_may(village, control, make_desk, keys: Keys) -> None:
+    app = create_app(village, ApiConfig(), control, make_desk(ApiConfig()), keys)
     few, many = keys.add("few", 0.0, per_minute=2), keys.add("many", 0.0)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         got = [await client.get("/v1/models", headers=bearing(few)) for _ in range(3)]
@@ -163,9 +163,9 @@ async def test_its_requests_come_back_with_time_and_with_the_end_of_others(keys:
     assert await call(guard, token) == 204
 
 
-async def test_a_key_can_keep_its_prompts_here(village, control, keys: Keys) -> None:
+async def test_a_key_can_keep_its_prompts_here(village, control, make_desk, keys: Keys) -> None:
     config = ApiConfig(privacy=PrivacyConfig(keys=("phone",)))
-    app = create_app(village, config, control, keys)
+    app = create_app(village, config, control, make_desk(config), keys)
     phone, laptop = keys.add("phone", 0.0), keys.add("laptop", 0.0)
     body = {"model": "moot", "messages": [{"role": "user", "content": "hello"}]}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:

@@ -9,9 +9,12 @@ import pytest
 
 from folkmoot.api.faults import STATUS
 from folkmoot.api.routes import ROUTES
-from folkmoot.errors import NodeError
+from folkmoot.errors import JournalError, JournalFull, NodeError, Overloaded
+from folkmoot.node.journal import Journal
 
 CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
+ONE = "/v1/responses/{response}"
 ASK = {"model": "moot", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -71,7 +74,7 @@ def check(document, method, path, response):
         data = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
         bodies = [json.loads(each) for each in data if each != "[DONE]"]
         assert bodies
-        assert not names
+        assert not names or path == RESPONSES
     else:
         bodies = [response.json()]
     for body in bodies:
@@ -109,6 +112,14 @@ async def test_every_reference_leads_somewhere(client):
         ("POST", CHAT, CHAT, {"json": {}}),
         ("POST", CHAT, CHAT, {"json": ASK | {"model": "none"}}),
         ("POST", CHAT, CHAT, {"content": b"x" * (4 * 2**20 + 1)}),
+        ("POST", RESPONSES, RESPONSES, {"json": {"model": "moot", "input": "hi"}}),
+        ("POST", RESPONSES, RESPONSES, {"json": {"model": "moot", "input": "hi", "stream": True}}),
+        ("POST", RESPONSES, RESPONSES, {"json": {"model": "moot", "input": "hi", "background": True}}),
+        ("POST", RESPONSES, RESPONSES, {"json": {"model": "moot"}}),
+        ("POST", RESPONSES, RESPONSES, {"json": {"model": "none", "input": "hi"}}),
+        ("GET", ONE, "/v1/responses/resp_0", {}),
+        ("DELETE", ONE, "/v1/responses/resp_0", {}),
+        ("POST", ONE + "/cancel", "/v1/responses/resp_0/cancel", {}),
         ("POST", "/v1/moot/invitations", "/v1/moot/invitations", {"json": {}}),
         (
             "POST",
@@ -123,11 +134,31 @@ async def test_answers_are_as_the_document_says(client, method, path, url, more)
     check(document, method, path, await client.request(method, url, **more))
 
 
-@pytest.mark.parametrize("code", [code for code, status in STATUS.items() if status not in (401, 405)])
+@pytest.mark.parametrize("code", [code for code, status in STATUS.items() if status not in (401, 405, 507)])
 async def test_failed_prompts_are_as_the_document_says(client, village, code):
     village.fail = code
     document = (await client.get("/openapi.json")).json()
     check(document, "POST", CHAT, await client.post(CHAT, json=ASK))
+
+
+async def test_a_kept_response_is_as_the_document_says(client):
+    document = (await client.get("/openapi.json")).json()
+    told = (await client.post(RESPONSES, json={"model": "moot", "input": "hi"})).json()
+    check(document, "GET", ONE, await client.get(f"/v1/responses/{told['id']}"))
+    check(document, "POST", ONE + "/cancel", await client.post(f"/v1/responses/{told['id']}/cancel"))
+    check(document, "DELETE", ONE, await client.delete(f"/v1/responses/{told['id']}"))
+
+
+@pytest.mark.parametrize("kind", [JournalError, JournalFull, Overloaded])
+async def test_a_journal_that_refuses_is_as_the_document_says(client, monkeypatch, kind):
+    def refuse(*_):
+        raise kind("no")
+
+    document = (await client.get("/openapi.json")).json()
+    monkeypatch.setattr(Journal, "accept", refuse)
+    told = await client.post(RESPONSES, json={"model": "moot", "input": "hi", "background": True})
+    check(document, "POST", RESPONSES, told)
+    assert told.status_code == STATUS[kind.code]
 
 
 async def test_a_device_that_cannot_go_on_is_as_the_document_says(client, village, control, monkeypatch):

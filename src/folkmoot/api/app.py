@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from folkmoot.api.config import ApiConfig, is_loopback, split_address
+from folkmoot.api.desk import Desk
 from folkmoot.api.faults import error_response, failure_response
 from folkmoot.api.guard import Guard
 from folkmoot.api.keys import Keys
@@ -21,8 +22,11 @@ from folkmoot.errors import ConfigError, FolkmootError
 from folkmoot.node.service import Moot
 
 
-def create_app(moot: Moot, config: ApiConfig, control: str, keys: Keys | None = None) -> Starlette:
-    """The HTTP API of one device; `control` is the token that its owner's commands send, `keys` are its home's.
+def create_app(
+    moot: Moot, config: ApiConfig, control: str, desk: Desk, keys: Keys | None = None
+) -> Starlette:
+    """The HTTP API of one device; `control` is the token that its owner's commands send, `keys` are its home's,
+    `desk` keeps its responses.
 
     Raises `ConfigError` where others can reach it and there is no key.
     """
@@ -43,7 +47,7 @@ def create_app(moot: Moot, config: ApiConfig, control: str, keys: Keys | None = 
             Exception: _on_bug,
         },
     )
-    app.state.room = Room(moot, config, control)
+    app.state.room = Room(moot, config, control, desk)
     app.state.openapi = msgspec.json.encode(document(ROUTES))
     return app
 

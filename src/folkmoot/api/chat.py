@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from folkmoot.api.faults import FieldInvalid, error_response, failure_response, retry_headers
+from folkmoot.api.faults import error_response, failure_response, retry_headers
 from folkmoot.api.notices import progress_of
-from folkmoot.api.room import Room, key_of, read_body, room_of
+from folkmoot.api.room import Room, hops_of, key_of, read_body, room_of
 from folkmoot.api.schema import (
     Answer,
     AnswerMessage,
@@ -30,7 +30,6 @@ from folkmoot.api.translate import answer_of, decode, prompt_of
 from folkmoot.core.events import AnswerText, Notice, Prompt, PromptAnswered, PromptFailed
 from folkmoot.errors import FolkmootError
 
-HOPS = "x-folkmoot-hops"
 PROGRESS = "folkmoot.progress"
 
 
@@ -38,9 +37,8 @@ async def complete_chat(request: Request) -> Reply:
     """Parse and check the request; the reply then runs the prompt."""
     room = room_of(request)
     asked = decode(await read_body(request), ChatRequest)
-    hops = _hops(request.headers.get(HOPS, "0"))
     prompt = prompt_of(
-        asked, room.moot.new_prompt_id(), hops, room.moot.status(), room.config, key_of(request)
+        asked, room.moot.new_prompt_id(), hops_of(request), room.moot.status(), room.config, key_of(request)
     )
     return Reply(room, prompt, asked)
 
@@ -158,11 +156,3 @@ class Reply:
 
 def _finish(end: PromptAnswered) -> FinishReason:
     return "length" if end.truncated else "stop"
-
-
-def _hops(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > 4:
-        raise FieldInvalid(
-            f"{HOPS} is {value!r}: give the number of moots that the request has crossed", HOPS
-        )
-    return int(value)

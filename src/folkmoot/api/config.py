@@ -24,6 +24,8 @@ class ApiConfig:
     `listen` is HOST:PORT; anything but loopback needs a key, which `folkmoot key new` makes and keeps as a hash, or which
     stands in `keys` as it is. 4150 is a guess at a free port,
     4 MiB holds the text of any context in use, and proxies commonly drop a stream that is silent for 30 s.
+    Of the prompts in the background `background_prompts` are put to the moot at a time, and one that it does not take
+    is put to it again for `background_wait_s`, where it has no deadline of its own (both are guesses).
     """
 
     listen: str = "127.0.0.1:4150"
@@ -31,6 +33,8 @@ class ApiConfig:
     body_bytes: int = 4 * 1024 * 1024
     keep_alive_s: float = 5.0
     max_tokens: int = 512
+    background_prompts: int = 8
+    background_wait_s: float = 3_600.0
     presets: dict[str, Own] = field(default_factory=lambda: dict(PRESETS))
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
@@ -38,6 +42,8 @@ class ApiConfig:
         split_address(self.listen, "api.listen")
         if self.keep_alive_s <= 0 or self.body_bytes <= 0 or self.max_tokens <= 0:
             raise ConfigError("api.keep_alive_s, api.body_bytes and api.max_tokens must be above 0")
+        if self.background_prompts <= 0 or self.background_wait_s <= 0:
+            raise ConfigError("api.background_prompts and api.background_wait_s must be above 0")
 
 
 def split_address(address: str, setting: str) -> tuple[str, int]:

@@ -27,6 +27,8 @@ STATUS: dict[str, int] = {
     errors.WeightsError.code: 500,
     errors.AnswerCut.code: 500,
     errors.NodeError.code: 500,
+    errors.JournalError.code: 503,
+    errors.JournalFull.code: 507,
     "no_key": 401,
     "wrong_key": 403,
     "key_limit": 429,

@@ -1,4 +1,4 @@
-"""What every route shares: the device, the configuration, the control token; and a request's body."""
+"""What every route shares: the device, the configuration, the control token, the desk; and what is in a request."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from folkmoot.api.config import ApiConfig
-from folkmoot.api.faults import BodyTooLarge
+from folkmoot.api.desk import Desk
+from folkmoot.api.faults import BodyTooLarge, FieldInvalid
 from folkmoot.node.service import Moot
 
+HOPS = "x-folkmoot-hops"
 KEY = "folkmoot.key"
 """Where in a request's scope the guard leaves the name of its API key."""
 
@@ -22,6 +24,7 @@ class Room:
     moot: Moot
     config: ApiConfig
     control: str
+    desk: Desk
     since: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -50,3 +53,13 @@ async def read_body(request: Request) -> bytes:
         else:
             return bytes(body)
     raise BodyTooLarge(f"the body is larger than {limit} bytes; send a shorter conversation")
+
+
+def hops_of(request: Request) -> int:
+    """How many moots the request has crossed. Raises `FieldInvalid`."""
+    value = request.headers.get(HOPS, "0")
+    if not value.isascii() or not value.isdigit() or len(value) > 4:
+        raise FieldInvalid(
+            f"{HOPS} is {value!r}: give the number of moots that the request has crossed", HOPS
+        )
+    return int(value)

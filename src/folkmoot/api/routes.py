@@ -9,7 +9,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from folkmoot.api import chat, views
+from folkmoot.api import chat, responses, views
+from folkmoot.api.response_schema import Deleted, Event, Response, ResponseRequest
 from folkmoot.api.schema import (
     ChatChunk,
     ChatCompletion,
@@ -64,6 +65,14 @@ LIMIT = {
     "description": "End the stream after so many events.",
     "schema": {"type": "integer", "minimum": 1, "maximum": 10**9},
 }
+RETRY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "In the background: the same key and request give the same response, however often it is sent.",
+    "schema": {"type": "string", "maxLength": 256},
+}
+RESPONSE = {"name": "response", "in": "path", "required": True, "schema": {"type": "string"}}
 MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 
 ROUTES = (
@@ -76,6 +85,23 @@ ROUTES = (
         "POST", "/v1/chat/completions", chat.complete_chat, "Ask the moot, stream or whole",
         {200: {JSON: ChatCompletion, SSE: ChatChunk}},
         body=ChatRequest, faults=(404, 429, 503, 504), parameters=(HOPS,),
+    ),
+    Spec(
+        "POST", "/v1/responses", responses.create_response, "Ask the moot, stream, whole or in the background",
+        {200: {JSON: Response, SSE: Event}},
+        body=ResponseRequest, faults=(404, 429, 503, 504, 507), parameters=(HOPS, RETRY),
+    ),
+    Spec(
+        "GET", "/v1/responses/{response}", responses.get_response, "A response as it stands",
+        {200: {JSON: Response}}, faults=(404, 503), parameters=(RESPONSE,),
+    ),
+    Spec(
+        "POST", "/v1/responses/{response}/cancel", responses.cancel_response, "End a response in the background",
+        {200: {JSON: Response}}, faults=(400, 404, 503, 507), parameters=(RESPONSE,),
+    ),
+    Spec(
+        "DELETE", "/v1/responses/{response}", responses.delete_response, "Delete a response",
+        {200: {JSON: Deleted}}, faults=(404, 503, 507), parameters=(RESPONSE,),
     ),
     Spec("GET", "/v1/moot", views.get_moot, "The moot as this device sees it", {200: {JSON: MootStatus}}),
     Spec(

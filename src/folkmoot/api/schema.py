@@ -283,10 +283,13 @@ class MootStatus(Struct, frozen=True):
     busy_s: float
 
 
-class Health(Struct, frozen=True):
-    """Body of `GET /healthz`."""
+class Health(Struct, frozen=True, omit_defaults=True):
+    """Body of `GET /healthz`. `journal`, where it is there, says why nothing is accepted in the background: it is
+    `damaged`, `full` or `unusable`.
+    """
 
     status: str
+    journal: str = ""
 
 
 class InvitationRequest(Struct, frozen=True):

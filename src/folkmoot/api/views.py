@@ -46,10 +46,12 @@ async def get_moot(request: Request) -> Response:
 
 async def get_health(request: Request) -> Response:
     """200 while prompts can be served: this device's engine serves, or another device holds a model."""
-    status = room_of(request).moot.status()
+    room = room_of(request)
+    status = room.moot.status()
     others = any(member.device != status.device for member in servers(status))
     ready = status.engine == "ready" or (status.engine != "loading" and others)
-    return json_response(Health("ready" if ready else status.engine), 200 if ready else 503)
+    health = Health("ready" if ready else status.engine, room.desk.trouble)
+    return json_response(health, 200 if ready else 503)
 
 
 async def create_invitation(request: Request) -> Response:

@@ -135,13 +135,14 @@ def home_of(home: Path) -> Iterator[None]:
 
 async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Signals | None:
     """Run until a signal comes; gives that signal back."""
-    from folkmoot.api import create_app
+    from folkmoot.api import Desk, create_app
     from folkmoot.api.control import make_control_token
     from folkmoot.api.keys import Keys
     from folkmoot.api.server import bind, make_server, url_of
     from folkmoot.engine.remote import elsewhere
     from folkmoot.engine.spec import build, parse_spec
     from folkmoot.node.daemon import Daemon
+    from folkmoot.node.journal import Journal, retention_s
 
     control = make_control_token(settings.home)
     spec = parse_spec(settings.device.engine)
@@ -153,14 +154,18 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
     unknown = set(settings.api.privacy.keys).difference(key.name for key in keys.all())
     if unknown:
         exits.tell(f"api.privacy.keys names keys that there are not: {', '.join(sorted(unknown))}")
-    server = make_server(create_app(daemon, settings.api, control, keys), settings.node.grace_s)
+    kept = settings.node.journal
+    desk = Desk(daemon, Journal(settings.home, kept), settings.api, retention_s(kept))
+    server = make_server(create_app(daemon, settings.api, control, desk, keys), settings.node.grace_s)
     got: list[signal.Signals] = []
     with (
+        contextlib.closing(desk),
         contextlib.closing(bind(settings.api)) as listener,
         _told_url(settings.home, url_of(listener)) as url,
     ):
 
         async def ready(ready: Ready) -> None:
+            up.set()
             if join is not None and not as_json:
                 await _met_others(daemon)
             try:
@@ -176,6 +181,11 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
                 await daemon.run(join=join, ready=ready)
             finally:
                 server.should_exit = True
+                working.cancel()
+
+        async def work_in_background() -> None:
+            await up.wait()
+            await desk.run()
 
         async def stop_at_signal() -> None:
             with _signals() as signals:
@@ -188,8 +198,11 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
 
         if not as_json and (line := beginning(spec, settings.engine.models_folder, join)):
             exits.tell(line)
+        await desk.open()
+        up = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
+                working = tasks.create_task(work_in_background())
                 waiting = tasks.create_task(stop_at_signal())
                 living = tasks.create_task(live())
                 tasks.create_task(serve())

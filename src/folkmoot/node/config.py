@@ -60,6 +60,25 @@ def _policies() -> PeerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalConfig:
+    """What is kept of prompts and answers, and how long. `retention_days` counts from an answer's end.
+
+    From `max_bytes` on the oldest answers go first, but none that ended less than an hour ago; where that is not
+    enough nothing more is accepted. `max_open`: prompts accepted and not yet answered. Both are guesses.
+    """
+
+    retention_days: float = 7.0
+    max_bytes: int = 256 << 20
+    max_open: int = 1_000
+
+    def __post_init__(self) -> None:
+        if self.retention_days <= 0 or self.max_bytes <= 0 or self.max_open <= 0:
+            raise ConfigError(
+                "node.journal.retention_days, node.journal.max_bytes and node.journal.max_open must be above 0"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """A live device. Times in seconds.
 
@@ -72,6 +91,7 @@ class NodeConfig:
 
     peer: PeerConfig = field(default_factory=_policies)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    journal: JournalConfig = field(default_factory=JournalConfig)
     coalesce_s: float = 0.025
     grace_s: float = 5.0
     engine_check_s: float = 5.0
