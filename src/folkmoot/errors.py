@@ -17,6 +17,7 @@
     │   ├── BudgetSpent          this device's own users have spent what they may today
     │   ├── NoDevice             no live device can serve it
     │   ├── DeadlinePassed       `deadline_s` is over
+    │   ├── WaitedTooLong        its first job waited for longer than `max_wait_s`
     │   ├── AnswerCut            the answer broke off after its first words were shown
     │   └── PromptCancelled      its user went away
     ├── TheoryError              a closed form or a simulation was asked what it does not hold for
@@ -136,6 +137,12 @@ class DeadlinePassed(PromptError):
     code = "deadline"
 
 
+class WaitedTooLong(PromptError):
+    """A first-layer job of the prompt waited in a queue for longer than `max_wait_s`."""
+
+    code = "waited"
+
+
 class AnswerCut(PromptError):
     """The answer broke off after its first words had been shown; it is not whole."""
 
@@ -194,6 +201,7 @@ PROMPT_ERRORS: dict[str, type[PromptError]] = {
         BudgetSpent,
         NoDevice,
         DeadlinePassed,
+        WaitedTooLong,
         AnswerCut,
         PromptCancelled,
     )

@@ -38,7 +38,7 @@ PREFIX = "FOLKMOOT_"
 ALIASES = {"FOLKMOOT_HOME": "home", "FOLKMOOT_MODELS": "engine.models_folder"}
 """Variables with a name of their own."""
 ALIASED = {key: name for name, key in ALIASES.items()}
-MAY_BE_NO_TIME = ("node.coalesce_s", "node.grace_s")
+MAY_BE_NO_TIME = ("node.coalesce_s", "node.grace_s", "node.peer.max_wait_s")
 """The times that may be 0."""
 FOREIGN = ("FOLKMOOT_SEED",)
 """Variables of that prefix that are no settings: the test suite's."""

@@ -22,6 +22,7 @@ STATUS: dict[str, int] = {
     errors.NoDevice.code: 503,
     errors.PromptCancelled.code: 503,
     errors.DeadlinePassed.code: 504,
+    errors.WaitedTooLong.code: 504,
     errors.EngineError.code: 500,
     errors.EngineUnreachable.code: 500,
     errors.WeightsError.code: 500,

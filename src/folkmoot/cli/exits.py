@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 import click
 
-from folkmoot.errors import ConfigError, DeadlinePassed, FolkmootError, PromptInvalid, TheoryError
+from folkmoot.errors import (
+    ConfigError,
+    DeadlinePassed,
+    FolkmootError,
+    PromptInvalid,
+    TheoryError,
+    WaitedTooLong,
+)
 
 T = TypeVar("T")
 
@@ -33,7 +40,8 @@ MEANINGS: dict[int, str] = {
 }
 
 REMEDIES: dict[type[FolkmootError], str] = {
-    DeadlinePassed: "raise --deadline, or ask fewer devices with -M or -k"
+    DeadlinePassed: "raise --deadline, or ask fewer devices with -M or -k",
+    WaitedTooLong: "the devices are busy: try again later",
 }
 """What helps on the command line, where the error itself knows of no flags."""
 

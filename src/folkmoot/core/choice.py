@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
 
+from folkmoot.core.breaker import BreakerConfig, Breakers, State
 from folkmoot.core.events import Decision, DeviceRow, Plan, Prompt
 from folkmoot.core.gossip import Member, Standing
+from folkmoot.core.hedge import HedgeConfig, Hedges
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.membership import Membership
 from folkmoot.core.messages import Layout
@@ -21,6 +23,9 @@ AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
 """What `auto` asks for until a policy chooses (PROTOCOL.md, Modes)."""
 
 MAX_LAYERS, MAX_PROPOSERS = 16, 64
+
+STAND_INS = 8
+"""So many devices are looked at for the one that answers in place of a late one (ADMISSION.md: best of 8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Choice:
     """The devices that can be chosen, as this device's member list has them now.
 
     It counts the jobs that it has sent to each device since that device last told of its load. `diverse` as in `PeerConfig`.
+    `breakers` and `hedges` are what it has seen of its peers. With `max_wait_s` > 0 nobody is asked at a price whose
+    first-layer jobs wait longer.
     """
 
     def __init__(
@@ -75,12 +82,19 @@ class Choice:
         draw: Draw,
         prices: PriceConfig | None = None,
         diverse: float = 0.0,
+        *,
+        breakers: Breakers | None = None,
+        hedges: Hedges | None = None,
+        max_wait_s: float = 0.0,
     ) -> None:
         self.me = me
+        self.breakers = breakers or Breakers(BreakerConfig())
+        self.hedges = hedges or Hedges(HedgeConfig())
+        self.prices = prices or PriceConfig()
         self._membership = membership
         self._draw = draw
-        self._prices = prices or PriceConfig()
         self._diverse = diverse
+        self.max_wait_s = max_wait_s
         self._sent: dict[DeviceId, tuple[int, int]] = {}
 
     def _member(self, device: DeviceId) -> Member | None:
@@ -99,24 +113,38 @@ class Choice:
         """The live devices with a model that serve others."""
         return [m for m in self._membership.live() if m.card.model and not m.card.closed]
 
-    def others(self, exclude: tuple[DeviceId, ...], rng: Random) -> tuple[DeviceId, ...]:
-        """The other live devices with a model, in random order; those under suspicion come last."""
-        live = [m for m in self._live() if m.device not in exclude]
+    def others(
+        self, exclude: tuple[DeviceId, ...], rng: Random, *, silent: bool = True
+    ) -> tuple[DeviceId, ...]:
+        """The other live devices with a model, in random order; those under suspicion come last.
+
+        Behind them those whose breaker is open; without `silent` those are left out.
+        """
+        able = [m for m in self._live() if m.device not in exclude]
+        live = [m for m in able if self.breakers.admits(m.device)]
         alive = [m.device for m in live if m.standing is Standing.ALIVE and m.device != self.me]
         suspect = [m.device for m in live if m.standing is Standing.SUSPECT and m.device != self.me]
-        return (*rng.sample(alive, len(alive)), *rng.sample(suspect, len(suspect)))
+        found = (*rng.sample(alive, len(alive)), *rng.sample(suspect, len(suspect)))
+        if len(live) == len(able) or not silent:
+            return found
+        shut = [m.device for m in able if m not in live and m.device != self.me]
+        return (*found, *rng.sample(shut, len(shut)))
+
+    def shut(self) -> tuple[DeviceId, ...]:
+        """The live devices with a model that are not drawn, as their breaker is open."""
+        return tuple(m.device for m in self._live() if not self.breakers.admits(m.device))
 
     def peers(self, plan: Resolved, prompt: PromptId, layer: int, rng: Random) -> tuple[DeviceId, ...]:
         """One layer's peers: the fixed ones that live, or k distinct live ones.
 
         Uniform: every set is equally likely. Best of d: of d that are drawn so those with the least expected
         delay, the least first; among equals the first drawn; with a weight for diversity other models before those that
-        the layer has. Suspects are taken only where others are too few.
+        the layer has. Suspects are taken only where others are too few, those whose breaker is open not at all.
         """
         if plan.fixed:
             return tuple(d for d in plan.fixed if d != plan.own and self.serves(d))
         live = [m for m in self._live() if m.device not in (plan.own, self.me)]
-        alive = [m for m in live if m.standing is Standing.ALIVE]
+        alive = [m for m in live if m.standing is Standing.ALIVE and self.breakers.admits(m.device)]
         count = min(max(plan.proposers, plan.best_of), len(alive))
         drawn = [alive[place] for place in self._draw.places(prompt, layer, count, len(alive))]
         if plan.best_of:
@@ -124,7 +152,7 @@ class Choice:
         chosen = tuple(m.device for m in drawn[: plan.proposers])
         if len(chosen) == plan.proposers:
             return chosen
-        more = self.others((plan.own, *chosen), rng)
+        more = self.others((plan.own, *chosen), rng, silent=False)
         return chosen + more[: plan.proposers - len(chosen)]
 
     def _ordered(self, drawn: Sequence[Member], plan: Resolved) -> list[Member]:
@@ -146,6 +174,7 @@ class Choice:
 
     def sent(self, device: DeviceId) -> None:
         """A job goes to a device, which has not told of it yet."""
+        self.breakers.asked(device)
         member = self._member(device)
         if member is not None and device != self.me:
             version, count = self._sent.get(device, (-1, 0))
@@ -160,6 +189,40 @@ class Choice:
         """
         member = self._member(device)
         return 0.0 if member is None else self._delay(member, member.pulse.service_s)
+
+    def expected_s(self, device: DeviceId, now: float, jobs: int | None = None) -> float:
+        """What a job takes there by the device's own estimate, α(q + 1)/(1 − ρ_hi); with `jobs` that many inferences.
+
+        0 where its α is not known.
+        """
+        offer, member = self.offer(device, now), self._member(device)
+        if member is None:
+            return 0.0
+        turns = max(1.0, offer.queue + 1.0 / member.card.slots if jobs is None else jobs / member.card.slots)
+        return offer.service_s * (1.0 if turns == 1.0 else turns / (1.0 - offer.late_share))
+
+    @property
+    def service_s(self) -> float:
+        """The mean time of an inference here, or where nothing was served here that of the peers; 0 where nobody knows."""
+        return next((m.pulse.service_s for m in self._known() if m.pulse.service_s), 0.0)
+
+    def stand_in(self, exclude: tuple[DeviceId, ...], rng: Random, within_s: float | None) -> DeviceId | None:
+        """Who may answer in place of a late device: of a few live ones the one with the least expected delay.
+
+        None where there is nobody else, or the delay is more than `within_s`.
+        """
+        able = [
+            m
+            for m in self._live()
+            if m.standing is Standing.ALIVE
+            and m.device not in (self.me, *exclude)
+            and self.breakers.state(m.device) is State.CLOSED
+        ]
+        some = rng.sample(able, min(STAND_INS, len(able)))
+        delay_s, place = min(zip(self._delays(some), range(len(some)), strict=True), default=(0.0, -1))
+        if place < 0 or (within_s is not None and delay_s > within_s):
+            return None
+        return some[place].device
 
     def offer(self, device: DeviceId, now: float) -> Offer:
         """What is known of another device's load at `now`: what it last said, and this device's own jobs since then."""
@@ -273,7 +336,9 @@ class Choice:
             raise PromptInvalid(
                 f"best-of draws {plan.best_of} peers, but proposers is {proposers}: draw as many"
             )
-        if self._prices.enabled:
+        if own == self.me:
+            self._check_wait(mine)
+        if self.prices.enabled:
             resolved = self._priced(resolved, prompt, rng, now, mine, room, decisions)
         aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
         return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
@@ -324,7 +389,7 @@ class Choice:
         decisions: list[Decision],
     ) -> Resolved:
         """The (M, k) with the most left of its worth; `fixed` and `local` as they are or not at all."""
-        config, free = self._prices, prompt.plan.mode == "auto" and not plan.fixed
+        config, free = self.prices, prompt.plan.mode == "auto" and not plan.fixed
         if free:
             most = max(proposers for _, proposers, _ in config.worths)
             plan = replace(plan, layers=1, proposers=most, best_of=max(plan.best_of, config.draw))
@@ -334,6 +399,11 @@ class Choice:
         known = [offer.service_s for offer in (own, *offers) if offer.service_s]
         usual = sum(known) / len(known) if known else 0.0
         own, *offers = (replace(o, service_s=o.service_s or usual) for o in (own, *offers))
+        if self.max_wait_s and free:
+            soon = [place for place, offer in enumerate(offers) if offer.wait_s <= self.max_wait_s]
+            first, offers = tuple(first[place] for place in soon), [offers[place] for place in soon]
+        for each in offers:
+            self._check_wait(each)
         wanted = [(m, k) for m, k, _ in config.worths] if free else [(plan.layers, len(first))]
         offered = bids(config, wanted, own, offers, room)
         bid = best(config, offered, plan.deadline_s)
@@ -345,6 +415,13 @@ class Choice:
         if not bid.layers:
             return replace(plan, layers=0, proposers=0, best_of=0, quorum=0)
         return replace(plan, layers=bid.layers, proposers=bid.proposers, first=first[: bid.proposers])
+
+    def _check_wait(self, offer: Offer) -> None:
+        """Raise Overloaded where a first-layer job at this device is expected to wait for too long."""
+        if 0.0 < self.max_wait_s < offer.wait_s:
+            raise Overloaded(
+                f"a first job is expected to wait {offer.wait_s:.3g} s, the bound max_wait_s is {self.max_wait_s:g} s"
+            )
 
     def _aggregator(self, aggregator: str, own: DeviceId, decisions: list[Decision]) -> DeviceId:
         if aggregator == "origin":

@@ -215,6 +215,28 @@ class PollTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class LateTimer:
+    """A remote job may be late by its device's own estimate."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class BreakTimer:
+    """A peer that did not answer again and again may be tried once more."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class WaitTimer:
+    """A first-layer job may have waited here for too long."""
+
+    job: JobId
+    origin: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineTimer:
     """The prompt's deadline."""
 
@@ -229,7 +251,7 @@ class ForgetTimer:
     origin: DeviceId
 
 
-Timer = GossipTimer | PollTimer | DeadlineTimer | ForgetTimer
+Timer = GossipTimer | PollTimer | LateTimer | BreakTimer | WaitTimer | DeadlineTimer | ForgetTimer
 
 # ---- what a user gets to see -----------------------------------------------------------------------
 

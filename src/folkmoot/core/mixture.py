@@ -9,6 +9,7 @@ road as its peers': an `Ask` to itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -24,6 +25,7 @@ from folkmoot.core.events import (
     Effect,
     JobProgress,
     JobRecord,
+    LateTimer,
     PollTimer,
     Prompt,
     PromptAccepted,
@@ -51,9 +53,15 @@ from folkmoot.core.messages import (
     Undone,
     Usage,
 )
+from folkmoot.core.price import enough
 
 MOST_AHEAD = 256
 """More jobs than a queue's bound are not before ours, whatever its device says."""
+
+BLAMELESS = frozenset(
+    ("overloaded", "leaving", "too_long", "recursion", "cancelled", "waited", "no_engine", "device_gone", "silent")
+)  # fmt: skip
+"""Ends of a job that its device's breaker does not count as failures: refusals, and what is counted elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,10 @@ class _Work:
     """A job as its origin sees it; `slot` 0 is the origin's own place in the layer.
 
     `heard` is when its device last said anything, `moved` when the job last went forward. `end` has come
-    before all of the text that it counts, `gaps` times since the last piece.
+    before all of the text that it counts, `gaps` times since the last piece. By its device's own estimate it takes
+    `expected_s` from `since` on, 0 where nobody knows; from `late_at` on it is late. `called`: a question that wants a word was sent then,
+    None once there was one. `armed`: the timer that looks whether it is late. A `copy` was asked for while another job ran in
+    the same place.
     """
 
     id: JobId
@@ -109,6 +120,24 @@ class _Work:
     usage: Usage = Usage()
     truncated: bool = False
     error: str | None = None
+    copy: bool = False
+    asked: float = 0.0
+    since: float = 0.0
+    expected_s: float = 0.0
+    late_at: float = math.inf
+    called: float | None = None
+    armed: float = math.inf
+    unheard: bool = False
+    hedged: bool = False
+
+    def expect(self, seconds: float, late: float, now: float) -> None:
+        """Its device's estimate from now on: it is late after `late` times that."""
+        self.since, self.expected_s = now, seconds
+        self.late_at = now + late * seconds if seconds else math.inf
+
+    def left_s(self, now: float) -> float:
+        """What it is expected to take yet; once it is late, as long as it is late already."""
+        return abs(self.expected_s - (now - self.since))
 
     @property
     def answer(self) -> str:
@@ -192,7 +221,7 @@ class Mixture:
     def _keep_place(self) -> None:
         """Where the device in a requester's place is gone, another takes the place for good."""
         plan = self.plan
-        if self._mine_or_serving(plan.own):
+        if self._mine_or_serving(plan.own) and self._choice.breakers.admits(plan.own):
             return
         others = self._choice.others((plan.own, *(self._next_peers or ())), self._rng)
         others = others or self._choice.others((plan.own,), self._rng)
@@ -201,7 +230,7 @@ class Mixture:
             self.plan = replace(plan, own=others[0], aggregator=aggregator)
             self._decide(
                 f"{self._name(others[0])} runs the origin's own jobs in place of {self._name(plan.own)}",
-                "it is not alive, has no model now, or serves no others",
+                "it is not alive, does not answer, has no model now, or serves no others",
             )
 
     def _draw(self) -> tuple[DeviceId, ...]:
@@ -215,9 +244,14 @@ class Mixture:
         if len(peers) < self.plan.proposers:
             self._decide(
                 f"layer {self._layer} asks {len(peers)} of {self.plan.proposers} peers",
-                "no more devices with a model are alive",
+                "; ".join(("no more devices with a model are alive", *self._shut())),
             )
         return peers
+
+    def _shut(self) -> list[str]:
+        """Whom this device does not ask at present, and why."""
+        breakers = self._choice.breakers
+        return [f"{self._name(d)} is not asked: {breakers.why(d)}" for d in self._choice.shut()]
 
     def _peers(self, layer: int) -> tuple[DeviceId, ...]:
         peers = self._choice.peers(self.plan, self.prompt.id, layer, self._rng)
@@ -254,20 +288,50 @@ class Mixture:
         return self._ask(Stage.AGGREGATE, 0, device, now, stand_in)
 
     def _ask(
-        self, stage: Stage, slot: int, device: DeviceId, now: float, stand_in: DeviceId | None
+        self,
+        stage: Stage,
+        slot: int,
+        device: DeviceId,
+        now: float,
+        stand_in: DeviceId | None,
+        *,
+        copy: bool = False,
     ) -> list[Effect]:
         assert device == self._choice.me or not self.plan.private, "a private prompt would leave its device"
         attempt = sum(1 for w in self._works.values() if w.layer == self._layer and w.slot == slot)
         job = job_id(self.prompt.id, self._layer, slot, attempt)
         ask = Ask(job, self.prompt.id, self._layer, stage, self._inference(stage, slot, attempt))
-        work = _Work(job, device, slot, stage, self._layer, ask, now, now, stand_in)
+        work = _Work(job, device, slot, stage, self._layer, ask, now, now, stand_in, copy=copy, asked=now)
         self._works[job] = self._open[job] = work
         self._served[device] = None
+        hedges = self._choice.hedges
+        if not copy:
+            hedges.asked()
+        work.expect(self._choice.expected_s(device, now), hedges.config.late, now)
         self._choice.sent(device)
         effects: list[Effect] = [Send(device, ask), self._progress(work)]
         if device != self._choice.me:
             effects.append(SetTimer(now + self._config.poll_s, PollTimer(job)))
+            effects += self._call(work, now)
         return effects
+
+    def _call(self, work: _Work, now: float) -> list[Effect]:
+        """A question was sent that wants a word."""
+        work.called = now
+        return self._look(work, now + self._patience_s(work))
+
+    def _patience_s(self, work: _Work) -> float:
+        inference = work.ask.inference
+        asked = sum(len(turn.content) for turn in inference.conversation) + sum(map(len, inference.answers))
+        characters = asked if work.state == "asked" else 0
+        return self._choice.hedges.patience_s(work.device, characters)
+
+    def _look(self, work: _Work, at: float) -> list[Effect]:
+        """Look at this moment whether it is late."""
+        if not self._choice.hedges.enabled or at in (math.inf, work.armed):
+            return []
+        work.armed = at
+        return [SetTimer(at, LateTimer(work.id))]
 
     def _inference(self, stage: Stage, slot: int, attempt: int) -> Inference:
         final = stage is Stage.AGGREGATE
@@ -354,7 +418,7 @@ class Mixture:
         unknown = isinstance(message, Undone) and message.code == "unknown_job"
         if unknown and work.state == "asked" and sender != self._choice.me:
             return []  # our question has not arrived yet; the poll timer asks it again, not for ever
-        work.heard, work.unanswered = now, 0
+        self._hear(work, now)
         match message:
             case Queued(ahead=ahead):
                 if work.state not in ("asked", "queued"):
@@ -362,14 +426,16 @@ class Mixture:
                 ahead = min(ahead, MOST_AHEAD)
                 if work.ahead is None or ahead < work.ahead:
                     work.moved, work.ahead = now, ahead
+                    self._expect(work, ahead + 1, now)
                 work.state = "queued"
-                return [self._progress(work, ahead)]
+                return [self._progress(work, ahead), *self._look(work, work.late_at)]
             case Began(queued_s=queued_s):
                 work.queued_s = queued_s
                 if work.state not in ("asked", "queued"):
                     return []
                 work.state, work.moved = "began", now
-                return [self._progress(work)]
+                self._expect(work, 1, now)
+                return [self._progress(work), *self._look(work, work.late_at)]
             case Piece():
                 return self._on_piece(work, message, now)
             case Answer():
@@ -379,6 +445,19 @@ class Mixture:
             case _:
                 assert_never(message)
 
+    def _hear(self, work: _Work, now: float) -> None:
+        """Its device has said something."""
+        work.heard, work.unanswered = now, 0
+        if work.device == self._choice.me:
+            return
+        if work.called is not None and work.called == work.asked:
+            self._choice.hedges.word(work.device, now - work.called)
+        work.called = None
+
+    def _expect(self, work: _Work, jobs: int, now: float) -> None:
+        """It is to take so many inferences of its device from now on."""
+        work.expect(self._choice.expected_s(work.device, now, jobs), self._choice.hedges.config.late, now)
+
     def _on_piece(self, work: _Work, piece: Piece, now: float) -> list[Effect]:
         fresh = piece.text[max(0, work.length - piece.offset) :]
         if piece.offset > work.length or not fresh:
@@ -386,10 +465,11 @@ class Mixture:
         if work.length + len(fresh) > self._config.max_characters:
             bound = f"an answer may have {self._config.max_characters} characters"
             return [Send(work.device, Cancel(work.id)), *self._fail(work, "remote_protocol", bound, now)]
+        rivals = [] if work.length or work.stage is not Stage.AGGREGATE else self._beat(work)
         work.text.append(fresh)
         work.length += len(fresh)
         work.state, work.moved, work.gaps = "writing", now, 0
-        effects: list[Effect] = [self._progress(work)]
+        effects: list[Effect] = [self._progress(work), *rivals]
         if work.stage is Stage.AGGREGATE:
             if self._first_text is None:
                 self._first_text = now
@@ -413,12 +493,34 @@ class Mixture:
             self._close(work, Outcome.OK, None)
             return [self._progress(work), *self._answered(work, now)]
         self._close(work, Outcome.OK, None if work.text else "the answer is empty")
+        rivals: list[Effect] = []
         if work.useful:
             self._arrived.append(work)
             self._note_answer(work)
-        effects: list[Effect] = [self._progress(work)]
+            rivals = self._beat(work)
+        effects: list[Effect] = [self._progress(work), *rivals]
         step = self._step(now)
         return effects + (step or self._prepare())
+
+    def _rivals(self, work: _Work) -> list[_Work]:
+        """Other jobs under way for the same place: of them the first answer counts."""
+        return [w for w in self._open.values() if w.slot == work.slot and w is not work]
+
+    def _beat(self, work: _Work) -> list[Effect]:
+        """This job's answer counts, so that of its rivals is not wanted any more."""
+        effects: list[Effect] = []
+        for rival in self._rivals(work):
+            self._close(rival, Outcome.CANCELLED if rival.copy else Outcome.LATE, None)
+            if work.copy and not rival.copy and not rival.unheard:
+                self._choice.breakers.failed(rival.device)
+            effects += [Send(rival.device, Cancel(rival.id)), self._progress(rival)]
+        if work.copy and work.stage is not Stage.AGGREGATE and work.stands_in_for is not None:
+            self._stood_in(work.stands_in_for, work.device)
+        return effects
+
+    def _stood_in(self, absent: DeviceId, device: DeviceId) -> None:
+        last = self._rounds[-1]
+        self._rounds[-1] = replace(last, stood_in={**last.stood_in, self._name(absent): self._name(device)})
 
     def _on_undone(self, work: _Work, undone: Undone, now: float) -> list[Effect]:
         work.queued_s = undone.queued_s
@@ -430,20 +532,24 @@ class Mixture:
     ) -> list[Effect]:
         """A job is lost: let another device stand in for it where one is there."""
         self._close(work, outcome, f"{code}: {detail}")
+        if code not in BLAMELESS and work.device != self._choice.me:
+            self._choice.breakers.failed(work.device)
         effects: list[Effect] = [self._progress(work)]
         if work.stage is Stage.AGGREGATE and work.length and self.prompt.stream:
             return effects + self.fail("answer_cut", f"{self._name(work.device)} broke off: {detail}", now)
         if code == "too_long" and work.device in (self.plan.own, self.plan.aggregator):
             return effects + self.fail("too_long", detail, now)
+        if self._rivals(work):
+            return effects
+        if code == "waited" and self._has_waited(work, now):
+            return effects + self.fail(code, f"{self._name(work.device)}: {detail}", now)
         stand_in = self._stand_in(work)
         if stand_in is not None:
             self._decide(
                 f"{self._name(stand_in)} stands in for {self._name(work.device)} in layer {work.layer}", code
             )
             if work.stage is not Stage.AGGREGATE:
-                last = self._rounds[-1]
-                stood = {**last.stood_in, self._name(work.device): self._name(stand_in)}
-                self._rounds[-1] = replace(last, stood_in=stood)
+                self._stood_in(work.device, stand_in)
             else:
                 self._first_text = None
             asked = work.stands_in_for or work.device
@@ -460,12 +566,24 @@ class Mixture:
     def _may_shrink(self) -> bool:
         """Whether load may cost this layer an answer: never in mode fixed, but for what a quorum leaves out."""
         quorum = self.plan.quorum
-        return self.prompt.plan.mode != "fixed" or 0 < quorum <= len(self._open) + len(self._arrived)
+        return self.prompt.plan.mode != "fixed" or 0 < quorum <= len(
+            {w.slot for w in self._open.values()}
+        ) + len(self._arrived)
 
-    def _stand_in(self, work: _Work) -> DeviceId | None:
-        tried = [w.device for w in self._works.values() if w.layer == work.layer]
+    def _has_waited(self, work: _Work, now: float) -> bool:
+        """Whether a job was in a queue for as long as it is said: nobody ends a prompt by a word."""
+        return work.device == self._choice.me or 0.0 < self._choice.max_wait_s <= now - work.asked
+
+    def _tried(self, work: _Work) -> tuple[DeviceId, ...] | None:
+        """Whom this layer has asked already; None where enough were tried for this place."""
         attempts = sum(1 for w in self._works.values() if w.layer == work.layer and w.slot == work.slot)
         if attempts > self._config.stand_ins or self.plan.private:
+            return None
+        return tuple(w.device for w in self._works.values() if w.layer == work.layer)
+
+    def _stand_in(self, work: _Work) -> DeviceId | None:
+        tried = self._tried(work)
+        if tried is None:
             return None
         if (
             work.stage is Stage.AGGREGATE
@@ -473,7 +591,7 @@ class Mixture:
             and self._choice.serves(self.plan.own)
         ):
             return self.plan.own
-        others = self._choice.others(exclude=tuple(tried), rng=self._rng)
+        others = self._choice.others(exclude=tried, rng=self._rng, silent=work.stage is Stage.AGGREGATE)
         return others[0] if others else None
 
     def _step(self, now: float) -> list[Effect]:
@@ -481,7 +599,7 @@ class Mixture:
         if self._layer > self.plan.layers:
             return []
         quorum = self.plan.quorum
-        if self._open and not (quorum and len(self._arrived) >= quorum):
+        if self._open and not (quorum and len(self._arrived) >= quorum) and not self._enough(now):
             return []
         effects: list[Effect] = []
         for work in list(self._open.values()):
@@ -493,7 +611,81 @@ class Mixture:
             self._decide(f"layer {self._layer} is left out", "none of its jobs gave an answer")
         return effects + self._advance(now)
 
+    def _enough(self, now: float) -> bool:
+        """Whether what is still missing is not worth the wait, in mode auto and at the prices of this device."""
+        prices, service_s = self._choice.prices, self._choice.service_s
+        if self.prompt.plan.mode != "auto" or not (prices.enabled and prices.haste and service_s):
+            return False
+        if not self._arrived or self.plan.quorum:
+            return False
+        left: dict[int, float] = {}
+        for work in self._open.values():
+            left[work.slot] = min(left.get(work.slot, math.inf), work.left_s(now) / service_s)
+        there = len(self._arrived)
+        if not enough(prices, self.plan.layers, there, list(left.values())):
+            return False
+        worths = [prices.worth(self.plan.layers, each - 1) for each in (there, there + len(left))]
+        told = ", ".join(f"{each * service_s:.3g} s" for each in sorted(left.values()))
+        self._decide(
+            f"layer {self._layer} goes on with {there} of {there + len(left)} answers",
+            f"the others are expected in {told} and worth {worths[1] - worths[0]:.3g} points",
+        )
+        return True
+
     # ---- time and fate -----------------------------------------------------------------------------
+
+    def on_late_timer(self, timer: LateTimer, now: float) -> list[Effect]:
+        """A remote job may be late by its device's own estimate: ask another one for the same answer."""
+        work = self._open.get(timer.job)
+        if work is None or self.ended or now < work.armed:
+            return []
+        work.armed = math.inf
+        effects: list[Effect] = []
+        silent_at = math.inf if work.called is None else work.called + self._patience_s(work)
+        if now >= silent_at:
+            work.called = None
+            work.unheard = True
+            self._choice.breakers.silent(work.device)
+            why = f"nothing was heard of it for {now - work.heard:.2g} s"
+            effects = self._hedge(work, why, None, now)
+        elif now >= work.late_at:
+            took = now - work.asked
+            why = f"it has taken {took:.2g} s, {work.expected_s:.2g} s were expected from the last {now - work.since:.2g}"
+            effects = self._hedge(work, why, took, now)
+            work.late_at = math.inf if work.hedged else now + work.expected_s
+        else:
+            return self._look(work, min(silent_at, work.late_at))
+        return [*effects, *self._look(work, work.late_at), *self._step(now)]
+
+    def _hedge(self, work: _Work, why: str, within_s: float | None, now: float) -> list[Effect]:
+        """Ask one more device for a late job's answer, where the budget has room; the first answer counts."""
+        if work.hedged or (work.stage is Stage.AGGREGATE and work.length):
+            return []
+        tried = self._tried(work)
+        if tried is None:
+            return []
+        own = self.plan.own
+        if work.stage is Stage.AGGREGATE and own not in tried and self._choice.serves(own):
+            stand_in: DeviceId | None = own
+        else:
+            stand_in = self._choice.stand_in((*tried, own), self._rng, within_s)
+        if stand_in is None or not self._choice.hedges.take():
+            return []
+        work.hedged = True
+        self._decide(
+            f"{self._name(stand_in)} is asked as well as {self._name(work.device)} in layer {work.layer}", why
+        )
+        asked = work.stands_in_for or work.device
+        return self._ask(work.stage, work.slot, stand_in, now, asked, copy=True)
+
+    def on_device_silent(self, device: DeviceId, now: float) -> list[Effect]:
+        """A device is not asked any more, as it does not answer: what it never said a word about is lost."""
+        effects: list[Effect] = []
+        for work in [w for w in self._open.values() if w.device == device and w.state == "asked"]:
+            if not self.ended and work.id in self._open:
+                lost = f"nothing was heard for {now - work.heard:.2g} s, nor of others there"
+                effects += [Send(device, Cancel(work.id)), *self._fail(work, "silent", lost, now)]
+        return effects
 
     def on_poll_timer(self, timer: PollTimer, now: float) -> list[Effect]:
         """A remote job may have been silent for too long."""
@@ -505,12 +697,13 @@ class Mixture:
             stuck = f"it has not gone forward for {now - work.moved:.0f} s"
             return [Send(work.device, Cancel(work.id)), *self._fail(work, "stuck", stuck, now)]
         if now < due:
-            return [SetTimer(due, timer)]
+            return [SetTimer(due, timer), *self._step(now)]
         if work.unanswered >= self._config.polls:
             silent = f"nothing was heard for {now - work.heard:.1f} s"
             return [Send(work.device, Cancel(work.id)), *self._fail(work, "silent", silent, now)]
         work.unanswered += 1
-        return [self._ask_after(work), SetTimer(now + self._config.poll_s, timer)]
+        called = [self._ask_after(work), SetTimer(now + self._config.poll_s, timer), *self._call(work, now)]
+        return [*called, *self._step(now)]
 
     def on_stream_lost(self, device: DeviceId, job: JobId, now: float) -> list[Effect]:
         """A job's stream broke: ask after the job on a new one, a bounded number of times."""
@@ -555,6 +748,10 @@ class Mixture:
     def _close(self, work: _Work, outcome: Outcome, error: str | None) -> None:
         work.outcome, work.error, work.state = outcome, error, outcome.value
         del self._open[work.id]
+        if outcome is Outcome.OK:
+            self._choice.breakers.answered(work.device)
+        else:
+            self._choice.breakers.let_go(work.device)
 
     def _decide(self, what: str, why: str) -> None:
         self._decisions.append(Decision(what, why))

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import assert_never
 
+from folkmoot.core.breaker import BreakerConfig, Breakers
 from folkmoot.core.choice import Choice, Draw, RandomDraw
 from folkmoot.core.door import Door
 from folkmoot.core.events import (
     Announce,
+    BreakTimer,
     CardChanged,
     DeadlineTimer,
     Effect,
@@ -27,6 +29,7 @@ from folkmoot.core.events import (
     ForgetTimer,
     Generated,
     GossipTimer,
+    LateTimer,
     Leaving,
     LinkLost,
     MemberChanged,
@@ -41,10 +44,12 @@ from folkmoot.core.events import (
     StreamLost,
     Submitted,
     Timer,
+    WaitTimer,
     Warmed,
     Withdrawn,
 )
 from folkmoot.core.gossip import Card, Member, Pulse, Standing
+from folkmoot.core.hedge import HedgeConfig, Hedges
 from folkmoot.core.ids import DeviceId, PromptId, prompt_of
 from folkmoot.core.membership import Membership, MembershipConfig
 from folkmoot.core.messages import (
@@ -60,7 +65,7 @@ from folkmoot.core.messages import (
     Undone,
 )
 from folkmoot.core.mixture import Mixture, MixtureConfig
-from folkmoot.core.price import Offer, PriceConfig
+from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import Queue, QueueConfig
 from folkmoot.errors import ConfigError, LocalProtocolError, Overloaded, PromptError
 
@@ -72,7 +77,8 @@ class PeerConfig:
     `admit_waiting` B > 0 refuses a prompt asked here while B or more jobs wait in this device's own queue, 0 never:
     with first come first served this keeps the goodput beyond the limit (SCIENCE.md, Stability). `diverse` w: where the
     best of d are asked, a device whose model c others of the layer have already counts as (1 + w)^c times as slow; 0 looks at
-    no models.
+    no models. With `max_wait_s` > 0 a first-layer job that is expected to wait longer is refused, here and for others, and
+    one that has waited so long is dropped.
     """
 
     membership: MembershipConfig = field(default_factory=MembershipConfig)
@@ -80,8 +86,11 @@ class PeerConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     max_prompts: int = 256
     admit_waiting: int = 0
+    max_wait_s: float = 0.0
     price: PriceConfig = field(default_factory=PriceConfig)
     diverse: float = 0.0
+    hedge: HedgeConfig = field(default_factory=HedgeConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.diverse <= 1e3:
@@ -107,8 +116,19 @@ class Peer:
         self.config = config
         self._rng = rng
         self.membership = Membership(me, card, incarnation, config.membership, rng)
-        self.queue = Queue(me, config.queue, bool(card.model))
-        self._choice = Choice(me, self.membership, draw or RandomDraw(rng), config.price, config.diverse)
+        self.queue = Queue(me, config.queue, bool(card.model), config.max_wait_s)
+        self._breakers = Breakers(config.breaker)
+        self._hedges = Hedges(config.hedge)
+        self._choice = Choice(
+            me,
+            self.membership,
+            draw or RandomDraw(rng),
+            config.price,
+            config.diverse,
+            breakers=self._breakers,
+            hedges=self._hedges,
+            max_wait_s=config.max_wait_s,
+        )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
         self._pulse = Pulse()
@@ -145,7 +165,7 @@ class Peer:
         """
         pending = deque(self._on_event(event, now))
         effects: list[Effect] = []
-        while pending:
+        while pending or (pending := deque(self._on_breakers(now))):
             effect = pending.popleft()
             match effect:
                 case Send(to=to, message=message) if to == self.me and loopback:
@@ -209,6 +229,7 @@ class Peer:
             case Prepare(inference=inference):
                 return self.queue.warm(sender, inference, now)
             case Queued() | Began() | Piece() | Answer() | Undone():
+                self._breakers.word(sender)
                 mixture = self._mixtures.get(prompt_of(message.job))
                 return self._settle(mixture, mixture.on_message(sender, message, now)) if mixture else []
             case _:
@@ -221,6 +242,14 @@ class Peer:
             case PollTimer(job=job):
                 mixture = self._mixtures.get(prompt_of(job))
                 return self._settle(mixture, mixture.on_poll_timer(timer, now)) if mixture else []
+            case LateTimer(job=job):
+                mixture = self._mixtures.get(prompt_of(job))
+                return self._settle(mixture, mixture.on_late_timer(timer, now)) if mixture else []
+            case BreakTimer():
+                self._breakers.on_timer(timer)
+                return []
+            case WaitTimer():
+                return self.queue.on_wait_timer(timer, now)
             case DeadlineTimer(prompt=prompt):
                 return self._end(prompt, "deadline", "its deadline has passed", now)
             case ForgetTimer():
@@ -248,7 +277,7 @@ class Peer:
         window_s = meter.config.window * meter.service_s
         room = priced.returning if priced.enabled and self._door.returns(prompt) else 1.0
         try:
-            plan = self._choice.resolve(prompt, self._rng, now, self._offer(now), room)
+            plan = self._choice.resolve(prompt, self._rng, now, self.queue.offer(now), room)
         except Overloaded as error:
             retry_s, before, rate = self._door.refuse(prompt, now, window_s)
             again = (
@@ -262,16 +291,6 @@ class Peer:
         mixture = Mixture(prompt, plan, self._choice, self.config.mixture, self._rng, now)
         self._mixtures[prompt.id] = mixture
         return self._settle(mixture, mixture.start(now))
-
-    def _offer(self, now: float) -> Offer:
-        """What this device knows of its own load."""
-        queue, meter = self.queue, self.queue.meter
-        return Offer(
-            meter.debt(now) / meter.slots,
-            (queue.waiting - queue.excess + queue.busy) / meter.slots,
-            meter.service_s,
-            meter.late_load(now),
-        )
 
     def _settle(self, mixture: Mixture, effects: list[Effect]) -> list[Effect]:
         """Forget a prompt that has ended, and what was evaluated ahead for it."""
@@ -290,8 +309,19 @@ class Peer:
             return []
         why = "it has left the moot" if member.standing is Standing.LEFT else "it is held dead"
         effects = self.queue.on_origin_gone(member.device, now)
+        self._breakers.forget(member.device)
+        self._hedges.forget(member.device)
         for mixture in list(self._mixtures.values()):
             effects += self._settle(mixture, mixture.on_device_gone(member.device, why, now))
+        return effects
+
+    def _on_breakers(self, now: float) -> list[Effect]:
+        """A breaker has opened: no prompt goes on waiting for a first word from that device."""
+        effects: list[Effect] = []
+        for device, timer in self._breakers.opened(now):
+            effects.append(timer)
+            for mixture in list(self._mixtures.values()):
+                effects += self._settle(mixture, mixture.on_device_silent(device, now))
         return effects
 
     def _on_pulse(self, now: float) -> list[Effect]:

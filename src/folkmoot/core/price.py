@@ -28,7 +28,9 @@ class PriceConfig:
     `pressure` X: so many jobs of pressure make even an answer by the own device not worth it (lower: shorter queues, less
     utility). `queue` is the weight of the real queue beside the virtual debt. `draw` peers are looked at for a prompt.
     An (M, k) is dropped where `caution` times its expected latency passes the deadline. A prompt that was refused and comes
-    again finds `returning` times the room. `worths` is the utility table; it must hold (0, 0).
+    again finds `returning` times the room. `worths` is the utility table; it must hold (0, 0). A layer in mode auto goes on
+    without answers whose worth is below `haste` points for each mean service that they are still expected to take (0: it
+    waits for all; docs/explanation/faults.md has the figures).
     """
 
     enabled: bool = False
@@ -37,6 +39,7 @@ class PriceConfig:
     draw: int = 8
     caution: float = 1.8
     returning: float = 1.25
+    haste: float = 0.0
     worths: tuple[Worth, ...] = PAPER
 
     def __post_init__(self) -> None:
@@ -46,9 +49,13 @@ class PriceConfig:
         if self.worth(0, 0) <= 0.0:
             raise ConfigError("worths must say what M = 0 is worth")
         positive = (self.pressure, self.draw, self.caution)
-        if not all(each > 0 for each in positive) or not self.queue >= 0.0 or not self.returning >= 1.0:
+        if (
+            not all(each > 0 for each in positive)
+            or min(self.queue, self.haste) < 0.0
+            or not self.returning >= 1.0
+        ):
             raise ConfigError(
-                "price: pressure, draw and caution are more than 0, queue is 0 or more, returning 1 or more"
+                "price: pressure, draw and caution are more than 0, queue and haste 0 or more, returning 1 or more"
             )
 
     def worth(self, layers: int, proposers: int) -> float:
@@ -156,3 +163,15 @@ def best(config: PriceConfig, offered: Sequence[Bid], deadline_s: float | None) 
 def keeps(config: PriceConfig, bid: Bid, deadline_s: float | None) -> bool:
     """Whether a bid is expected to keep a deadline."""
     return deadline_s is None or config.caution * bid.expected_s <= deadline_s
+
+
+def enough(config: PriceConfig, layers: int, there: int, left: Sequence[float]) -> bool:
+    """Whether a layer with `there` answers is not worth the wait for the others, who need `left` mean services each.
+
+    It is worth it for the first so many of them if what they add is at least `haste` points a mean service.
+    """
+    has = config.worth(layers, there - 1)
+    return all(
+        config.worth(layers, there - 1 + more) - has < config.haste * wait
+        for more, wait in enumerate(sorted(left), start=1)
+    )

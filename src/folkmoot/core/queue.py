@@ -23,6 +23,7 @@ from folkmoot.core.events import (
     Send,
     ServiceLimited,
     SetTimer,
+    WaitTimer,
     Warm,
     Warmed,
 )
@@ -41,6 +42,7 @@ from folkmoot.core.messages import (
     Usage,
 )
 from folkmoot.core.meter import Meter, MeterConfig
+from folkmoot.core.price import Offer
 from folkmoot.errors import ConfigError
 
 DISCIPLINES = ("fcfs", "lsf")
@@ -182,11 +184,15 @@ class _Warming:
 
 
 class Queue:
-    """The jobs of one device and its engine's time, which `meter` measures. `devices` are in the moot."""
+    """The jobs of one device and its engine's time, which `meter` measures. `devices` are in the moot.
 
-    def __init__(self, me: DeviceId, config: QueueConfig, has_engine: bool) -> None:
+    With `max_wait_s` > 0 no first-layer job waits here for longer than so many seconds.
+    """
+
+    def __init__(self, me: DeviceId, config: QueueConfig, has_engine: bool, max_wait_s: float = 0.0) -> None:
         config.validate()
         self.config = config
+        self._max_wait_s = max_wait_s
         self._me = me
         self.has_engine = has_engine
         self.closing = False
@@ -216,6 +222,12 @@ class Queue:
         """Jobs in service."""
         return len(self._serving)
 
+    def offer(self, now: float) -> Offer:
+        """What this device knows of its own load."""
+        meter = self.meter
+        ahead = (self.waiting - self.excess + self.busy) / meter.slots
+        return Offer(meter.debt(now) / meter.slots, ahead, meter.service_s, meter.late_load(now))
+
     def origin_of(self, job: JobId) -> DeviceId:
         """Who asked for a job in service. Raises KeyError for any other."""
         return self._serving[job][0]
@@ -230,7 +242,7 @@ class Queue:
         if key in self._jobs:
             return self.on_poll(origin, Poll(ask.job, 0))
         characters = _characters(ask.inference)
-        refusal = self._refusal(origin, ask, characters)
+        refusal = self._refusal(origin, ask, characters, now)
         if refusal is not None:
             return [self._decline(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
         excess = origin != self._me and self.meter.exceeds(origin, self.devices, now)
@@ -238,7 +250,20 @@ class Queue:
         self._waiting.put(key, job)
         self.meter.joined(ask.stage, ask.layer, now, excess=excess)
         ahead = self._waiting.ahead(key, job) + self.busy
-        return [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
+        effects: list[Effect] = [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
+        if self._max_wait_s and ask.layer == 1 and job.began is None:
+            effects.append(SetTimer(now + self._max_wait_s, WaitTimer(ask.job, origin)))
+        return effects
+
+    def on_wait_timer(self, timer: WaitTimer, now: float) -> list[Effect]:
+        """A first-layer job that has waited for too long is dropped. Nobody is served sooner because they waited longer."""
+        key = (timer.origin, timer.job)
+        job = self._jobs.get(key)
+        if job is None or job.end is not None or job.began is not None or job.tries:
+            return []
+        told = f"it waited {self._max_wait_s:g} s for its turn, which is the bound max_wait_s"
+        effects = self._drop(key, now)
+        return [self._decline(timer.origin, Undone(timer.job, Outcome.REFUSED, "waited", told)), *effects]
 
     def _decline(self, origin: DeviceId, end: Undone) -> Effect:
         """Say that a job is not run, and say the same should it be asked again."""
@@ -247,7 +272,7 @@ class Queue:
             del self._declined[next(iter(self._declined))]
         return Send(origin, end)
 
-    def _refusal(self, origin: DeviceId, ask: Ask, characters: int) -> tuple[str, str] | None:
+    def _refusal(self, origin: DeviceId, ask: Ask, characters: int, now: float) -> tuple[str, str] | None:
         if not self.has_engine:
             return "no_engine", "this device has no model"
         if self.closing and origin != self._me:
@@ -262,6 +287,11 @@ class Queue:
             return "overloaded", f"{full} here"
         if origin == self._me:
             return None
+        if self._max_wait_s and ask.layer == 1:
+            wait_s = self.offer(now).wait_s
+            if wait_s > self._max_wait_s:
+                wait = f"a first job is expected to wait {wait_s:.3g} s here"
+                return "overloaded", f"{wait}, the bound max_wait_s is {self._max_wait_s:g} s"
         if full := _over(*held.get(origin, (0, 0)), characters, max(1, jobs // 2), texts // 2):
             return "overloaded", f"{full} from the device that asks"
         mine = held.get(self._me, (0, 0))

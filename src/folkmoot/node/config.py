@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from folkmoot.core.breaker import BreakerConfig
+from folkmoot.core.hedge import HedgeConfig
 from folkmoot.core.meter import MeterConfig
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.price import PriceConfig
@@ -54,9 +56,18 @@ class NetworkConfig:
 
 
 def _policies() -> PeerConfig:
-    """What the paper's protocol lacks: later stages first, a price for each job, and no more than its share for anybody."""
-    queue = QueueConfig(discipline="lsf", meter=MeterConfig(share=2.0))
-    return PeerConfig(queue=queue, price=PriceConfig(enabled=True))
+    """What the paper's protocol lacks: later stages first, a price for each job, no more than its share for anybody, and
+    no waiting for those who are slow or silent (docs/explanation/overload.md and faults.md have the figures).
+
+    `max_wait_s`: OpenAI's clients give up after 600 s; half of that is left for the rest of the prompt.
+    """
+    return PeerConfig(
+        queue=QueueConfig(discipline="lsf", meter=MeterConfig(share=2.0)),
+        max_wait_s=300.0,
+        price=PriceConfig(enabled=True, haste=1.0),
+        hedge=HedgeConfig(share=0.05),
+        breaker=BreakerConfig(failures=3),
+    )
 
 
 @dataclass(frozen=True, slots=True)
