@@ -58,10 +58,8 @@ from folkmoot.core.price import enough
 MOST_AHEAD = 256
 """More jobs than a queue's bound are not before ours, whatever its device says."""
 
-BLAMELESS = frozenset(
-    ("overloaded", "leaving", "too_long", "recursion", "cancelled", "waited", "no_engine", "device_gone", "silent")
-)  # fmt: skip
-"""Ends of a job that its device's breaker does not count as failures: refusals, and what is counted elsewhere."""
+BLAMELESS = frozenset(("leaving", "cancelled", "device_gone", "silent"))
+"""Failures of a job that its device's breaker does not count: no fault of the device, or counted elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,7 +530,7 @@ class Mixture:
     ) -> list[Effect]:
         """A job is lost: let another device stand in for it where one is there."""
         self._close(work, outcome, f"{code}: {detail}")
-        if code not in BLAMELESS and work.device != self._choice.me:
+        if outcome is Outcome.FAILED and code not in BLAMELESS and work.device != self._choice.me:
             self._choice.breakers.failed(work.device)
         effects: list[Effect] = [self._progress(work)]
         if work.stage is Stage.AGGREGATE and work.length and self.prompt.stream:
