@@ -17,6 +17,7 @@ from folkmoot.core.membership import Membership
 from folkmoot.core.messages import Layout
 from folkmoot.core.meter import drained
 from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure
+from folkmoot.core.repute import Repute
 from folkmoot.errors import NoDevice, Overloaded, PromptInvalid, UnknownModel
 
 AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
@@ -86,6 +87,7 @@ class Choice:
         breakers: Breakers | None = None,
         hedges: Hedges | None = None,
         max_wait_s: float = 0.0,
+        repute: Repute | None = None,
     ) -> None:
         self.me = me
         self.breakers = breakers or Breakers(BreakerConfig())
@@ -95,6 +97,7 @@ class Choice:
         self._draw = draw
         self._diverse = diverse
         self.max_wait_s = max_wait_s
+        self.repute = repute or Repute()
         self._sent: dict[DeviceId, tuple[int, int]] = {}
 
     def _member(self, device: DeviceId) -> Member | None:
@@ -110,8 +113,9 @@ class Choice:
         )
 
     def _live(self) -> list[Member]:
-        """The live devices with a model that serve others."""
-        return [m for m in self._membership.live() if m.card.model and not m.card.closed]
+        """The live devices with a model that serve others, without those that are held harmful."""
+        live, shunned = self._membership.live(), self.repute.shunned
+        return [m for m in live if m.card.model and not m.card.closed and m.device not in shunned]
 
     def others(
         self, exclude: tuple[DeviceId, ...], rng: Random, *, silent: bool = True
@@ -171,6 +175,16 @@ class Choice:
             found.append(drawn[left.pop(nearest)[1]])
             models[found[-1].card.model] += 1
         return found
+
+    def shunned(self) -> list[tuple[DeviceId, str]]:
+        """Live devices that are asked no more, and why."""
+        found = self.repute.shunned
+        return [(m.device, found[m.device]) for m in self._membership.live() if m.device in found]
+
+    def judged(self, device: DeviceId, harm: float | None, now: float) -> None:
+        """An answer of another device was so harmful, 0 to 1; None: nobody can say."""
+        if harm is not None and device != self.me:
+            self.repute.note(device, harm, now)
 
     def sent(self, device: DeviceId) -> None:
         """A job goes to a device, which has not told of it yet."""
@@ -427,7 +441,7 @@ class Choice:
         if aggregator == "origin":
             return own
         if aggregator == "strongest":
-            serving = [d for d in (own, *(m.device for m in self._membership.live())) if self.serves(d)]
+            serving = [d for d in (own, *(m.device for m in self._live())) if self.serves(d)]
             best = max(serving, key=lambda d: self._membership.members[d].card.skill, default=own)
             if best != own:
                 name = self.row(best).name

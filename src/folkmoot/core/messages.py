@@ -63,7 +63,9 @@ class Inference:
 
     `answers` are the previous layer's, in order of arrival, empty in layer 1; `expected` is how many
     there may be in all (k + 1), so that each gets a fair share of the context that does not change when
-    more arrive. `prompt` is the cache key: inferences of one prompt share a prefix.
+    more arrive. `prompt` is the cache key: inferences of one prompt share a prefix. `fence` is a word that
+    nobody who answered could guess, for the lines around each answer; empty: the paper's layout. The last
+    `suspect` of the answers are those that the origin's screen has marked.
     """
 
     prompt: PromptId
@@ -72,6 +74,8 @@ class Inference:
     expected: int = 0
     sampling: Sampling = Sampling()
     layout: Layout = Layout.SHARED_PREFIX
+    fence: str = ""
+    suspect: int = 0
 
 
 @dataclass(frozen=True, slots=True)

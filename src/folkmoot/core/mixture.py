@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from string import ascii_lowercase
 from typing import assert_never
 
 from folkmoot.core.choice import Choice, Resolved
@@ -54,6 +55,8 @@ from folkmoot.core.messages import (
     Usage,
 )
 from folkmoot.core.price import enough
+from folkmoot.core.repute import harms
+from folkmoot.core.screen import Flag, Traits, screen, traits
 
 MOST_AHEAD = 256
 """More jobs than a queue's bound are not before ours, whatever its device says."""
@@ -74,6 +77,9 @@ class MixtureConfig:
     of all answers that one job gets (they must fit into one message with the conversation: wire's 4 MiB);
     `prepare_characters`: of a layer's last open answer this device evaluates so much at a time while it is
     still being written (about 32 tokens: fewer make small batches, which cost nearly as much as large ones).
+    An answer has at most `token_characters` for each token that was asked for (guess: ten times English).
+    `fence` puts a word that nobody can know around the answers, `screen` marks odd ones and lets them go last;
+    without the two the layout is the paper's (docs/explanation/liars.md has the figures).
     """
 
     poll_s: float = 2.0
@@ -83,6 +89,9 @@ class MixtureConfig:
     max_characters: int = 1_000_000
     answers_bytes: int = 3 << 20
     prepare_characters: int = 160
+    token_characters: int = 64
+    fence: bool = False
+    screen: bool = False
 
 
 @dataclass(slots=True)
@@ -137,6 +146,8 @@ class _Work:
         """What it is expected to take yet; once it is late, as long as it is late already."""
         return abs(self.expected_s - (now - self.since))
 
+    traits: Traits | None = None
+
     @property
     def answer(self) -> str:
         return "".join(self.text)
@@ -167,6 +178,9 @@ class Mixture:
         self._first_text: float | None = None
         self._layer = 0
         self._answers: tuple[str, ...] = ()
+        self._suspect = 0
+        self._fence = self._next_fence = ""
+        self._question: Traits | None = None
         self._works: dict[JobId, _Work] = {}
         self._open: dict[JobId, _Work] = {}
         self._arrived: list[_Work] = []
@@ -191,11 +205,15 @@ class Mixture:
             effects.append(SetTimer(now + plan.deadline_s, DeadlineTimer(self.prompt.id)))
         for row in self._choice.rows():
             self._seen[DeviceId(row.id)] = row
+        for device, why in self._choice.shunned():
+            self._decide(f"{self._name(device)} is not asked", why)
         return effects + self._advance(now)
 
     def _advance(self, now: float) -> list[Effect]:
         self._layer += 1
         self._arrived = []
+        # A fence for each layer: who writes in the next one has seen this one's.
+        self._fence, self._next_fence = self._next_fence, self._draw_fence()
         if self._layer > self.plan.layers:
             return self._aggregate(now)
         self._keep_place()
@@ -345,7 +363,13 @@ class Mixture:
             self.plan.proposers + 1 if self.plan.layers else 0,
             sampling,
             self.plan.layout,
+            self._fence,
+            self._suspect,
         )
+
+    def _draw_fence(self) -> str:
+        """Ten different letters, one of 2·10¹³ words; empty where the layout is to be the paper's."""
+        return "".join(self._rng.sample(ascii_lowercase, 10)) if self._config.fence else ""
 
     def _seed(self, sampling: Sampling, slot: int, attempt: int) -> int:
         """A seed per job: at temperature 0.7 devices with the same model must not write the same text."""
@@ -357,7 +381,7 @@ class Mixture:
         """Let those who will run a next job of this prompt evaluate what is known of it already."""
         if self._layer > self.plan.layers:
             return []
-        inference = self._known(tuple(w.answer for w in self._arrived))
+        inference = self._known(self._plain())
         nexts = [d for d in self._nexts() if d in self._served and self._choice.serves(d)]
         return [Send(d, Prepare(inference)) for d in nexts]
 
@@ -372,7 +396,7 @@ class Mixture:
         if work.device == me or me not in self._nexts() or me not in self._served:
             return []
         work.prepared = work.length
-        inference = self._known((*(w.answer for w in self._arrived), work.answer))
+        inference = self._known((*self._plain(), work.answer))
         return [Send(me, Prepare(inference))]
 
     def _nexts(self) -> tuple[DeviceId, ...]:
@@ -390,7 +414,64 @@ class Mixture:
             self.plan.proposers + 1,
             self.prompt.sampling,
             self.plan.layout,
+            self._next_fence,
         )
+
+    # ---- what is odd about answers -----------------------------------------------------------------
+
+    def _flags(self, works: Sequence[_Work]) -> list[tuple[Flag, ...]]:
+        """What the screen says of a layer's answers, in order of arrival."""
+        if not self._config.screen:
+            return [()] * len(works)
+        if self._question is None:
+            self._question = traits("\n".join(turn.content for turn in self.prompt.conversation))
+        for work in works:
+            work.traits = work.traits or traits(work.answer)
+        seen = [work.traits for work in works if work.traits is not None]
+        return list(screen(self._question, seen, sampled=self.prompt.sampling.temperature > 0.2))
+
+    def _plain(self) -> tuple[str, ...]:
+        """The answers so far that nothing is odd about: the others go last, and are evaluated last."""
+        flags = self._flags(self._arrived)
+        return tuple(w.answer for w, odd in zip(self._arrived, flags, strict=True) if not odd)
+
+    def _weigh(self) -> None:
+        """Order a layer's answers for the next stage: those that nothing is odd about first. None is left out.
+
+        Where something is odd about all of them nobody is marked; a marked one is no longer than twice the others.
+        """
+        flags = self._flags(self._arrived)
+        plain = [w.answer for w, odd in zip(self._arrived, flags, strict=True) if not odd]
+        if not plain or len(plain) == len(self._arrived):
+            self._answers, self._suspect = self._fitted(tuple(w.answer for w in self._arrived)), 0
+            return
+        most = 2 * max(200, *map(len, plain))
+        marked = []
+        for work, odd in zip(self._arrived, flags, strict=True):
+            if odd:
+                marked.append(work.answer[:most])
+                what = f"the answer of {self._name(work.device)} in layer {self._layer} goes last, called unverified"
+                self._decide(what, "it " + ", ".join(odd))
+        self._answers, self._suspect = self._fitted((*plain, *marked)), len(marked)
+
+    def _judge(self, final: _Work, now: float) -> None:
+        """Let the prompt's answers count for and against those who wrote them."""
+        if not self._choice.repute.enabled:
+            return
+        question = "\n".join(turn.content for turn in self.prompt.conversation if turn.role == "user")
+        for layer in range(1, self.plan.layers + 1):
+            works = [w for w in self._works.values() if w.layer == layer and w.outcome is Outcome.OK]
+            said = [w for w in works if w.useful]
+            flags = dict(zip((w.id for w in said), self._flags(said), strict=True))
+            own = next((w.answer for w in said if w.device == self._choice.me), "")
+            for work, harm in zip(
+                said, harms(question, own, [w.answer for w in said], final.answer), strict=True
+            ):
+                odd = any(flag is not Flag.COPY for flag in flags[work.id])
+                self._choice.judged(work.device, 1.0 if odd and len(said) > 1 else harm, now)
+            for work in works:
+                if not work.useful and said:
+                    self._choice.judged(work.device, 1.0, now)
 
     def _fitted(self, answers: tuple[str, ...]) -> tuple[str, ...]:
         """The answers, each cut to its share where all of them would not fit into one message."""
@@ -460,8 +541,11 @@ class Mixture:
         fresh = piece.text[max(0, work.length - piece.offset) :]
         if piece.offset > work.length or not fresh:
             return []
-        if work.length + len(fresh) > self._config.max_characters:
-            bound = f"an answer may have {self._config.max_characters} characters"
+        most = min(
+            self._config.max_characters, self._config.token_characters * self.prompt.sampling.max_tokens
+        )
+        if work.length + len(fresh) > most:
+            bound = f"an answer may have {most} characters"
             return [Send(work.device, Cancel(work.id)), *self._fail(work, "remote_protocol", bound, now)]
         rivals = [] if work.length or work.stage is not Stage.AGGREGATE else self._beat(work)
         work.text.append(fresh)
@@ -604,7 +688,7 @@ class Mixture:
             self._close(work, Outcome.LATE, None)
             effects += [Send(work.device, Cancel(work.id)), self._progress(work)]
         if self._arrived:
-            self._answers = self._fitted(tuple(w.answer for w in self._arrived))
+            self._weigh()
         else:
             self._decide(f"layer {self._layer} is left out", "none of its jobs gave an answer")
         return effects + self._advance(now)
@@ -738,6 +822,7 @@ class Mixture:
 
     def _answered(self, work: _Work, now: float) -> list[Effect]:
         self.ended = True
+        self._judge(work, now)
         provenance = self._provenance(now)
         return [Announce(PromptAnswered(self.prompt.id, work.answer, work.truncated, work.usage, provenance))]
 

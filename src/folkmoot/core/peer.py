@@ -67,6 +67,7 @@ from folkmoot.core.messages import (
 from folkmoot.core.mixture import Mixture, MixtureConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import Queue, QueueConfig
+from folkmoot.core.repute import Repute, ReputeConfig
 from folkmoot.errors import ConfigError, LocalProtocolError, Overloaded, PromptError
 
 
@@ -91,6 +92,7 @@ class PeerConfig:
     diverse: float = 0.0
     hedge: HedgeConfig = field(default_factory=HedgeConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    repute: ReputeConfig = field(default_factory=ReputeConfig)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.diverse <= 1e3:
@@ -128,6 +130,7 @@ class Peer:
             breakers=self._breakers,
             hedges=self._hedges,
             max_wait_s=config.max_wait_s,
+            repute=Repute(config.repute),
         )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
@@ -273,6 +276,7 @@ class Peer:
         if 0 < self.config.admit_waiting <= self.queue.waiting:
             bound = f"{self.queue.waiting} jobs wait at this device, the bound for new prompts is {self.config.admit_waiting}"
             return [_refused(prompt, "overloaded", bound)]
+        self._choice.repute.look(now)
         meter, priced = self.queue.meter, self.config.price
         window_s = meter.config.window * meter.service_s
         room = priced.returning if priced.enabled and self._door.returns(prompt) else 1.0

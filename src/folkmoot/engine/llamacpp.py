@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from folkmoot.core.ids import PromptId
-from folkmoot.core.layout import Conversation, arrange, cut, fenced, opening, share, spoken
+from folkmoot.core.layout import Conversation, arrange, closing, cut, fenced, marks, opening, share, spoken
 from folkmoot.core.messages import Inference, Layout, Turn
 from folkmoot.engine import template
 from folkmoot.engine.config import EngineConfig
@@ -173,12 +173,14 @@ class LlamaServer:
         conversation, frame = await self._framed(inference)
         before: list[int] = []
         after: list[int] = []
+        if opened and (reminder := closing(inference)):
+            after += await self._tokens(reminder)
         for index, turn in enumerate(conversation.turns):
             side = before if index <= conversation.open_turn else after
             side += await self._tokens(frame[index], special=True, first=index == 0)
             side += await self._tokens(turn.content)
             if opened and index == conversation.open_turn:
-                side += await self._tokens(opening(bool(turn.content)))
+                side += await self._tokens(opening(bool(turn.content), inference.fence))
             self._check_room(len(before) + len(after), "at least ")
         after += await self._tokens(frame[-1], special=True)
         fixed = len(before) + len(after)
@@ -200,8 +202,9 @@ class LlamaServer:
         tokens: list[int] = []
         used: list[int] = []
         number = 1
-        for text in spoken(inference.answers):
-            piece = await self._fence(number, text, share(room, inference.expected, used))
+        for text, marked in zip(spoken(inference.answers), marks(inference), strict=True):
+            cap = share(room, inference.expected, used)
+            piece = await self._fence(number, text, cap, inference.fence, marked)
             used.append(len(piece))
             number += bool(piece)
             tokens += piece
@@ -212,10 +215,10 @@ class LlamaServer:
             )
         return tokens
 
-    async def _fence(self, number: int, text: str, cap: int) -> list[int]:
+    async def _fence(self, number: int, text: str, cap: int, fence: str, marked: bool) -> list[int]:
         """One answer's tokens, at most `cap`: shortened by its own density until it fits."""
         while text:
-            tokens = await self._tokens(fenced(number, text))
+            tokens = await self._tokens(fenced(number, text, fence, marked))
             if len(tokens) <= cap:
                 return tokens
             text = cut(text, min(len(text) - 1, len(text) * cap // len(tokens)), len)

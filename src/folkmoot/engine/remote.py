@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from folkmoot.core.layout import arrange, as_chat, opening
+from folkmoot.core.layout import arrange, as_chat, closing, opening
 from folkmoot.core.messages import Inference, Turn
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object
@@ -67,7 +67,7 @@ def messages(inference: Inference, context: int) -> list[dict[str, str]]:
     """The inference as chat messages that leave room for the answer. Raises `PromptTooLong`."""
     fixed = estimate_turns(arrange(inference).turns)
     if inference.answers:
-        fixed += estimate(opening())
+        fixed += estimate(opening(fence=inference.fence)) + estimate(closing(inference))
     room = context - fixed - min(inference.sampling.max_tokens, context // 4)
     if fixed >= context or (inference.answers and room <= 0):
         raise PromptTooLong(

@@ -9,9 +9,11 @@ from typing import Literal
 from folkmoot.core.breaker import BreakerConfig
 from folkmoot.core.hedge import HedgeConfig
 from folkmoot.core.meter import MeterConfig
+from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import QueueConfig
+from folkmoot.core.repute import ReputeConfig
 from folkmoot.errors import ConfigError
 
 Host = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -57,16 +59,19 @@ class NetworkConfig:
 
 def _policies() -> PeerConfig:
     """What the paper's protocol lacks: later stages first, a price for each job, no more than its share for anybody, and
-    no waiting for those who are slow or silent (docs/explanation/overload.md and faults.md have the figures).
+    no waiting for those who are slow or silent, and answers that are data (docs/explanation/overload.md, faults.md and
+    liars.md have the figures).
 
     `max_wait_s`: OpenAI's clients give up after 600 s; half of that is left for the rest of the prompt.
     """
     return PeerConfig(
         queue=QueueConfig(discipline="lsf", meter=MeterConfig(share=2.0)),
+        mixture=MixtureConfig(fence=True, screen=True),
         max_wait_s=300.0,
         price=PriceConfig(enabled=True, haste=1.0),
         hedge=HedgeConfig(share=0.05),
         breaker=BreakerConfig(failures=3),
+        repute=ReputeConfig(enabled=True),
     )
 
 

@@ -122,7 +122,8 @@ class Daemon:
         self._engine_note = ""
         self._info: EngineInfo | None = None
         self._began = time.monotonic()
-        self._rng = Random(secrets.randbits(128))
+        # Peers see some of its numbers, and must not be able to tell the next: ids, and the fences around answers.
+        self._rng: Random = secrets.SystemRandom()
         self._peer: Peer | None = None
         self._driver: Driver | None = None
         self._network: Network | None = None

@@ -25,6 +25,7 @@ TEXTS = {
     "Card.model": 128,
     "Card.name": 64,
     "Inference.answers": 1 << 20,
+    "Inference.fence": 32,
     "Piece.text": 1 << 20,
     "Turn.content": 1 << 20,
     "Turn.role": 32,
@@ -36,7 +37,7 @@ TEXTS = {
 CONTROLS = r"\x00-\x1f\x7f-\x9f"
 """C0, DEL and C1, as they stand in a regular expression: they steer terminals."""
 
-PRINTABLE = {"Card.model", "Card.name", "Undone.code"}
+PRINTABLE = {"Card.model", "Card.name", "Inference.fence", "Undone.code"}
 """Texts without them: names that are shown as they are."""
 
 LENGTHS = {
@@ -62,6 +63,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "Heartbeat.view": (0, 2**64 - 1),
     "Hot.tag": (0, 2**64 - 1),
     "Inference.expected": (0, 1_000),
+    "Inference.suspect": (0, 64),
     "Rumour.card": (0, 2**32 - 1),
     "Sampling.max_tokens": (1, 131_072),
     "Sampling.seed": (-(2**63), 2**63 - 1),

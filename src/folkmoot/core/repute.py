@@ -1,0 +1,158 @@
+"""What an origin has seen of its peers' answers: who agrees with the others, whose words survive, who harms.
+
+Each origin keeps its own books; nothing of it is gossiped, so nobody can be slandered. Two decayed counters a
+device, as of a Beta distribution: answers that did harm, and answers that did not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from folkmoot.core.ids import DeviceId
+from folkmoot.errors import ConfigError
+
+MOST_DEVICES = 4_096
+_LOOKED_AT = 20_000
+"""Characters of an answer that are compared."""
+_TERM = re.compile(r"[^\W_]+")
+_LEAST_TERM = 4
+"""Letters of a word that says something; shorter ones must hold a digit or be of a script without spaces."""
+_AGREED = 0.2
+"""The others' agreement below which a question has no common answer, and nobody is judged."""
+_HARM, _NONE = 0.25, 0.5
+"""A share of what the others reach: below the first an answer did harm, from the second on none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReputeConfig:
+    """When a device is asked no more for its answers. All values are guesses.
+
+    `prior` harmless answers are credited to everybody. A device whose harmful answers are more than `harmful` of all is
+    asked no more. Half of what was seen is forgotten after `half_life_s` seconds, and no more than `most` answers count:
+    so the way back is open to everybody.
+    """
+
+    enabled: bool = False
+    prior: float = 3.0
+    harmful: float = 0.6
+    half_life_s: float = 3_600.0
+    most: float = 16.0
+
+    def __post_init__(self) -> None:
+        if not (self.prior > 0.0 and 0.0 < self.harmful < 1.0 and self.half_life_s > 0.0 and self.most > 0.0):
+            raise ConfigError(
+                "repute: prior, half_life_s and most are more than 0, harmful lies between 0 and 1"
+            )
+
+
+@dataclass(slots=True)
+class _Record:
+    harm: float
+    good: float
+    at: float
+
+
+class Repute:
+    """The books of one origin. `shunned`: who is asked no more, with the reason, as of the last look."""
+
+    def __init__(self, config: ReputeConfig | None = None) -> None:
+        self.config = config or ReputeConfig()
+        self.shunned: dict[DeviceId, str] = {}
+        self._records: dict[DeviceId, _Record] = {}
+
+    @property
+    def enabled(self) -> bool:
+        """Whether books are kept at all."""
+        return self.config.enabled
+
+    def note(self, device: DeviceId, harm: float, now: float) -> None:
+        """An answer of a device was so harmful, 0 to 1, seen at `now` seconds."""
+        if not self.enabled:
+            return
+        record = self._records.pop(device, None) or _Record(0.0, 0.0, now)
+        self._age(record, now)
+        record.harm += harm
+        record.good += 1.0 - harm
+        over = (record.harm + record.good) / self.config.most
+        if over > 1.0:
+            record.harm, record.good = record.harm / over, record.good / over
+        self._records[device] = record  # the one judged last stands last
+        if len(self._records) > MOST_DEVICES:
+            oldest = next(iter(self._records))
+            del self._records[oldest]
+            self.shunned.pop(oldest, None)
+        self._judge(device, record)
+
+    def look(self, now: float) -> None:
+        """Forget what is long ago: who was held harmful may be asked again."""
+        for device in list(self.shunned):
+            record = self._records[device]
+            self._age(record, now)
+            self._judge(device, record)
+
+    def harm(self, device: DeviceId) -> float:
+        """The share of a device's answers that did harm, 0 to 1; 0 where nothing was seen."""
+        record = self._records.get(device)
+        if record is None:
+            return 0.0
+        return record.harm / (record.harm + record.good + self.config.prior)
+
+    def _age(self, record: _Record, now: float) -> None:
+        left = 0.5 ** (max(0.0, now - record.at) / self.config.half_life_s)
+        record.harm, record.good, record.at = record.harm * left, record.good * left, now
+
+    def _judge(self, device: DeviceId, record: _Record) -> None:
+        if self.harm(device) > self.config.harmful:
+            whole = record.harm + record.good
+            self.shunned[device] = f"{record.harm:.1f} of its last {whole:.1f} answers did harm"
+        else:
+            self.shunned.pop(device, None)
+
+
+def harms(question: str, own: str, answers: Sequence[str], final: str) -> list[float | None]:
+    """How harmful each answer of a layer was, 0 to 1; None where nobody can say.
+
+    An answer is held against what the others reach among themselves: its agreement with the origin's `own` answer or,
+    if that is more, with all others, and the share of it that is in the `final` answer. The better of the two counts: one
+    who is right against all others and is heard did no harm. Fewer than three answers, or others that do not agree,
+    judge nobody.
+    """
+    asked = terms(question)
+    said = [terms(answer) - asked for answer in answers]
+    mine, end = terms(own) - asked, terms(final) - asked
+    found: list[float | None] = []
+    for place, each in enumerate(said):
+        others = [other for at, other in enumerate(said) if at != place and other]
+        pairs = [alike(one, two) for at, one in enumerate(others) for two in others[:at]]
+        if not each or not pairs or mean(pairs) < _AGREED:
+            found.append(None)
+            continue
+        agrees = max(alike(each, mine), mean(alike(each, other) for other in others)) / mean(pairs)
+        stays = mean(_within(other, end) for other in others)
+        lives = _within(each, end) / stays if stays else float(bool(each & end))
+        reached = max(agrees, lives)
+        found.append(min(1.0, max(0.0, (_NONE - reached) / (_NONE - _HARM))))
+    return found
+
+
+def terms(text: str) -> frozenset[str]:
+    """The words of a text that say something: long ones, numbers, and pairs of signs where no spaces are written."""
+    found: set[str] = set()
+    for word in _TERM.findall(text[:_LOOKED_AT].casefold()):
+        if ord(word[0]) >= 0x2E80:
+            found.update(word[at : at + 2] for at in range(max(1, len(word) - 1)))
+        elif len(word) >= _LEAST_TERM or any(sign.isdigit() for sign in word):
+            found.add(word)
+    return frozenset(found)
+
+
+def alike(one: frozenset[str], other: frozenset[str]) -> float:
+    """How much of the shorter of two sets is in the other, 0 to 1."""
+    return len(one & other) / min(len(one), len(other)) if one and other else 0.0
+
+
+def _within(one: frozenset[str], whole: frozenset[str]) -> float:
+    return len(one & whole) / len(one) if one else 0.0

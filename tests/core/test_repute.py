@@ -1,0 +1,128 @@
+"""Who is asked no more, and how anybody comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from folkmoot.core.ids import DeviceId
+from folkmoot.core.repute import Repute, ReputeConfig, harms, terms
+from folkmoot.errors import ConfigError
+
+BOB = DeviceId("bob")
+ASKED = "Which planet is the largest?"
+TRUE = [
+    "Jupiter is the largest planet of the solar system.",
+    "The largest one is Jupiter, a gas giant.",
+    "Jupiter.",
+]
+
+
+def on(**more: float) -> Repute:
+    return Repute(ReputeConfig(enabled=True, **more))
+
+
+def test_one_harmful_answer_is_forgiven_and_many_are_not() -> None:
+    repute = on()
+    count = 0
+    while BOB not in repute.shunned:
+        repute.note(BOB, 1.0, 0.0)
+        count += 1
+    assert 4 <= count <= 8
+    assert "did harm" in repute.shunned[BOB]
+
+
+def test_a_device_that_harms_less_than_every_other_time_is_asked_for_ever() -> None:
+    repute = on()
+    for turn in range(200):
+        repute.note(BOB, float(turn % 2), 0.0)
+    assert BOB not in repute.shunned
+
+
+def test_the_way_back_is_time() -> None:
+    repute = on(half_life_s=100.0)
+    for _ in range(50):
+        repute.note(BOB, 1.0, 0.0)
+    repute.look(100.0)
+    assert BOB in repute.shunned
+    repute.look(300.0)
+    assert BOB not in repute.shunned
+    repute.note(BOB, 1.0, 300.0)
+    repute.note(BOB, 1.0, 300.0)
+    repute.note(BOB, 1.0, 300.0)
+    assert BOB in repute.shunned, "it has a record, so that fewer are enough"
+
+
+def test_an_honest_past_does_not_buy_harm_for_ever() -> None:
+    repute = on()
+    for _ in range(1_000):
+        repute.note(BOB, 0.0, 0.0)
+    for _ in range(30):
+        repute.note(BOB, 1.0, 0.0)
+    assert BOB in repute.shunned
+
+
+def test_no_books_are_kept_unless_asked_for() -> None:
+    repute = Repute()
+    for _ in range(50):
+        repute.note(BOB, 1.0, 0.0)
+    assert not repute.shunned
+    assert repute.harm(BOB) == 0.0
+
+
+def test_the_books_are_bounded() -> None:
+    repute = on()
+    for number in range(5_000):
+        for _ in range(6):
+            repute.note(DeviceId(f"d{number}"), 1.0, 0.0)
+    assert len(repute.shunned) <= 4_096
+    repute.look(1.0)
+
+
+def test_a_liar_among_those_who_agree_did_harm() -> None:
+    lie = "Saturn, according to every modern textbook of astronomy."
+    found = harms(ASKED, TRUE[0], [*TRUE, lie], "The largest planet is Jupiter, a gas giant.")
+    assert found[3] == 1.0
+    assert all(each is None or each < 0.5 for each in found[:3])
+
+
+def test_who_is_heard_against_all_others_did_no_harm() -> None:
+    wrong = [
+        "Saturn is the biggest planet known.",
+        "The biggest planet known is Saturn.",
+        "Saturn is biggest.",
+    ]
+    found = harms(ASKED, wrong[0], [*wrong, "Jupiter, which weighs more than twice the rest."],
+                  "Jupiter, which weighs more than twice the rest together.")  # fmt: skip
+    assert found[3] == 0.0
+
+
+def test_liars_in_number_do_not_make_the_honest_harmful() -> None:
+    lie = "Saturn, according to every modern textbook of astronomy."
+    found = harms(ASKED, TRUE[0], [TRUE[0], TRUE[1], lie, lie], "Jupiter is the largest planet.")
+    assert found[1] is not None
+    assert found[1] < 0.5
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["Blue waves roll on.", "Quiet forests dream."],
+        ["Blue waves roll onward.", "Quiet forests dream.", "Copper bells ringing afar."],
+        [],
+    ],
+)
+def test_where_nobody_agrees_nobody_is_judged(answers: list[str]) -> None:
+    assert harms("Write a line.", answers[0] if answers else "", answers, "Blue") == [None] * len(answers)
+
+
+def test_terms_say_something() -> None:
+    assert terms("It is 42, the Answer!") == {"42", "answer"}
+    assert terms("北京大学") == {"北京", "京大", "大学"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"prior": 0.0}, {"harmful": 1.0}, {"half_life_s": 0.0}, {"most": float("nan")}]
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="repute"):
+        ReputeConfig(**wrong)  # type: ignore[arg-type]
