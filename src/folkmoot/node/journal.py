@@ -11,6 +11,7 @@ import errno
 import hashlib
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ EVICTABLE_S = 3_600.0
 """An answer that ended less long ago is not dropped for want of room (guess)."""
 EVICTED = 64
 """Answers that are dropped at a time for want of room (guess)."""
+LEAST_BYTES = 65_536
+"""A disk with less left is full: so much SQLite takes at a time for its index of what is written ahead."""
 BUSY_S = 5.0
 """How long a command that deletes from the same file is waited for (guess)."""
 
@@ -226,6 +229,7 @@ class Journal:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._damage(str(error))
         full = code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno in _FULL)
+        full = full or (code == sqlite3.SQLITE_IOERR and self._left() < LEAST_BYTES)
         trouble = "full" if full else "unusable"
         if self.trouble != trouble:
             log.error(
@@ -242,6 +246,12 @@ class Journal:
         return JournalError(
             "this device's journal cannot be used, its log says why; what is not in the background is answered"
         )
+
+    def _left(self) -> int:
+        """Bytes that are free on the journal's disk: of a full one SQLite does not always tell what is wrong."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self._path.parent).free
+        return LEAST_BYTES
 
     def _damage(self, what: str) -> JournalError:
         """Set the file aside; this process goes on without a journal."""

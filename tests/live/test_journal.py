@@ -1,0 +1,171 @@
+"""Prompts in the background on real processes: killed, stopped, on a full disk, with a damaged journal."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.live.crowd import Crowd, Device, say, until
+
+pytestmark = pytest.mark.live
+
+BENCH = Path(__file__).parents[2] / "bench" / "journal.py"
+SECRET = "the treasure lies under the linden tree"
+
+
+def ask(device: Device, text: str = SECRET, **more: object) -> httpx.Response:
+    body = {"model": "local", "input": text, "background": True, **more}
+    return httpx.post(device.api + "/v1/responses", json=body, timeout=30, trust_env=False)
+
+
+def state(device: Device, name: str) -> str:
+    return str(device.get(f"/v1/responses/{name}")["status"])
+
+
+@pytest.mark.timeout(500)
+def test_twenty_kills_lose_nothing_and_answer_nothing_twice() -> None:
+    command = [sys.executable, str(BENCH), "--quick", "--json", "--seed", "11"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])["journal"]
+    assert told["kills"] == 20
+    assert told["kills_at_work"] > 0
+    assert told["accepted"] > 0
+    assert [told[name] for name in ("lost", "changed", "twice", "unkept")] == [0, 0, 0, 0]
+    assert not told["failed_by"]
+
+
+def test_a_killed_device_answers_what_it_owes_when_it_is_started_again(crowd: Crowd) -> None:
+    ash = crowd.start("ash", "timed:det:600", home="ash", debug=True)
+    names = [ask(ash).json()["id"] for _ in range(3)]
+    kept = [ask(ash, f"{number}").json()["id"] for number in range(2)]
+    taken = httpx.post(f"{ash.api}/v1/responses/{kept[0]}/cancel", timeout=20, trust_env=False)
+    assert taken.json()["status"] == "cancelled"
+    until(lambda: state(ash, names[0]) == "in_progress")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in ash.home.glob("journal.db*")}
+    assert modes == {0o600}
+    ash.process.kill()
+    ash.process.wait()
+    assert "linden" not in ash.log.read_text()
+    ash = crowd.start("ash", "timed:det:0", home="ash", debug=True)
+    until(lambda: all(state(ash, name) == "completed" for name in (*names, kept[1])))
+    assert state(ash, kept[0]) == "cancelled"
+    assert "linden" not in ash.log.read_text()
+
+
+def test_a_device_that_stops_keeps_what_it_could_not_finish(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLKMOOT_NODE__GRACE_S", "0.5")
+    ash = crowd.start("ash", "timed:det:600", home="ash")
+    name = ask(ash).json()["id"]
+    until(lambda: state(ash, name) == "in_progress")
+    ash.process.terminate()
+    _, said = ash.process.communicate(timeout=30)
+    assert ash.process.returncode == 0
+    assert "Traceback" not in said
+    ash = crowd.start("ash", "timed:det:0", home="ash")
+    until(lambda: state(ash, name) == "completed")
+
+
+def test_the_moot_is_waited_for_after_a_start(crowd: Crowd) -> None:
+    """The prompt names a peer, which the device has not met yet when it is started again."""
+    ash, birch = crowd.form({"ash": "timed:det:0", "birch": "timed:det:600"})
+    name = ask(ash, model="moot", folkmoot={"layers": 1, "select": "fixed:birch"}).json()["id"]
+    until(lambda: state(ash, name) == "in_progress")
+    ash.process.kill()
+    ash.process.wait()
+    birch.process.kill()
+    birch.process.wait()
+    birch = crowd.start("birch", "timed:det:0", home=birch.home.name)
+    ash = crowd.start("ash", "timed:det:0", home=ash.home.name)
+    until(lambda: state(ash, name) == "completed")
+    told = ash.get(f"/v1/responses/{name}")["folkmoot"]
+    assert [each["asked"] for each in told["rounds"]] == [["ash", "birch"]]
+
+
+def test_a_damaged_journal_is_told_and_everything_else_goes_on(crowd: Crowd) -> None:
+    ash = crowd.start("ash", "timed:det:0", home="ash")
+    name = ask(ash).json()["id"]
+    until(lambda: state(ash, name) == "completed")
+    ash.process.kill()
+    ash.process.wait()
+    for path in ash.home.glob("journal.db-*"):
+        path.unlink()
+    (ash.home / "journal.db").write_bytes(b"\0" * 5_000)
+    ash = crowd.start("ash", "timed:det:0", home="ash", debug=True)
+    assert ash.get("/healthz") == {"status": "ready", "journal": "damaged"}
+    refused = ask(ash)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "journal")
+    assert httpx.get(f"{ash.api}/v1/responses/{name}", timeout=20, trust_env=False).status_code == 503
+    assert ash.post(say("and you?", model="local")).status_code == 200
+    told = [line for line in ash.log.read_text().splitlines() if "journal.db.damaged1" in line]
+    assert len(told) == 1
+    assert told[0].startswith("ERROR")
+    ash.process.terminate()
+    ash.process.wait(timeout=30)
+    ash = crowd.start("ash", "timed:det:0", home="ash")
+    assert ash.get("/healthz") == {"status": "ready"}
+    name = ask(ash).json()["id"]
+    until(lambda: state(ash, name) == "completed")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    at = tmp_path / "small"
+    at.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(at)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system can be mounted by root alone: {mounted.stderr.strip()}")
+    yield at
+    subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte free."""
+    filler = disk / "filler"
+    with filler.open("ab", buffering=0) as file:
+        for size in (65_536, 4_096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return filler
+
+
+def test_a_full_disk_is_told_and_passes(small_disk: Path) -> None:
+    crowd = Crowd(small_disk)
+    try:
+        ash = crowd.start("ash", "timed:det:2", home="ash")
+        early = ask(ash).json()["id"]
+        until(lambda: state(ash, early) == "in_progress")
+        filler = fill(small_disk)
+        refused = [ask(ash, "x" * 100_000) for _ in range(3)]
+        assert {reply.status_code for reply in refused} == {507}
+        assert {reply.json()["error"]["code"] for reply in refused} == {"journal_full"}
+        assert ash.get("/healthz") == {"status": "ready", "journal": "full"}
+        assert ash.post(say("and you?", model="local")).status_code == 200
+        filler.unlink()
+        until(lambda: state(ash, early) == "completed")
+        late = ask(ash).json()["id"]
+        assert ash.get("/healthz") == {"status": "ready"}
+        until(lambda: state(ash, late) == "completed")
+        ash.process.terminate()
+        _, said = ash.process.communicate(timeout=30)
+        assert "Traceback" not in said
+        assert said.count("the journal") >= 1
+    finally:
+        crowd.stop()
