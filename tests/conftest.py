@@ -122,6 +122,14 @@ class Village:
             raise AdmissionError("this device may not invite; ask the founder")
         return f"invitation-{uses}-{ttl_s:.0f}-{delegate}"
 
+    async def ban(self, name: str) -> DeviceId:
+        if not self.may_invite:
+            raise AdmissionError("only the founder may ban a member")
+        return next(each.device for each in self.members if each.card.name == name)
+
+    async def rotate(self, grace_s: float) -> int:
+        return 1_000 + int(grace_s)
+
     def _life(self, prompt: Prompt) -> list[Notice]:
         if self.fail:
             return [PromptFailed(prompt.id, self.fail, "told to fail")]

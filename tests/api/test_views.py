@@ -110,3 +110,21 @@ async def test_a_bug_is_a_500_without_its_text(client, village):
     response = await client.get("/v1/moot")
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
     assert "IndexError" not in response.text
+
+
+async def test_bans_and_a_new_root_key_are_for_the_owner_alone(client, village, control):
+    owner = {"authorization": f"Bearer {control}"}
+    for path, body, told in (
+        ("/v1/moot/bans", {"device": "birch"}, {"device": "b" * 64}),
+        ("/v1/moot/rotations", {"grace_s": 60}, {"until": 1_060}),
+    ):
+        refused = await client.post(path, json=body)
+        assert refused.status_code == 403
+        assert refused.json()["error"]["code"] == "admission"
+        done = await client.post(path, json=body, headers=owner)
+        assert done.status_code == 201
+        assert done.json() == told
+        wrong = await client.post(path, json={key: -1 for key in body}, headers=owner)
+        assert wrong.status_code == 400
+    village.may_invite = False
+    assert (await client.post("/v1/moot/bans", json={"device": "birch"}, headers=owner)).status_code == 403

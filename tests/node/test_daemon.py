@@ -19,8 +19,9 @@ from folkmoot.core.events import (
     PromptAccepted,
     PromptAnswered,
     PromptFailed,
+    Received,
 )
-from folkmoot.core.gossip import Card, Member, Standing
+from folkmoot.core.gossip import Card, Member, News, Standing
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.law import parse_law
 from folkmoot.core.messages import Inference, Turn
@@ -30,7 +31,7 @@ from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.protocol import Done as EngineDone
 from folkmoot.engine.protocol import Engine, EngineInfo, Text
 from folkmoot.engine.timed import TimedEngine
-from folkmoot.errors import EngineError, EngineUnreachable, NodeError
+from folkmoot.errors import AdmissionError, EngineError, EngineUnreachable, NodeError
 from folkmoot.node.config import NodeConfig
 from folkmoot.node.daemon import WATCH_BACKLOG, Daemon, Ready
 from folkmoot.node.memory import Memory
@@ -419,3 +420,25 @@ async def test_two_slots_serve_two_jobs_at_once(home: Home) -> None:
     daemon = await home.up(home.make("d0", Pair(), peer=config))
     ends = await asyncio.gather(*(told(daemon, ask(daemon, mode="local")) for _ in range(2)))
     assert all(isinstance(notices[-1], PromptAnswered) for notices in ends)
+
+
+async def test_a_banned_member_has_left_for_good_whatever_is_said_of_it(home: Home) -> None:
+    first, second, bad = await home.moot(Odd(), Odd(), Odd())
+    number = bad.status().device
+    with pytest.raises(AdmissionError, match="founder"):
+        await second.ban("d2")
+    assert await first.ban("d2") == number
+    for daemon in (first, second):
+        await until(
+            lambda d=daemon: [m.standing for m in d.status().members if m.device == number] == [Standing.LEFT]
+        )
+        row = next(m for m in daemon.status().members if m.device == number)
+        again = Member(number, row.incarnation + 5, Standing.ALIVE, row.card)
+        daemon._handle(Received(first.status().device, News(members=(again,))))
+        assert next(m for m in daemon.status().members if m.device == number).standing is Standing.LEFT
+        end = (await told(daemon, ask(daemon)))[-1]
+        assert isinstance(end, PromptAnswered)
+        assert {job.device for job in end.provenance.jobs} == {"d0", "d1"}
+    end = (await told(bad, ask(bad)))[-1]
+    assert isinstance(end, PromptAnswered)
+    await until(lambda: number not in [device for device, _ in second._memory.contacts()])

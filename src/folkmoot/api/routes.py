@@ -12,6 +12,8 @@ from starlette.types import ASGIApp
 from folkmoot.api import chat, responses, views
 from folkmoot.api.response_schema import Deleted, Event, Response, ResponseRequest
 from folkmoot.api.schema import (
+    Banned,
+    BanRequest,
     ChatChunk,
     ChatCompletion,
     ChatRequest,
@@ -23,6 +25,8 @@ from folkmoot.api.schema import (
     Model,
     ModelList,
     MootStatus,
+    Rotated,
+    RotationRequest,
 )
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
@@ -111,6 +115,14 @@ ROUTES = (
     Spec(
         "POST", "/v1/moot/invitations", views.create_invitation, "Invite devices (owner only)",
         {201: {JSON: Invitation}}, body=InvitationRequest,
+    ),
+    Spec(
+        "POST", "/v1/moot/bans", views.ban_member, "Ban a device from the moot (founder's owner only)",
+        {201: {JSON: Banned}}, body=BanRequest, faults=(404,),
+    ),
+    Spec(
+        "POST", "/v1/moot/rotations", views.rotate_root, "Change the moot's root key (founder's owner only)",
+        {201: {JSON: Rotated}}, body=RotationRequest,
     ),
     Spec(
         "GET", "/healthz", views.get_health, "Whether prompts can be served",

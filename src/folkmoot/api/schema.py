@@ -306,6 +306,30 @@ class Invitation(Struct, frozen=True):
     invitation: str
 
 
+class BanRequest(Struct, frozen=True):
+    """Body of `POST /v1/moot/bans`: a device's name or id."""
+
+    device: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class Banned(Struct, frozen=True):
+    """The device that is out, for good."""
+
+    device: str
+
+
+class RotationRequest(Struct, frozen=True):
+    """Body of `POST /v1/moot/rotations`: how long certificates under the old root key still count."""
+
+    grace_s: Annotated[float, Meta(ge=1, le=31_536_000)] = 604_800.0
+
+
+class Rotated(Struct, frozen=True):
+    """The moot has a new root key; the old one counts until `until`, in seconds since 1970."""
+
+    until: int
+
+
 class Fault(Struct, frozen=True):
     """What went wrong; `code` is stable, `param` names the field of the request at fault."""
 

@@ -14,7 +14,17 @@ from folkmoot.api.guard import is_owner
 from folkmoot.api.models import model_names, parameters, servers
 from folkmoot.api.notices import happening_of, moot_status
 from folkmoot.api.room import Room, read_body, room_of
-from folkmoot.api.schema import Health, Invitation, InvitationRequest, Model, ModelList
+from folkmoot.api.schema import (
+    Banned,
+    BanRequest,
+    Health,
+    Invitation,
+    InvitationRequest,
+    Model,
+    ModelList,
+    Rotated,
+    RotationRequest,
+)
 from folkmoot.api.stream import EventWriter, unless_gone
 from folkmoot.api.translate import decode
 from folkmoot.errors import AdmissionError
@@ -56,11 +66,30 @@ async def get_health(request: Request) -> Response:
 
 async def create_invitation(request: Request) -> Response:
     """A fresh invitation, for the device's owner only."""
-    room = room_of(request)
-    if not is_owner(request.headers, room.control):
-        raise AdmissionError("only this device's owner may invite; use `folkmoot invite` on the device")
+    room = _owned(request, "invite")
     asked = decode(await read_body(request) or b"{}", InvitationRequest)
     return json_response(Invitation(await room.moot.invite(asked.uses, asked.ttl_s, asked.delegate)), 201)
+
+
+async def ban_member(request: Request) -> Response:
+    """Ban a device, for the founder's owner only."""
+    room = _owned(request, "members ban")
+    asked = decode(await read_body(request), BanRequest)
+    return json_response(Banned(await room.moot.ban(asked.device)), 201)
+
+
+async def rotate_root(request: Request) -> Response:
+    """Change the moot's root key, for the founder's owner only."""
+    room = _owned(request, "rotate")
+    asked = decode(await read_body(request) or b"{}", RotationRequest)
+    return json_response(Rotated(await room.moot.rotate(asked.grace_s)), 201)
+
+
+def _owned(request: Request, command: str) -> Room:
+    room = room_of(request)
+    if not is_owner(request.headers, room.control):
+        raise AdmissionError(f"only this device's owner may do that; use `folkmoot {command}` on the device")
+    return room
 
 
 async def watch_moot(request: Request) -> Watch:

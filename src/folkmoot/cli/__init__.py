@@ -17,8 +17,10 @@ from folkmoot.cli.invite import invite
 from folkmoot.cli.key import key
 from folkmoot.cli.leave import leave
 from folkmoot.cli.load import load
+from folkmoot.cli.members import members
 from folkmoot.cli.models import models
 from folkmoot.cli.plan import plan
+from folkmoot.cli.rotate import rotate
 from folkmoot.cli.simulate import simulate
 from folkmoot.cli.status import status
 from folkmoot.cli.sweep import sweep
@@ -44,7 +46,9 @@ def group(debug: bool) -> None:
 for command in (
     up,
     invite,
+    members,
     leave,
+    rotate,
     key,
     status,
     ask,

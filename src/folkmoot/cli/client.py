@@ -98,6 +98,16 @@ class Api:
         invitation: str = (await self._json("POST", "/v1/moot/invitations", body))["invitation"]
         return invitation
 
+    async def ban(self, device: str) -> str:
+        """Ban a device by its name or id; its id."""
+        banned: str = (await self._json("POST", "/v1/moot/bans", {"device": device}))["device"]
+        return banned
+
+    async def rotate(self, grace_s: float) -> int:
+        """Change the moot's root key; when the old one ends, in seconds since 1970."""
+        until: int = (await self._json("POST", "/v1/moot/rotations", {"grace_s": grace_s}))["until"]
+        return until
+
     async def ask(self, body: Mapping[str, Any]) -> AsyncGenerator[Told, None]:
         """Ask, and yield what is told: progress and words, at last the whole answer. Closing it takes it back."""
         own = {**body.get("folkmoot", {}), "progress": True}

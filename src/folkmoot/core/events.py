@@ -159,6 +159,13 @@ class CardChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Banned:
+    """A device is no member any more, for good."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceLimited:
     """Whom this device serves no more, for the money that it costs: all `others`, or these `origins`; `code` and `detail` tell them."""
 
@@ -191,6 +198,7 @@ Event = (
     | StreamLost
     | LinkLost
     | CardChanged
+    | Banned
     | ServiceLimited
     | Leaving
     | Stopping

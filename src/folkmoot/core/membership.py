@@ -133,6 +133,7 @@ class Membership:
         self._watches: dict[DeviceId, Watch] = {}
         self._cases: dict[DeviceId, Case] = {}
         self._contacts: dict[DeviceId, str] = {}
+        self._banned: dict[DeviceId, None] = {}
         self._died: dict[DeviceId, float] = {}
         self._disputes: dict[DeviceId, tuple[Member, float]] = {}
         self._eager: dict[DeviceId, tuple[bool, list[DeviceId]]] = {}
@@ -169,7 +170,8 @@ class Membership:
     def start(self, contacts: Sequence[tuple[DeviceId, str]], now: float) -> list[Effect]:
         """Begin, or learn further contacts (remembered, invited, discovered)."""
         for device, address in contacts:
-            if device != self._me and len(self._contacts) < self._config.max_contacts:
+            known = device == self._me or device in self._banned
+            if not known and len(self._contacts) < self._config.max_contacts:
                 self._contacts[device] = address
         if not self._started:
             self._started = True
@@ -256,6 +258,15 @@ class Membership:
         if watch is not None and not self._gone and now - watch.probed >= self._config.beat_s:
             watch.probed = now
             self._out.append(Send(device, Probe()))
+        return self._taken()
+
+    def ban(self, device: DeviceId, now: float) -> list[Effect]:
+        """A device is out for good: it has left, whatever anybody says of it from now on."""
+        self._banned[device] = None
+        known = self.members.get(device)
+        if known is not None and device != self._me and known.standing <= Standing.SUSPECT:
+            self._apply(replace(known, standing=Standing.LEFT), None, Way.OWN, now)
+        self._contacts.pop(device, None)
         return self._taken()
 
     def set_card(self, card: Card, now: float) -> list[Effect]:
@@ -497,6 +508,8 @@ class Membership:
             self._apply(row, sender, way, now)
         for rumour in rumours:
             known = self.members.get(rumour.device)
+            if rumour.device in self._banned and rumour.standing <= Standing.SUSPECT:
+                continue
             if known is None or (rumour.standing <= Standing.SUSPECT and checksum(known.card) != rumour.card):
                 # The row itself is missing here: a live one is worth asking for.
                 if rumour.standing <= Standing.SUSPECT and (
@@ -514,6 +527,8 @@ class Membership:
             self._refute(claim, source, now)
             return
         known = self.members.get(device)
+        if device in self._banned and claim.standing <= Standing.SUSPECT:
+            return
         if known is None:
             if claim.standing > Standing.SUSPECT:
                 return

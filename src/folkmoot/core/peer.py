@@ -18,6 +18,7 @@ from folkmoot.core.choice import Choice, Draw, RandomDraw
 from folkmoot.core.door import Door
 from folkmoot.core.events import (
     Announce,
+    Banned,
     BreakTimer,
     CardChanged,
     DeadlineTimer,
@@ -143,6 +144,10 @@ class Peer:
         """Where a device was last known to listen."""
         return self.membership.address_of(device)
 
+    def find(self, name: str) -> DeviceId:
+        """The device of that name or id. Raises UnknownModel where none is known and PromptInvalid where several are."""
+        return self._choice.find(name)
+
     @property
     def prompts(self) -> Sequence[PromptId]:
         """Prompts asked here that have not ended."""
@@ -210,6 +215,8 @@ class Peer:
             case CardChanged(card=card):
                 self.queue.has_engine = bool(card.model)
                 return self.membership.set_card(card, now)
+            case Banned(device=device):
+                return self.membership.ban(device, now)
             case ServiceLimited():
                 return self.queue.limit(event, now)
             case Leaving():

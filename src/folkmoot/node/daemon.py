@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from folkmoot.core.events import (
+    Banned,
     CardChanged,
     EngineFailed,
     Event,
@@ -155,6 +156,7 @@ class Daemon:
             on_stream=self._on_stream,
             on_link_lost=lambda device: self._handle(LinkLost(device)),
             on_address=self._on_address,
+            on_banned=self._on_banned,
             contacts=self._contacts,
             memory=self._memory,
         )
@@ -189,6 +191,8 @@ class Daemon:
         self._driver = Driver(self._peer, network, work, self._spawn, self._announce)
         work.handle = self._on_work
         self._limit()
+        for device in self._identity.decrees.banned():
+            self._on_banned(device)
         self._driver.handle(Started(tuple(contacts)))
         self._spawn(self._remember())
         if self._purse is not None:
@@ -385,6 +389,14 @@ class Daemon:
         live = self._peer.membership.live() if self._peer is not None else []
         return [(m.device, m.card.address) for m in live if m.card.address][:16]
 
+    def _on_banned(self, device: DeviceId) -> None:
+        if device == self._identity.device:
+            log.warning("this device is banned from its moot: no member takes its jobs or gives it any")
+            return
+        self._memory.forget(device)
+        self._unsaved.set()
+        self._handle(Banned(device))
+
     def _on_address(self, address: str) -> None:
         self._card = replace(self._card, address=address)
         self._handle(CardChanged(self._card))
@@ -569,3 +581,17 @@ class Daemon:
         if self._network is None:
             raise NodeError("this device is still starting; try again in a moment")
         return await self._network.invite(uses=uses, ttl_s=ttl_s, delegate=delegate)
+
+    async def ban(self, name: str) -> DeviceId:
+        """Ban a device, by its name or id, for good. Raises AdmissionError, UnknownModel, PromptInvalid, NodeError."""
+        if self._network is None or self._peer is None:
+            raise NodeError("this device is still starting; try again in a moment")
+        device = self._peer.find(name)
+        await self._network.council.ban(device)
+        return device
+
+    async def rotate(self, grace_s: float) -> int:
+        """Change the moot's root key; until when the old one counts, in seconds since 1970. Raises AdmissionError, NodeError."""
+        if self._network is None:
+            raise NodeError("this device is still starting; try again in a moment")
+        return (await self._network.council.rotate(grace_s)).until

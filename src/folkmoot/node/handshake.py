@@ -16,10 +16,11 @@ import msgspec
 from folkmoot.core.ids import DeviceId
 from folkmoot.errors import RemoteProtocolError
 from folkmoot.node.admission import CERTIFICATE_BYTES
+from folkmoot.node.decrees import DECREE_BYTES, SHOWN
 
 MEMBER = b"folkmoot/1"
 NEWCOMER = b"folkmoot-join/1"
-HELLO_BYTES = CERTIFICATE_BYTES + 64
+HELLO_BYTES = CERTIFICATE_BYTES + 64 + SHOWN * (DECREE_BYTES + 4)
 WELCOME_BYTES = 64 << 10
 MAX_CONTACTS = 32
 INSTANCE_BYTES = 8
@@ -29,12 +30,14 @@ INSTANCE_BYTES = 8
 class Hello:
     """`instance` is drawn anew by every process; `clock` counts the links that it has made so far.
 
-    From these two the other side tells a restarted peer and a redial from two dials that crossed.
+    From these two the other side tells a restarted peer and a redial from two dials that crossed. `rotations` are the decrees
+    by which the certificate's root has come after those before it.
     """
 
     certificate: bytes
     instance: bytes
     clock: int
+    rotations: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ async def receive_hello(stream: iroh.RecvStream) -> Hello:
     """The other side's hello. Raises RemoteProtocolError, or iroh's error where the connection is lost."""
     fields = _unpack(_HELLO, await stream.read_to_end(HELLO_BYTES))
     hello = Hello(*fields)
-    if len(hello.instance) != INSTANCE_BYTES or not 0 <= hello.clock < 2**63:
+    sound = len(hello.instance) == INSTANCE_BYTES and 0 <= hello.clock < 2**63
+    if not sound or len(hello.rotations) > SHOWN:
         raise RemoteProtocolError("malformed hello")
     return hello
 
@@ -78,14 +82,14 @@ async def receive_verdict(stream: iroh.RecvStream) -> Welcome | Refusal:
     return Welcome(certificate, text, contacts)
 
 
-_HELLO = msgspec.msgpack.Decoder(tuple[bytes, bytes, int])
+_HELLO = msgspec.msgpack.Decoder(tuple[bytes, bytes, int, tuple[bytes, ...]])
 _VERDICT = msgspec.msgpack.Decoder(tuple[bytes | None, str, tuple[tuple[DeviceId, str], ...]])
 
 
 def _pack(value: Hello | Welcome | Refusal) -> bytes:
     match value:
-        case Hello(certificate, instance, clock):
-            return msgspec.msgpack.encode((certificate, instance, clock))
+        case Hello(certificate, instance, clock, rotations):
+            return msgspec.msgpack.encode((certificate, instance, clock, rotations))
         case Welcome(certificate, name, contacts):
             return msgspec.msgpack.encode((certificate, name, contacts))
         case Refusal(reason):

@@ -6,6 +6,7 @@ device `root.json` (the moot's root key). Whoever reads the keys is this device,
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from folkmoot.core.ids import DeviceId
 from folkmoot.errors import AdmissionError, NodeError
 from folkmoot.node import storage
 from folkmoot.node.admission import Certificate, device_of, issue, verify
+from folkmoot.node.decrees import MAX_BANS, MAX_GRACE_S, MAX_ROTATIONS, Ban, Decrees, Rotation, refuse_banned
+from folkmoot.node.decrees import ban as make_ban
+from folkmoot.node.decrees import rotation as make_rotation
 from folkmoot.node.invitations import Invitations
+
+_ROOT, _NEXT = "root.json", "root-next.json"
 
 MAX_NAME = 64
 """Characters of a moot's name."""
@@ -60,6 +66,7 @@ class Identity:
         self.device = device_of(key.public().to_bytes())
         self.membership = membership
         self.invitations = Invitations.load(home)
+        self.decrees = Decrees.load(home)
         self._root = root
 
     def __repr__(self) -> str:
@@ -79,7 +86,9 @@ class Identity:
             key = _make_key(path)
         root = _load_key(home / "root.json", "restore it from a backup; without it nobody can be admitted")
         device = device_of(key.public().to_bytes())
-        return cls(home, key, _load_membership(home / "moot.json", device), root)
+        identity = cls(home, key, _load_membership(home / "moot.json", device), root)
+        identity._finish_rotation()
+        return identity
 
     @property
     def founder(self) -> bool:
@@ -115,11 +124,101 @@ class Identity:
         self.membership = membership
         return membership
 
+    def check(self, certificate: Certificate, device: DeviceId, now: float) -> str:
+        """The root key that makes `device` a member. Raises AdmissionError where none that counts now does, or it is banned."""
+        membership = self.membership
+        if membership is None:
+            raise AdmissionError("this device belongs to no moot")
+        refuse_banned(self.decrees, device)
+        if certificate.endorsement is not None:
+            # It could date back whatever it signs: whom a banned device has let in needs a fresh invitation.
+            refuse_banned(self.decrees, certificate.endorsement.member)
+        newest, *others = self.decrees.roots(membership.moot, now)
+        for root in others:
+            with contextlib.suppress(AdmissionError):
+                verify(certificate, root, device)
+                return root
+        verify(certificate, newest, device)
+        return newest
+
+    def ban(self, device: DeviceId, now: float) -> Ban:
+        """Ban a device for good; on disk when it returns. Raises AdmissionError where this is not the founder's, NodeError."""
+        if not self.founder or self._root is None:
+            raise AdmissionError("only the founder may ban a member; ask on the device that founded the moot")
+        if device == self.device:
+            raise AdmissionError("the founder cannot ban itself; `folkmoot leave` takes it out of the moot")
+        decree = make_ban(self._root, device, int(now))
+        if not self.decrees.add(decree):
+            raise AdmissionError(f"{device[:8]} is banned already, or {MAX_BANS} devices are")
+        self.decrees.save()
+        return decree
+
+    def rotate(self, now: float, grace_s: float) -> Rotation:
+        """A new root key for the moot; certificates of the old one count for `grace_s` more seconds. On disk when it returns.
+
+        Raises AdmissionError where this is not the founder's device, or for an impossible time, NodeError.
+        """
+        root = self._root
+        if not self.founder or root is None:
+            raise AdmissionError(
+                "only the founder may change the root key; do it on the device that founded the moot"
+            )
+        if not 0 < grace_s <= MAX_GRACE_S:
+            raise AdmissionError(
+                f"a grace of {grace_s} s; more than 0 and up to {MAX_GRACE_S} s are possible"
+            )
+        successor = _make_key(self.home / _NEXT)
+        step = make_rotation(root, successor, self.device, int(now + grace_s) + 1)
+        if not self.decrees.add(step):
+            raise AdmissionError(f"a moot's root key can be changed {MAX_ROTATIONS} times; found a new moot")
+        for banned in self.decrees.banned():
+            self.decrees.add(make_ban(successor, banned, int(now)))
+        self.decrees.save()
+        self._succeed(successor, int(now))
+        return step
+
+    def renew(self, certificate: Certificate) -> None:
+        """Take the certificate under the newest root. Raises AdmissionError for a bad one, NodeError."""
+        membership = self.membership
+        if membership is None:
+            raise AdmissionError("this device belongs to no moot")
+        self.adopt(Membership(self.decrees.head(membership.moot), membership.name, certificate))
+        # They name the root before, under which nobody can be admitted any more.
+        self.invitations.clear()
+
+    def _succeed(self, successor: iroh.SecretKey, issued_at: int) -> None:
+        """The second half of a rotation: from here on the successor is the root."""
+        membership = self.membership
+        assert membership is not None  # a founder is a member
+        moot = device_of(successor.public().to_bytes())
+        certificate = issue(successor, moot, self.device, may_invite=True, issued_at=issued_at)
+        self.invitations.clear()
+        self.adopt(Membership(moot, membership.name, certificate))
+        self._root = successor
+        storage.move(self.home / _NEXT, self.home / _ROOT)
+
+    def _finish_rotation(self) -> None:
+        """Go on where a crash in the middle of a rotation has left it, or undo what had not become known."""
+        successor = _load_key(self.home / _NEXT, "delete it, and change the root key again")
+        membership = self.membership
+        if successor is None or membership is None:
+            return
+        moot = device_of(successor.public().to_bytes())
+        step = self.decrees.successor(membership.moot)
+        if membership.moot == moot:
+            self._root = successor
+            storage.move(self.home / _NEXT, self.home / _ROOT)
+        elif step is not None and step.new == moot:
+            self._succeed(successor, membership.certificate.issued_at)
+        else:
+            storage.remove(self.home / _NEXT)
+
     def certify(self, newcomer: DeviceId, *, may_invite: bool, now: float) -> Certificate:
         """Admit a device. Raises AdmissionError where this device may not invite, or not delegate."""
         membership = self.membership
         if membership is None or not self.may_invite:
             raise AdmissionError("this device may not invite; ask the founder for `invite --delegate`")
+        refuse_banned(self.decrees, newcomer)
         if self.founder and self._root is not None:
             return issue(self._root, membership.moot, newcomer, may_invite=may_invite, issued_at=int(now))
         if may_invite:
@@ -136,13 +235,11 @@ class Identity:
     def leave(self) -> None:
         """Forget the membership and all open invitations. A founder's root key is kept under another name."""
         self.invitations.clear()
+        self.decrees.clear()
         storage.remove(self.home / "moot.json")
         if self._root is not None:
             kept = self.home / f"root-{device_of(self._root.public().to_bytes())[:8]}.json"
-            try:
-                (self.home / "root.json").replace(kept)
-            except OSError as error:
-                raise NodeError(f"cannot rename root.json to {kept}: {error.strerror}") from error
+            storage.move(self.home / _ROOT, kept)
         self.membership = None
         self._root = None
 

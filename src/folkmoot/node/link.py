@@ -26,6 +26,8 @@ from folkmoot.node.rates import Bucket
 from folkmoot.wire import END, END_BYTES, Framer, frame
 
 READ_BYTES = 1 << 16
+CONTROLS_HZ, CONTROLS_BURST = 1.0, 64.0
+"""Messages about the membership that a peer may send: all it knows at once, then one now and then (guess)."""
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,8 @@ class Traffic:
 class Link:
     """A connection whose other side has proven to be `device`, a member.
 
-    `dialled`: by this side. `instance` and `clock` are what the other side said in its hello.
+    `dialled`: by this side. `instance` and `clock` are what the other side said in its hello, `root` and `may_invite` what its
+    certificate says.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class Link:
         dialled: bool,
         instance: bytes,
         clock: int,
+        root: str,
+        may_invite: bool,
         limits: LinkLimits,
         on_rubbish: Callable[[Link, str], None],
         traffic: Traffic,
@@ -118,6 +123,8 @@ class Link:
         self.dialled = dialled
         self.instance = instance
         self.clock = clock
+        self.root = root
+        self.may_invite = may_invite
         self.limits = limits
         self.traffic = traffic
         self.used_at = now
@@ -125,6 +132,8 @@ class Link:
         self.waiting_bytes = 0
         self.messages = Bucket(limits.messages_hz, 2 * limits.messages_hz, now)
         self.datagrams = Bucket(limits.datagrams_hz, 2 * limits.datagrams_hz, now)
+        self.speaking = asyncio.Lock()
+        self.controls = Bucket(CONTROLS_HZ, CONTROLS_BURST, now)
         self._lost = asyncio.Event()
         self._on_rubbish = on_rubbish
 

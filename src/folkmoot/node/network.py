@@ -22,8 +22,9 @@ from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Message
 from folkmoot.errors import AdmissionError, LocalProtocolError, NodeError, RemoteProtocolError
 from folkmoot.node import handshake
-from folkmoot.node.admission import Certificate, device_of, read_invitation, verify
+from folkmoot.node.admission import Certificate, device_of, read_invitation
 from folkmoot.node.config import Host, NetworkConfig, join_address, parse_listen, split_address
+from folkmoot.node.council import Council
 from folkmoot.node.handshake import MEMBER, NEWCOMER, Hello
 from folkmoot.node.identity import Identity
 from folkmoot.node.joining import Door, ask_for_entry, membership_from
@@ -79,6 +80,7 @@ class Network:
         on_stream: Callable[[DeviceId, Stream], Awaitable[None]],
         on_link_lost: Callable[[DeviceId], None] = lambda device: None,
         on_address: Callable[[str], None] = lambda address: None,
+        on_banned: Callable[[DeviceId], None] = lambda device: None,
         contacts: Callable[[], Iterable[tuple[DeviceId, str]]] = _nobody,
         memory: Memory | None = None,
         now: Callable[[], float] = time.time,
@@ -96,6 +98,15 @@ class Network:
         self._memory = memory
         self._now = now
         self._door = Door(identity)
+        self.council = Council(
+            identity,
+            now,
+            links=self._all_links,
+            drop=lambda device: self._cut(device, Close.STRANGER),
+            reach=self._reached,
+            on_banned=on_banned,
+            spawn=self._spawn,
+        )
         self._traffic = Traffic()
         self._instance = secrets.token_bytes(handshake.INSTANCE_BYTES)
         self._clock = 0
@@ -255,10 +266,22 @@ class Network:
 
     def disconnect(self, device: DeviceId) -> None:
         """Close all connections to a device, which ends their streams; `on_link_lost` is not called."""
+        self._cut(device, Close.DEAD)
+
+    def _cut(self, device: DeviceId, code: Close) -> None:
         self._waiting.pop(device, None)
         for link in self._all_links():
             if link.device == device:
-                self._drop(link, Close.DEAD)
+                self._drop(link, code)
+
+    def _reached(self, device: DeviceId) -> asyncio.Future[Link]:
+        """The connection to a device, or the attempt to get one. Raises PeerUnreachable."""
+        link = self._links.get(device)
+        if link is None:
+            return self._dial(device)
+        there: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        there.set_result(link)
+        return there
 
     def _put(self, link: Link, data: bytes) -> None:
         try:
@@ -281,6 +304,8 @@ class Network:
             raise PeerUnreachable("the network is closed")
         if self._penalties.get(device, 0.0) > clock():
             raise PeerUnreachable(f"{device[:8]} broke the protocol a moment ago")
+        if self.identity.decrees.is_banned(device):
+            raise PeerUnreachable(f"{device[:8]} is banned from this moot")
         address = self._address_of(device)
         if not address:
             raise PeerUnreachable(f"no address of {device[:8]} is known")
@@ -361,7 +386,7 @@ class Network:
             return existing
         await handshake.send(stream.send(), self._hello(membership.certificate))
         hello = await handshake.receive_hello(stream.recv())
-        verify(Certificate.from_bytes(hello.certificate), membership.moot, device)
+        await self.council.learn(hello.rotations)
         return self._welcome(connection, device, hello, dialled=True)
 
     def _target(self, device: DeviceId, address: str) -> iroh.EndpointAddr:
@@ -380,7 +405,7 @@ class Network:
         return target
 
     def _hello(self, certificate: Certificate) -> Hello:
-        return Hello(certificate.to_bytes(), self._instance, self._clock)
+        return Hello(certificate.to_bytes(), self._instance, self._clock, self.council.rotations())
 
     # ---- being dialled -----------------------------------------------------------------------------
 
@@ -435,7 +460,7 @@ class Network:
             raise RemoteProtocolError(f"{device[:8]} broke the protocol a moment ago")
         stream = await connection.accept_bi()
         hello = await handshake.receive_hello(stream.recv())
-        verify(Certificate.from_bytes(hello.certificate), membership.moot, device)
+        await self.council.learn(hello.rotations)
         link = self._welcome(connection, device, hello, dialled=False)
         try:
             await handshake.send(stream.send(), self._hello(membership.certificate))
@@ -451,17 +476,23 @@ class Network:
     # ---- connections -------------------------------------------------------------------------------
 
     def _welcome(self, connection: iroh.Connection, device: DeviceId, hello: Hello, *, dialled: bool) -> Link:
-        """Take a connection into use, whose other side is proven a member; which one sends is settled here.
+        """Take a connection into use, if the other side proves to be a member; which one sends is settled here.
+
+        Raises AdmissionError for anybody else.
 
         Two devices that dial each other at once get two connections. Both serve; both sides send on the one
         that the smaller id dialled, and the other one is closed when nothing has used it for a while.
         """
+        certificate = Certificate.from_bytes(hello.certificate)
+        root = self.identity.check(certificate, device, self._now())
         link = Link(
             connection,
             device,
             dialled=dialled,
             instance=hello.instance,
             clock=hello.clock,
+            root=root,
+            may_invite=certificate.may_invite,
             limits=self._config.peer,
             on_rubbish=self._punish,
             traffic=self._traffic,
@@ -478,8 +509,10 @@ class Network:
                 self._surplus[current] = None
         else:
             self._surplus[link] = None
-        connection.set_max_concurrent_uni_streams(0)
+        connection.set_max_concurrent_uni_streams(1)
         self._spawn(self._serve(link))
+        self._spawn(self.council.listen(link))
+        self.council.tell(link)
         self._spawn(read_datagrams(link, lambda data: self._take(link, data)))
         for key, attempt in self._dials.items():
             if key[0] == device and not attempt.done():
@@ -575,6 +608,7 @@ class Network:
                 for device, failure in self._failures.items()
                 if failure.until + self._config.backoff_most_s > at
             }
+            self._spawn(self.council.tidy())
             address = self._current_address()
             if address != self.address:
                 self.address = address

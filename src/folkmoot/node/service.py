@@ -66,3 +66,11 @@ class Moot(Protocol):
     async def invite(self, uses: int, ttl_s: float, delegate: bool) -> str:
         """A fresh invitation. Raises `AdmissionError` where this device may not invite."""
         ...
+
+    async def ban(self, name: str) -> DeviceId:
+        """Ban a device for good; its id. Raises `AdmissionError` where this is not the founder's, `UnknownModel`, `PromptInvalid`."""
+        ...
+
+    async def rotate(self, grace_s: float) -> int:
+        """Change the moot's root key; when the old one ends (seconds since 1970). Raises `AdmissionError`."""
+        ...

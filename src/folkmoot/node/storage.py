@@ -88,6 +88,15 @@ def remove(path: Path) -> None:
         raise NodeError(f"cannot delete {path}: {error.strerror}") from error
 
 
+def move(path: Path, to: Path) -> None:
+    """Give a state file another name, in place of what bears it. Raises NodeError."""
+    try:
+        path.replace(to)
+        _sync_folder(to.parent)
+    except OSError as error:
+        raise NodeError(f"cannot rename {path} to {to}: {error.strerror}") from error
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return
