@@ -12,12 +12,14 @@ import iroh
 import pytest
 from tests.node.test_daemon import Home, Odd, ask, told, until
 
-from folkmoot.api import ApiConfig, create_app
+from folkmoot.api import ApiConfig, Desk, create_app
 from folkmoot.api.privacy import PrivacyConfig
 from folkmoot.core.events import PromptAnswered, PromptFailed
 from folkmoot.core.messages import Inference
 from folkmoot.engine.protocol import Done, EngineInfo, Text
 from folkmoot.errors import EngineError
+from folkmoot.node.config import JournalConfig
+from folkmoot.node.journal import Journal, retention_s
 
 SECRET = "xylophone-4711"
 PUBLIC = "ocarina-1147"
@@ -139,10 +141,12 @@ async def test_an_engine_on_another_machine_gets_no_private_prompt(home: Home, w
     ],
 )
 async def test_a_rule_of_the_configuration_keeps_it_here(
-    home: Home, wire: Wire, rules: PrivacyConfig
+    home: Home, wire: Wire, rules: PrivacyConfig, tmp_path: Path
 ) -> None:
     daemon, *_ = await home.moot(Odd(), Odd(), Odd())
-    app = create_app(daemon, ApiConfig(privacy=rules), "owner-token")
+    config, kept = ApiConfig(privacy=rules), JournalConfig()
+    desk = Desk(daemon, Journal(tmp_path, kept), config, retention_s(kept))
+    app = create_app(daemon, config, "owner-token", desk)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
 
         async def post(text: str, **more: Any) -> dict[str, Any]:
@@ -150,11 +154,12 @@ async def test_a_rule_of_the_configuration_keeps_it_here(
             answer: dict[str, Any] = (await client.post("/v1/chat/completions", json=body)).json()
             return answer
 
-        kept = (await post(f"what is {SECRET}?"))["folkmoot"]
+        private = (await post(f"what is {SECRET}?"))["folkmoot"]
         asked = (await post(PUBLIC, model="moot-M1-k2"))["folkmoot"]
         refused = await post(SECRET, folkmoot={"layers": 1, "proposers": 2, "private": True})
-    assert [job["device"] for job in kept["jobs"]] == ["d0"]
-    assert "api.privacy." in kept["decisions"][0]["why"]
+    desk.close()
+    assert [job["device"] for job in private["jobs"]] == ["d0"]
+    assert "api.privacy." in private["decisions"][0]["why"]
     assert len({job["device"] for job in asked["jobs"]}) == 3
     assert refused["error"]["code"] == "invalid"
     assert wire.carries(PUBLIC)
