@@ -76,6 +76,32 @@ def test_so_many_may_wait_and_no_more(tmp_path):
     journal.close()
 
 
+def test_a_key_may_have_half_of_what_may_wait(tmp_path):
+    journal = again(tmp_path, max_open=4)
+    for name in ("a", "b"):
+        journal.accept(entry(name, owner="greedy"))
+    with pytest.raises(Overloaded, match="half of 4"):
+        journal.accept(entry("c", owner="greedy"))
+    journal.accept(entry("c", owner="modest"))
+    journal.accept(entry("d"))
+    journal.close()
+
+
+def test_the_devices_own_user_may_have_all_of_it(tmp_path):
+    journal = again(tmp_path, max_open=4)
+    for name in "abcd":
+        journal.accept(entry(name))
+    journal.close()
+
+
+def test_every_commit_waits_for_the_disk(journal):
+    db = journal._opened()
+    assert [db.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous")] == [
+        ("wal",),
+        (2,),
+    ]
+
+
 def test_pruning_takes_what_ended_before_and_leaves_the_open(journal):
     for name, ended in (("old", 10.0), ("new", 20.0)):
         journal.accept(entry(name))

@@ -80,7 +80,8 @@ class JournalConfig:
     """What is kept of prompts and answers, and how long. `retention_days` counts from an answer's end.
 
     From `max_bytes` on the oldest answers go first, but none that ended less than an hour ago; where that is not
-    enough nothing more is accepted. `max_open`: prompts accepted and not yet answered. Both are guesses.
+    enough nothing more is accepted. `max_open`: prompts accepted and not yet answered, of which one API key
+    may have half. Both are guesses.
     """
 
     retention_days: float = 7.0

@@ -42,6 +42,7 @@ CREATE TABLE responses (
     retry_key TEXT UNIQUE
 );
 CREATE INDEX responses_ended ON responses (ended);
+CREATE INDEX responses_open ON responses (owner) WHERE response IS NULL;
 """
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Journal:
                     )
                 return known
             if entry.response is None:
-                self._check_open(db)
+                self._check_open(db, entry.owner)
             self._make_room(db, len(entry.request) + len(entry.response or b""), entry.created)
             db.execute(
                 "INSERT INTO responses (id, owner, created, request, ended, response, retry_key)"
@@ -176,12 +177,19 @@ class Journal:
         ).fetchone()
         return None if row is None else Entry(*row)
 
-    def _check_open(self, db: sqlite3.Connection) -> None:
+    def _check_open(self, db: sqlite3.Connection, owner: str) -> None:
+        most = self._config.max_open
         waiting = _number(db, "SELECT COUNT(*) FROM responses WHERE response IS NULL")
-        if waiting >= self._config.max_open:
+        if waiting >= most:
             raise Overloaded(
-                f"{waiting} prompts in the background are not answered yet, the bound is {self._config.max_open}; "
+                f"{waiting} prompts in the background are not answered yet, the bound is {most}; "
                 "come again when some are"
+            )
+        theirs = _number(db, "SELECT COUNT(*) FROM responses WHERE response IS NULL AND owner = ?", owner)
+        if owner and theirs >= (most + 1) // 2:
+            raise Overloaded(
+                f"{theirs} prompts of this key in the background are not answered yet, "
+                f"a key may have half of {most}; come again when some are"
             )
 
     def _make_room(self, db: sqlite3.Connection, more: int, now: float) -> None:
@@ -329,8 +337,8 @@ def _prepare(db: sqlite3.Connection) -> None:
         )
 
 
-def _number(db: sqlite3.Connection, query: str) -> int:
-    return int(db.execute(query).fetchone()[0])
+def _number(db: sqlite3.Connection, query: str, *values: str) -> int:
+    return int(db.execute(query, values).fetchone()[0])
 
 
 def _used(db: sqlite3.Connection) -> int:
