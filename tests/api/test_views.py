@@ -128,3 +128,13 @@ async def test_bans_and_a_new_root_key_are_for_the_owner_alone(client, village, 
         assert wrong.status_code == 400
     village.may_invite = False
     assert (await client.post("/v1/moot/bans", json={"device": "birch"}, headers=owner)).status_code == 403
+
+
+async def test_everything_is_forgotten_for_the_owner_alone(client, control):
+    body = {"model": "moot", "input": "hello"}
+    name = (await client.post("/v1/responses", json=body)).json()["id"]
+    assert (await client.delete("/v1/responses")).status_code == 403
+    assert (await client.get(f"/v1/responses/{name}")).status_code == 200
+    done = await client.delete("/v1/responses", headers={"authorization": f"Bearer {control}"})
+    assert (done.status_code, done.json()) == (200, {"forgotten": 1})
+    assert (await client.get(f"/v1/responses/{name}")).status_code == 404

@@ -18,6 +18,7 @@ from folkmoot.api.schema import (
     ChatCompletion,
     ChatRequest,
     Failure,
+    Forgotten,
     Happening,
     Health,
     Invitation,
@@ -106,6 +107,10 @@ ROUTES = (
     Spec(
         "DELETE", "/v1/responses/{response}", responses.delete_response, "Delete a response",
         {200: {JSON: Deleted}}, faults=(404, 503, 507), parameters=(RESPONSE,),
+    ),
+    Spec(
+        "DELETE", "/v1/responses", views.forget_responses, "Delete every response (owner only)",
+        {200: {JSON: Forgotten}}, faults=(503, 507),
     ),
     Spec("GET", "/v1/moot", views.get_moot, "The moot as this device sees it", {200: {JSON: MootStatus}}),
     Spec(

@@ -330,6 +330,12 @@ class Rotated(Struct, frozen=True):
     until: int
 
 
+class Forgotten(Struct, frozen=True):
+    """So many responses were deleted."""
+
+    forgotten: int
+
+
 class Fault(Struct, frozen=True):
     """What went wrong; `code` is stable, `param` names the field of the request at fault."""
 

@@ -17,6 +17,7 @@ from folkmoot.api.room import Room, read_body, room_of
 from folkmoot.api.schema import (
     Banned,
     BanRequest,
+    Forgotten,
     Health,
     Invitation,
     InvitationRequest,
@@ -83,6 +84,12 @@ async def rotate_root(request: Request) -> Response:
     room = _owned(request, "rotate")
     asked = decode(await read_body(request) or b"{}", RotationRequest)
     return json_response(Rotated(await room.moot.rotate(asked.grace_s)), 201)
+
+
+async def forget_responses(request: Request) -> Response:
+    """Delete every response that is kept, for the device's owner only."""
+    room = _owned(request, "forget --all")
+    return json_response(Forgotten(await room.desk.forget_all()))
 
 
 def _owned(request: Request, command: str) -> Room:

@@ -13,6 +13,7 @@ from folkmoot.cli.ask import ask
 from folkmoot.cli.config import config
 from folkmoot.cli.demo import demo
 from folkmoot.cli.doctor import doctor
+from folkmoot.cli.forget import forget
 from folkmoot.cli.invite import invite
 from folkmoot.cli.key import key
 from folkmoot.cli.leave import leave
@@ -50,6 +51,7 @@ for command in (
     leave,
     rotate,
     key,
+    forget,
     status,
     ask,
     demo,

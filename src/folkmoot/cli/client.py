@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 
@@ -107,6 +108,14 @@ class Api:
         """Change the moot's root key; when the old one ends, in seconds since 1970."""
         until: int = (await self._json("POST", "/v1/moot/rotations", {"grace_s": grace_s}))["until"]
         return until
+
+    async def forget(self, response: str | None) -> int:
+        """Delete a response, or all of them; how many are gone."""
+        if response is not None:
+            await self._json("DELETE", f"/v1/responses/{quote(response, safe='')}")
+            return 1
+        gone: int = (await self._json("DELETE", "/v1/responses"))["forgotten"]
+        return gone
 
     async def ask(self, body: Mapping[str, Any]) -> AsyncGenerator[Told, None]:
         """Ask, and yield what is told: progress and words, at last the whole answer. Closing it takes it back."""

@@ -115,9 +115,13 @@ def invitation_of(argument: str) -> str:
     return line
 
 
+class DeviceRuns(NodeError):
+    """Another process holds the home."""
+
+
 @contextlib.contextmanager
 def home_of(home: Path) -> Iterator[None]:
-    """The home, private and held by this process alone. Raises `NodeError`."""
+    """The home, private and held by this process alone. Raises `DeviceRuns`, `NodeError`."""
     from filelock import FileLock, Timeout
 
     from folkmoot.node.storage import prepare_home
@@ -128,7 +132,7 @@ def home_of(home: Path) -> Iterator[None]:
         with lock:
             yield
     except Timeout:
-        raise NodeError(
+        raise DeviceRuns(
             f"a device runs in {home} already; stop it, or give this one its own folder in FOLKMOOT_HOME"
         ) from None
 
