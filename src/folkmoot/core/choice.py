@@ -239,7 +239,10 @@ class Choice:
         return some[place].device
 
     def offer(self, device: DeviceId, now: float) -> Offer:
-        """What is known of another device's load at `now`: what it last said, and this device's own jobs since then."""
+        """What is known of another device's load at `now`: what it last said, and this device's own jobs since then.
+
+        What this device has timed itself outweighs a word that says far less (`repute`).
+        """
         member = self._member(device)
         if member is None:
             return Offer(0.0, 0.0, 0.0)
@@ -247,7 +250,13 @@ class Choice:
         drain_hz = slots / pulse.service_s if pulse.service_s else 0.0
         debt = drained(pulse.debt, self._membership.pulse_age(device, now), drain_hz)
         queue = pulse.queue - pulse.excess + pulse.busy
-        return Offer((debt + own) / slots, (queue + own) / slots, pulse.service_s, pulse.late)
+        service_s, waiting = self.repute.floor(device)
+        return Offer(
+            max((debt + own) / slots, waiting),
+            max((queue + own) / slots, waiting),
+            max(pulse.service_s, service_s),
+            pulse.late,
+        )
 
     def _delays(self, members: Sequence[Member]) -> list[float]:
         """The same for some at once; who has served nothing yet counts as the mean of the others."""
@@ -258,7 +267,8 @@ class Choice:
     def _delay(self, member: Member, service_s: float) -> float:
         pulse = member.pulse
         jobs = pulse.queue - pulse.excess + pulse.busy + self._own(member) + 1
-        return service_s * max(1.0, jobs / member.card.slots)
+        least_s, waiting = self.repute.floor(member.device)
+        return max(service_s * max(1.0, jobs / member.card.slots), least_s * (1.0 + waiting))
 
     def _own(self, member: Member) -> int:
         """Jobs sent to a device that it has not told of yet."""

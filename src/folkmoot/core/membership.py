@@ -46,13 +46,14 @@ from folkmoot.core.gossip import (
     pack,
     row_bytes,
     rumour_of,
+    tag_of,
     trimmed,
     well_formed,
 )
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.neighbours import Case, Log, Watch
 from folkmoot.core.rings import Rings
-from folkmoot.core.roster import Roster, beats, hot_of
+from folkmoot.core.roster import MAX_PULSE_LEAP, Roster, beats, hot_of
 from folkmoot.errors import ConfigError
 
 TICK = GossipTimer("tick")
@@ -80,6 +81,9 @@ class MembershipConfig:
     max_dead: int = 1_024  # guess
     max_members: int = 8_192  # twice the largest moot that M simulated
     max_contacts: int = 256  # guess
+    strangers: int = (
+        1_024  # by one device's word so many come to life in a minute, and twice the living; guess
+    )
     rumours_per_beat: int = 6  # with the next one: a full heartbeat stays below 1,200 bytes
     hot_bytes: int = 640  # a byte cap as M asks: at most 12 x 640 B/s
 
@@ -140,6 +144,8 @@ class Membership:
         self._rumours: Log[None] = Log(512)
         self._hot: Log[Hot] = Log(config.max_members)
         self._own_hot = 0
+        self._tag = tag_of(me)
+        self._vouched: dict[DeviceId, tuple[float, float]] = {}
         self._pulses = self.members[me].pulse.version
         self._heard_pulse: dict[DeviceId, float] = {}
         self._plain = Heartbeat(incarnation, self._roster.view)
@@ -279,6 +285,16 @@ class Membership:
 
     def set_pulse(self, pulse: Pulse, now: float) -> list[Effect]:
         """This device's own hot state: rides on the next heartbeats. The version is drawn here."""
+        self._tell_pulse(pulse)
+        return self._taken()
+
+    def _outdo(self, hot: Hot) -> None:
+        """Somebody tells a load of this device that it never told: its next word must have a higher number."""
+        if self._pulses < hot.version <= self._pulses + MAX_PULSE_LEAP:
+            self._pulses = hot.version
+            self._tell_pulse(self.members[self._me].pulse)
+
+    def _tell_pulse(self, pulse: Pulse) -> None:
         self._pulses += 1
         ours = Pulse(
             self._pulses,
@@ -294,7 +310,6 @@ class Membership:
         self._roster.put(replace(self.members[self._me], pulse=ours))
         self._hot.add(self._me, hot_of(self.members[self._me]), None)
         self._own_hot = self._hot.seq
-        return self._taken()
 
     def leave(self, now: float) -> list[Effect]:
         """Go, and tell the neighbours so: LEFT, not DEAD. Nothing is answered afterwards."""
@@ -350,6 +365,7 @@ class Membership:
         if watch.rumour_cursor < self._rumours.seq:
             # Oldest first, since each must arrive; pulses newest first, since the next one replaces them.
             news = self._rumours.after(watch.rumour_cursor, neighbour, MAX_ROWS)[::-1]
+            news = [each for each in news if each[1] != neighbour]
             told = news[: config.rumours_per_beat]
             rumours = tuple(
                 rumour_of(self.members[device]) for _, device, _ in told if device in self.members
@@ -393,6 +409,9 @@ class Membership:
         if message.rumours:
             self._take_in(sender, message.rumours, (), Way.BEAT, now)
         for hot in message.hot:
+            if hot.tag == self._tag:
+                self._outdo(hot)
+                continue
             device, new = self._roster.beat(hot)
             if device is not None and new:
                 self._heard_pulse[device] = now
@@ -541,6 +560,10 @@ class Membership:
             return
         elif self._doubted(claim, known, way, now):
             return
+        comes = claim.standing <= Standing.SUSPECT and (known is None or known.standing > Standing.SUSPECT)
+        if comes and source != device and not self._vouches(source, now):
+            self.ignored += 1
+            return
         self._write(claim, now)
         self._disputes.pop(device, None)
         # A suspicion and its refutation stay lazy, or each slow device would cost a flood.
@@ -553,6 +576,23 @@ class Membership:
             self._flood(device, source, known is None or claim.card != known.card, now)
         else:
             self._rumours.add(device, None, source)
+
+    def _vouches(self, source: DeviceId | None, now: float) -> bool:
+        """Whether one more device may come to life by another's word; whoever knows nobody else believes its contact everything.
+
+        A liar's inventions are held dead after D, so this bounds how many there ever are.
+        """
+        if source is None:
+            return True
+        left, until = self._vouched.get(source, (0.0, now))
+        if now >= until:
+            living = self._roster.live_count
+            left = float("inf") if living <= 2 else float(self._config.strangers + 2 * living)
+            until = now + 60.0
+            for old in [each for each, (_, end) in self._vouched.items() if now >= end]:
+                del self._vouched[old]
+        self._vouched[source] = (left - 1.0, until)
+        return left >= 1.0
 
     def _doubted(self, claim: Member, known: Member, way: Way, now: float) -> bool:
         """Whether a death is first put to the device itself: it may contradict within `dispute_s`.

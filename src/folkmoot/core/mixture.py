@@ -129,6 +129,7 @@ class _Work:
     error: str | None = None
     copy: bool = False
     asked: float = 0.0
+    began: float | None = None
     since: float = 0.0
     expected_s: float = 0.0
     late_at: float = math.inf
@@ -455,23 +456,29 @@ class Mixture:
         self._answers, self._suspect = self._fitted((*plain, *marked)), len(marked)
 
     def _judge(self, final: _Work, now: float) -> None:
-        """Let the prompt's answers count for and against those who wrote them."""
+        """Let the prompt's answers count for and against those who wrote them.
+
+        What another device has made of them says nothing for its own proposals, and is judged by them.
+        """
         if not self._choice.repute.enabled:
             return
         question = "\n".join(turn.content for turn in self.prompt.conversation if turn.role == "user")
         for layer in range(1, self.plan.layers + 1):
             works = [w for w in self._works.values() if w.layer == layer and w.outcome is Outcome.OK]
             said = [w for w in works if w.useful]
-            flags = dict(zip((w.id for w in said), self._flags(said), strict=True))
+            texts, flags = [w.answer for w in said], self._flags(said)
             own = next((w.answer for w in said if w.device == self._choice.me), "")
-            for work, harm in zip(
-                said, harms(question, own, [w.answer for w in said], final.answer), strict=True
-            ):
-                odd = any(flag is not Flag.COPY for flag in flags[work.id])
+            heard, unheard = harms(question, own, texts, final.answer), harms(question, own, texts, "")
+            for place, work in enumerate(said):
+                odd = any(flag is not Flag.COPY for flag in flags[place])
+                harm = (unheard if work.device == final.device else heard)[place]
                 self._choice.judged(work.device, 1.0 if odd and len(said) > 1 else harm, now)
             for work in works:
                 if not work.useful and said:
                     self._choice.judged(work.device, 1.0, now)
+            if layer == self.plan.layers:
+                rest = [w.answer for w in said if w.device != final.device]
+                self._choice.judged(final.device, harms(question, own, [*rest, final.answer], "")[-1], now)
 
     def _fitted(self, answers: tuple[str, ...]) -> tuple[str, ...]:
         """The answers, each cut to its share where all of them would not fit into one message."""
@@ -512,7 +519,7 @@ class Mixture:
                 work.queued_s = queued_s
                 if work.state not in ("asked", "queued"):
                     return []
-                work.state, work.moved = "began", now
+                work.state, work.moved, work.began = "began", now, now
                 self._expect(work, 1, now)
                 return [self._progress(work), *self._look(work, work.late_at)]
             case Piece():
@@ -569,6 +576,8 @@ class Mixture:
         if answer.length < work.length:
             return self._fail(work, "remote_protocol", "the answer's length is less than its text", now)
         work.queued_s, work.truncated = answer.queued_s, answer.truncated
+        if work.device != self._choice.me and work.began is not None:
+            self._choice.repute.time(work.device, work.began - work.asked, now - work.began, now)
         if work.stage is Stage.AGGREGATE:
             if not work.length and self.plan.layers and not self.prompt.sampling.stop:
                 return self._fail(work, "empty_answer", "it wrote nothing", now)

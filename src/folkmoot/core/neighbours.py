@@ -61,12 +61,15 @@ class Log(Generic[T]):
             entry[2].append(source)
 
     def after(self, cursor: int, reader: DeviceId, limit: int) -> list[tuple[int, DeviceId, T]]:
-        """(sequence, device, item) of changes after the cursor that the reader did not tell us, latest first."""
+        """(sequence, device, item) of changes after the cursor that the reader did not tell us, latest first.
+
+        What others tell of the reader itself is among them: it can contradict only what it hears.
+        """
         found: list[tuple[int, DeviceId, T]] = []
         for device in reversed(self._entries):
             seq, item, sources = self._entries[device]
             if seq <= cursor or len(found) == limit:
                 break
-            if reader not in sources and device != reader:
+            if reader not in sources:
                 found.append((seq, device, item))
         return found

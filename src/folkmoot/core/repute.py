@@ -1,7 +1,8 @@
 """What an origin has seen of its peers' answers: who agrees with the others, whose words survive, who harms.
 
 Each origin keeps its own books; nothing of it is gossiped, so nobody can be slandered. Two decayed counters a
-device, as of a Beta distribution: answers that did harm, and answers that did not.
+device, as of a Beta distribution: answers that did harm, and answers that did not. And what the origin has timed
+itself of a device's jobs, which bounds what the device says of its load.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _LEAST_TERM = 4
 """Letters of a word that says something; shorter ones must hold a digit or be of a script without spaces."""
 _AGREED = 0.2
 """The others' agreement below which a question has no common answer, and nobody is judged."""
+_GAIN = 0.3
+"""Of what is timed (guess): ten jobs make an estimate."""
 _HARM, _NONE = 0.25, 0.5
 """A share of what the others reach: below the first an answer did harm, from the second on none."""
 
@@ -32,7 +35,8 @@ class ReputeConfig:
 
     `prior` harmless answers are credited to everybody. A device whose harmful answers are more than `harmful` of all is
     asked no more. Half of what was seen is forgotten after `half_life_s` seconds, and no more than `most` answers count:
-    so the way back is open to everybody.
+    so the way back is open to everybody. After `timed` jobs a device's word on its load is believed down to 1/`claims` of
+    what was timed, its queue as it drains since.
     """
 
     enabled: bool = False
@@ -40,12 +44,16 @@ class ReputeConfig:
     harmful: float = 0.6
     half_life_s: float = 3_600.0
     most: float = 16.0
+    timed: int = 3
+    claims: float = 2.0
 
     def __post_init__(self) -> None:
         if not (self.prior > 0.0 and 0.0 < self.harmful < 1.0 and self.half_life_s > 0.0 and self.most > 0.0):
             raise ConfigError(
                 "repute: prior, half_life_s and most are more than 0, harmful lies between 0 and 1"
             )
+        if not self.claims >= 1.0:
+            raise ConfigError(f"repute.claims is {self.claims}; it is 1 or more")
 
 
 @dataclass(slots=True)
@@ -55,6 +63,14 @@ class _Record:
     at: float
 
 
+@dataclass(slots=True)
+class _Times:
+    wait_s: float
+    service_s: float
+    at: float
+    jobs: int = 1
+
+
 class Repute:
     """The books of one origin. `shunned`: who is asked no more, with the reason, as of the last look."""
 
@@ -62,6 +78,8 @@ class Repute:
         self.config = config or ReputeConfig()
         self.shunned: dict[DeviceId, str] = {}
         self._records: dict[DeviceId, _Record] = {}
+        self._times: dict[DeviceId, _Times] = {}
+        self._now = 0.0
 
     @property
     def enabled(self) -> bool:
@@ -86,8 +104,32 @@ class Repute:
             self.shunned.pop(oldest, None)
         self._judge(device, record)
 
+    def time(self, device: DeviceId, wait_s: float, service_s: float, now: float) -> None:
+        """A job of a device waited and was served so long by this origin's clock, as of now."""
+        if not self.enabled:
+            return
+        self._now = now
+        old = self._times.pop(device, None)
+        if old is None:
+            self._times[device] = _Times(wait_s, service_s, now)
+        else:
+            wait_s = old.wait_s + _GAIN * (wait_s - old.wait_s)
+            service_s = old.service_s + _GAIN * (service_s - old.service_s)
+            self._times[device] = _Times(wait_s, service_s, now, old.jobs + 1)
+        if len(self._times) > MOST_DEVICES:
+            del self._times[next(iter(self._times))]
+
+    def floor(self, device: DeviceId) -> tuple[float, float]:
+        """What a device's word is not believed below: seconds of a service, and jobs that wait before a new one."""
+        times = self._times.get(device)
+        if times is None or times.jobs < self.config.timed or not times.service_s:
+            return 0.0, 0.0
+        waiting = max(0.0, times.wait_s - (self._now - times.at)) / times.service_s
+        return times.service_s / self.config.claims, waiting / self.config.claims
+
     def look(self, now: float) -> None:
         """Forget what is long ago: who was held harmful may be asked again."""
+        self._now = now
         for device in list(self.shunned):
             record = self._records[device]
             self._age(record, now)

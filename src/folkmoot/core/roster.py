@@ -11,6 +11,10 @@ MAX_LEAP = 2**32
 """How far somebody else's incarnation may jump at once: an insider cannot push it to the bound by one lie."""
 
 
+MAX_PULSE_LEAP = 2**46
+"""The same for the number of a load report, which restarts raise by 2^20 a second that has passed: two years of them."""
+
+
 def beats(incarnation: int, standing: Standing, row: Member) -> bool:
     """Whether a claim outdoes a row: the higher incarnation, then the graver standing."""
     if incarnation != row.incarnation:
@@ -43,7 +47,7 @@ class Roster:
     def put(self, row: Member) -> None:
         """Write a row, whatever stood there; of the two pulses the newer one stays."""
         old = self.members.get(row.device)
-        if old is not None and old.pulse.version > row.pulse.version:
+        if old is not None and not 0 <= row.pulse.version - old.pulse.version <= MAX_PULSE_LEAP:
             row = replace(row, pulse=old.pulse)
         if old is None:
             self._tags[tag_of(row.device)] = row.device
@@ -69,7 +73,7 @@ class Roster:
         row = self.members[device]
         if hot.version == row.pulse.version:
             return device, False
-        if hot.version < row.pulse.version or device == self.me:
+        if not 0 <= hot.version - row.pulse.version <= MAX_PULSE_LEAP or device == self.me:
             return None, False
         pulse = Pulse(
             hot.version, hot.queue, hot.busy, hot.buffer,
