@@ -324,6 +324,25 @@ async def test_so_many_are_put_to_the_moot_at_a_time(connect, village):
     assert {(await ended(client, name))["status"] for name in names} == {"completed"}
 
 
+async def test_no_key_waits_behind_anothers_many(connect, village):
+    village.hold = asyncio.Event()
+    client = connect(background_prompts=2, keys=("greedy", "modest"))
+    greedy, modest = ({"authorization": f"Bearer {key}"} for key in ("greedy", "modest"))
+
+    async def ask(headers):
+        return (await client.post(RESPONSES, json=body(background=True), headers=headers)).json()["id"]
+
+    many = [await ask(greedy) for _ in range(4)]
+    one = await ask(modest)
+    async with asyncio.timeout(20):
+        told = {}
+        while told.get("status") != "in_progress":
+            told = (await client.get(f"{RESPONSES}/{one}", headers=modest)).json()
+    assert len(village.prompts) <= 2
+    village.hold.set()
+    assert {(await ended(client, name, greedy))["status"] for name in many} == {"completed"}
+
+
 async def test_a_bug_at_one_prompt_is_told_and_the_next_is_answered(client, village, monkeypatch, caplog):
     async def broken(prompt):
         raise RuntimeError("a secret of the prompt")

@@ -34,7 +34,7 @@ def test_what_is_accepted_is_there_for_another_process(journal, tmp_path):
     journal.accept(entry("a"))
     other = again(tmp_path)  # and nothing was closed before: so it is after a kill
     assert other.get("a") == entry("a")
-    assert other.unanswered() == ["a"]
+    assert other.unanswered() == [("a", "")]
     other.close()
 
 
@@ -50,7 +50,7 @@ def test_only_the_first_response_is_kept(journal):
 def test_the_oldest_is_answered_first(journal):
     for name, created in (("late", 3.0), ("early", 1.0), ("middle", 2.0)):
         journal.accept(entry(name, created=created))
-    assert journal.unanswered() == ["early", "middle", "late"]
+    assert [name for name, _ in journal.unanswered()] == ["early", "middle", "late"]
 
 
 def test_a_retry_is_the_same_entry(journal):
@@ -110,7 +110,7 @@ def test_pruning_takes_what_ended_before_and_leaves_the_open(journal):
     assert journal.prune(20.0) == 1
     assert journal.get("old") is None
     assert journal.get("new") is not None
-    assert journal.unanswered() == ["open"]
+    assert journal.unanswered() == [("open", "")]
 
 
 @pytest.mark.parametrize("how", ["one", "all", "pruned"])

@@ -86,6 +86,7 @@ class Desk:
         self._retention_s = retention_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._seats = asyncio.Semaphore(config.background_prompts)
+        self._lanes: dict[str, asyncio.Semaphore] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         self._seated: set[str] = set()
@@ -112,7 +113,7 @@ class Desk:
         entry = Entry(self.draw_id(), owner or "", time.time(), msgspec.json.encode(kept))
         accepted = await self._do(self._journal.accept, entry, retry_key)
         if accepted.id == entry.id:
-            self._begin(entry.id)
+            self._begin(entry.id, entry.owner)
         return self._as_it_stands(accepted)
 
     async def record(self, kept: Kept, owner: str | None, response: Response) -> None:
@@ -185,8 +186,8 @@ class Desk:
         if old:
             log.info("%d prompts in the background are not answered yet", len(old))
             await self._meet()
-        for name in old:
-            self._begin(name)
+        for name, whose in old:
+            self._begin(name, whose)
 
     async def _meet(self) -> None:
         """Wait a little until another device serves: the member list of one that has just started is empty."""
@@ -197,9 +198,9 @@ class Desk:
                         if len(servers(self._moot.status())) > 1:
                             return
 
-    def _begin(self, name: str) -> None:
+    def _begin(self, name: str, owner: str) -> None:
         if self._tasks is not None and name not in self._running:
-            task = asyncio.ensure_future(self._see_through(name))
+            task = asyncio.ensure_future(self._see_through(name, self._lane(owner)))
             self._running[name] = task
             self._tasks.create_task(self._attend(name, task))
 
@@ -226,12 +227,18 @@ class Desk:
             with contextlib.suppress(JournalError):
                 await self._fail(name)
 
-    async def _see_through(self, name: str) -> None:
+    def _lane(self, owner: str) -> asyncio.Semaphore:
+        """The seats that an owner may take: an API key half of them, so that no key waits behind another's hundreds."""
+        seats = self._config.background_prompts
+        most = max(1, seats // 2) if owner else seats
+        return self._lanes.setdefault(owner, asyncio.Semaphore(most))
+
+    async def _see_through(self, name: str, lane: asyncio.Semaphore) -> None:
         """Put a prompt to the moot until it has its end; while it waits for better times it takes nobody's seat."""
         wait_s: float | None = 0.0
         while wait_s is not None:
             await asyncio.sleep(wait_s)
-            async with self._seats:
+            async with lane, self._seats:
                 self._seated.add(name)
                 try:
                     wait_s = await self._attempt(name)

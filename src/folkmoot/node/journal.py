@@ -126,11 +126,13 @@ class Journal:
         with self._transaction() as db:
             return self._select(db, "id", entry)
 
-    def unanswered(self) -> list[str]:
-        """The ids of the open entries, oldest first."""
+    def unanswered(self) -> list[tuple[str, str]]:
+        """The open entries, oldest first: the id and the owner of each."""
         with self._transaction() as db:
-            rows = db.execute("SELECT id FROM responses WHERE response IS NULL ORDER BY created, rowid")
-            return [row[0] for row in rows]
+            rows = db.execute(
+                "SELECT id, owner FROM responses WHERE response IS NULL ORDER BY created, rowid"
+            )
+            return rows.fetchall()
 
     def prune(self, before: float) -> int:
         """Delete what ended before a time, seconds since 1970; an open entry stays. Gives the number deleted."""
