@@ -235,6 +235,12 @@ def test_a_file_that_is_no_journal_is_damage(tmp_path):
     assert (tmp_path / f"{FILE}.damaged1").exists()
 
 
+def test_forgetting_all_takes_a_damaged_file_along(tmp_path):
+    (tmp_path / FILE).write_bytes(SECRET * 10)
+    assert again(tmp_path).forget_all() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_damage_that_is_met_later_is_told_too(tmp_path):
     journal = again(tmp_path)
     for number in range(50):

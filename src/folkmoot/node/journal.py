@@ -148,9 +148,16 @@ class Journal:
 
     def forget_all(self) -> int:
         """Delete every entry, open or not, and what was set aside as damaged. Gives the number of entries."""
-        for path in self._set_aside():
-            path.unlink(missing_ok=True)
-        return self._delete("TRUE")
+        try:
+            gone = self._delete("TRUE")
+        except JournalError:
+            if not self.damaged:
+                raise
+            gone = 0  # it was set aside just now, and goes with the others
+        with self._named():
+            for path in self._set_aside():
+                path.unlink(missing_ok=True)
+        return gone
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""
