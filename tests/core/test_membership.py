@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,6 +14,7 @@ from folkmoot.core.gossip import (
     GossipMessage,
     Heard,
     Heartbeat,
+    Hot,
     Member,
     News,
     Probe,
@@ -24,6 +26,7 @@ from folkmoot.core.gossip import (
     SyncReply,
     checksum,
     rumour_of,
+    tag_of,
 )
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.membership import Membership, MembershipConfig
@@ -294,6 +297,48 @@ def test_leaving_is_told_as_left_not_dead() -> None:
     assert other.members[A].standing == Standing.LEFT
     assert Disconnect(A) in effects
     assert it.on_message(B, Heartbeat(1, 0), 1.2) == it.on_timer(GossipTimer("tick"), 9.0) == []
+
+
+def test_what_was_said_of_an_earlier_life_changes_nothing_when_it_is_said_again() -> None:
+    """Whoever has heard it may say it again: nobody is killed, moved or renamed by an old truth."""
+    it = machine(B, C, D)
+    old = replace(card_of(B), address="where it was", name="as it was called")
+    said: list[GossipMessage] = [
+        News((), (Member(B, 1, Standing.ALIVE, old, Pulse(9)),)),
+        News((Rumour(B, 1, Standing.SUSPECT, checksum(card_of(B))),)),
+        News((Rumour(B, 2, Standing.DEAD, checksum(card_of(B))),)),
+        News((Rumour(B, 2, Standing.LEFT, checksum(card_of(B))),)),
+        SyncReply((Member(B, 2, Standing.ALIVE, old, Pulse(9)),)),
+        Heartbeat(1, 0, (Rumour(B, 2, Standing.DEAD, 0),), (Hot(tag_of(B), 9, 99, 1, 0, 5_000),)),
+        Silence(B, 60_000),
+    ]
+    now = row_of(B, 7)
+    it.on_message(B, News((), (now,)), 1.0)
+    for sender in (C, D):
+        for message in said:
+            it.on_message(sender, message, 1.1)
+    run(it, 1.1, 4.0, heard=(B, C, D))
+    assert it.members[B] == now
+
+
+def test_a_banned_device_has_left_whatever_is_said_of_it_and_is_not_taken_in_again() -> None:
+    it = machine(B, C)
+    effects = it.ban(B, 1.0)
+    assert Disconnect(B) in effects
+    assert it.members[B].standing is Standing.LEFT
+    assert News((rumour_of(it.members[B]),)) in sent(it.on_timer(GossipTimer("flush"), 1.1), C)
+    it.ban(E, 1.0)
+    it.start([(E, "there")], 1.0)
+    assert it.address_of(E) is None
+    for device in (B, E):
+        for message in (
+            News((), (row_of(device, 9),)),
+            News((rumour_of(row_of(device, 9)),)),
+            SyncReply((row_of(device, 9),)),
+        ):
+            it.on_message(C, message, 2.0)
+    assert [row.device for row in it.live()] == [C]
+    assert it.ban(B, 3.0) == []
 
 
 def test_alone_it_tries_known_addresses_for_ever_at_a_bounded_rate() -> None:

@@ -57,6 +57,7 @@ class Storm(Moot):
                 self.called_off.add((me, job))
         effects = super().tell(name, event)
         for effect in effects:
+            self.stays_private(effect)
             match effect:
                 case Announce(notice=notice):
                     self.hear(name, notice)
@@ -70,6 +71,18 @@ class Storm(Moot):
                     assert (me, job) not in self.called_off, f"{job} is run on {me} after its cancellation"
                     self.generated[inference.prompt] = self.generated.get(inference.prompt, 0) + 1
         return effects
+
+    def stays_private(self, effect: Effect) -> None:
+        """What a device says to itself never leaves the peer: of a private prompt there is nothing else."""
+        if isinstance(effect, Send):
+            message = effect.message
+            job = getattr(message, "job", None)
+            inference = getattr(message, "inference", None)
+            prompt = (
+                inference.prompt if inference is not None else prompt_of(job) if job is not None else None
+            )
+            known = self.plans.get(prompt) if prompt is not None else None
+            assert known is None or not known.plan.private, f"a word of a private prompt to {effect.to}"
 
     def origin_of(self, job: JobId) -> str | None:
         return self.origins.get(prompt_of(job))

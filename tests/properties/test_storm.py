@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from tests.properties.storm import Storm
 
-from folkmoot.core.events import Plan, PromptAnswered
+from folkmoot.core.events import CardChanged, Plan, PromptAnswered, ServiceLimited
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.load import jobs_per_prompt
 from folkmoot.core.messages import Outcome
@@ -115,7 +116,7 @@ class Weather(RuleBasedStateMachine):
         aggregator=st.sampled_from(("origin", "origin", "strongest", "fixed:bob")),
         select=st.sampled_from(((), (), ("bob",), ("bob", "ann"))),
         deadline_s=st.sampled_from((None, None, None, 3.0)),
-        mode=st.sampled_from(("fixed", "fixed", "auto", "local")),
+        mode=st.sampled_from(("fixed", "fixed", "auto", "local", "private")),
         stream=st.booleans(),
     )
     def ask(
@@ -132,6 +133,8 @@ class Weather(RuleBasedStateMachine):
     ) -> None:
         k = None if select else proposers if layers else 0
         plan = Plan(mode, layers, k, select, aggregator, quorum, deadline_s)
+        if mode == "private":
+            plan = Plan(deadline_s=deadline_s, private=True)
         self.layers = max(self.layers, layers, 1)
         self.prompts.append(self.storm.submit(self.device(number), plan, stream))
 
@@ -173,6 +176,14 @@ class Weather(RuleBasedStateMachine):
     def step_done(self, number: int, whole: bool) -> None:
         names = self.warming()
         self.storm.step_done(names[number % len(names)], whole)
+
+    @rule(number=st.integers(0, 7), model=st.sampled_from(("", "m")), closed=st.booleans())
+    def change_card(self, number: int, model: str, closed: bool) -> None:
+        """An engine stops or comes back; a device has spent what it may for others, or may again."""
+        name = self.device(number)
+        mine = self.storm.devices[DeviceId(name)].peer.membership.members[DeviceId(name)].card
+        self.storm.tell(name, CardChanged(replace(mine, model=model, closed=closed)))
+        self.storm.tell(name, ServiceLimited(closed, (), "over_budget", "spent"))
 
     @precondition(lambda self: self.prompts)
     @rule(number=st.integers(0, 5))
