@@ -66,7 +66,7 @@ def test_a_terminal_gets_it_between_its_margins(capsys, monkeypatch):
 @pytest.mark.parametrize(("log", "said"), [("folkmoot: no engine\n", "no engine"), ("", "it said nothing")])
 async def test_a_device_that_did_not_start_is_told_once(tmp_path, log, said):
     process = await asyncio.create_subprocess_exec("true", stdout=asyncio.subprocess.PIPE)
-    device = DeviceProcess("ash", tmp_path / "ash", process)
+    device = DeviceProcess("ash", tmp_path / "ash", "none", process)
     device.log.write_text(log)
     with pytest.raises(NodeError, match=f"^device ash did not start: {said}$"):
         await device.ready()

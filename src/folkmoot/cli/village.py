@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ class DeviceProcess:
 
     name: str
     home: Path
+    engine: str
     process: asyncio.subprocess.Process
     api: str = ""
 
@@ -90,13 +92,35 @@ class Village:
         try:
             async with asyncio.timeout(START_S):
                 await self._start(engines)
-                await self._all_know_all(sum(1 for engine in engines if engine != "none"))
+                await self.whole()
         except TimeoutError:
             raise NodeError(
                 f"the devices did not find each other within {START_S:.0f} s; their logs say why"
             ) from None
         they_are = f"{counted(len(engines), 'device')} {'is' if len(engines) == 1 else 'are'}"
         self.tell(f"{they_are} one moot after {time.monotonic() - began:.1f} s")
+
+    async def add(self, engine: str) -> DeviceProcess:
+        """Start one more device, which the first one invites, and wait until all know all."""
+        async with self.devices[0].client() as api:
+            invitation = await api.invite(1, 600.0)
+        taken = {device.name for device in self.devices}
+        index = next(index for index in itertools.count() if name_of(index) not in taken)
+        device = await self._spawn(index, engine, invitation)
+        await device.ready()
+        await self.whole()
+        return device
+
+    async def again(self, gone: DeviceProcess) -> DeviceProcess:
+        """Start a device again that was killed, in its old home; it takes the place of the one that is gone."""
+        device = await self._launch(gone.name, gone.engine, joins=False)
+        self.devices[self.devices.index(gone)] = device
+        await device.ready()
+        return device
+
+    async def whole(self) -> None:
+        """Wait until all devices know all."""
+        await self._all_know_all(sum(1 for device in self.devices if device.engine != "none"))
 
     async def stop(self) -> None:
         """Take every device down."""
@@ -115,27 +139,29 @@ class Village:
         await asyncio.gather(*(device.ready() for device in others))
 
     async def _spawn(self, index: int, engine: str, invitation: str | None) -> DeviceProcess:
-        name = name_of(index)
+        device = await self._launch(name_of(index), engine, joins=invitation is not None)
+        self.devices.append(device)
+        if invitation is not None:
+            await _hand_over(invitation, device.process)
+        return device
+
+    async def _launch(self, name: str, engine: str, *, joins: bool) -> DeviceProcess:
         home = self.root / name
         self.tell(f"starting {name} with {engine}")
         command = [sys.executable, "-P", "-m", "folkmoot", "up", "--json", "--name", name, "--engine", engine]
         command += ["--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--with-parent", str(os.getpid())]
-        if invitation is not None:
+        if joins:
             command += ["--join", "-"]
         with home.with_suffix(".log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=asyncio.subprocess.DEVNULL if invitation is None else asyncio.subprocess.PIPE,
+                stdin=asyncio.subprocess.PIPE if joins else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env=self.environ | {"FOLKMOOT_HOME": str(home)},
                 start_new_session=True,
             )
-        device = DeviceProcess(name, home, process)
-        self.devices.append(device)
-        if invitation is not None:
-            await _hand_over(invitation, process)
-        return device
+        return DeviceProcess(name, home, engine, process)
 
     async def _all_know_all(self, models: int) -> None:
         for device in self.devices:

@@ -12,11 +12,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 
 import numpy as np
 import numpy.typing as npt
 
+from folkmoot.core.breaker import BreakerConfig
 from folkmoot.core.events import (
     Announce,
     Effect,
@@ -36,6 +38,7 @@ from folkmoot.core.events import (
     Submitted,
 )
 from folkmoot.core.gossip import Card, Member, Standing
+from folkmoot.core.hedge import HedgeConfig
 from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.law import Trace
 from folkmoot.core.messages import Answer, Ask, Outcome, Turn
@@ -96,6 +99,8 @@ class Setting:
     With a `price` prompts are asked in mode auto, and devices choose M and k by it; M and k of the question are then those
     of its loads only. `cheats` are devices that ask for as many all the same, `share` is `MeterConfig`'s. From each time
     in `steps` (rising) on prompts come so many times as often as the question says; each has `deadline_s`.
+    `hedge`, `breaker` and `max_wait_s` are `PeerConfig`'s. Each of `frozen` is a device, and from when on for how many
+    seconds it handles nothing; others hear of that by gossip alone.
     """
 
     slots: int = 1
@@ -113,6 +118,10 @@ class Setting:
     share: float = 0.0
     steps: tuple[tuple[float, float], ...] = ()
     deadline_s: float | None = None
+    hedge: HedgeConfig = HedgeConfig()
+    breaker: BreakerConfig = BreakerConfig()
+    max_wait_s: float = 0.0
+    frozen: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def full_speed(self) -> float:
@@ -155,6 +164,14 @@ class Setting:
         self._check_layers(question)
         if self.price is None and (self.cheats or self.deadline_s is not None):
             raise TheoryError("cheats and a deadline belong to a price")
+        if self.frozen and not self.gossip:
+            raise TheoryError("devices that freeze need gossip, or nobody hears of it")
+        if any(
+            not 0 <= each < question.devices or start < 0 or not last > 0 for each, start, last in self.frozen
+        ):
+            raise TheoryError(
+                f"each of frozen is a device, 0 to {question.devices - 1}, a time and seconds above 0"
+            )
         if any(not 0 <= each < question.devices for each in self.cheats):
             raise TheoryError(f"cheats are devices, numbered 0 to {question.devices - 1}")
         times = [start for start, _ in self.steps]
@@ -212,7 +229,7 @@ class Job:
 @dataclass(slots=True)
 class Asked:
     """One prompt, asked with so many `layers`; `code` is empty where it was answered, an error's code where it failed,
-    `open` before its end.
+    `open` before its end. `answers` of the layer that had the fewest went into it, `copies` of late jobs were asked for.
     """
 
     number: int
@@ -222,6 +239,8 @@ class Asked:
     ended: float = math.nan
     code: str = "open"
     proposers: int = 0
+    answers: int = 1
+    copies: int = 0
 
 
 @dataclass(slots=True)
@@ -273,6 +292,8 @@ class Load:
         if question.best_of and question.view_s and not self.setting.gossip:
             world.at(0.0, lambda: self._refresh(0), _ARRIVAL - 1)
         world.at(self._next(0), lambda: self._arrive(0))
+        for number, start, last in self.setting.frozen:
+            world.at(start, partial(world.freeze, self._ids[number], last))
         if self.setting.up_s:
             for number in range(question.devices):
                 self._fail_later(number)
@@ -297,7 +318,10 @@ class Load:
             mixture=MixtureConfig(poll_s=1e15, patience_s=1e15) if self._instant else MixtureConfig(patience_s=1e15),
             max_prompts=UNBOUNDED,
             admit_waiting=question.admit,
+            max_wait_s=self.setting.max_wait_s,
             price=PriceConfig() if number in self.setting.cheats else self.setting.price or PriceConfig(),
+            hedge=self.setting.hedge,
+            breaker=self.setting.breaker,
         )  # fmt: skip
         peer = Peer(
             device,
@@ -479,8 +503,11 @@ class Load:
                 case Announce(notice=PromptAccepted(prompt=prompt_id, layers=layers, proposers=proposers)):
                     asked = self.history.prompts[int(prompt_id, 16)]
                     asked.layers, asked.proposers = layers, proposers
-                case Announce(notice=PromptAnswered(prompt=prompt_id)):
-                    self._close(self.history.prompts[int(prompt_id, 16)], "")
+                case Announce(notice=PromptAnswered(prompt=prompt_id, provenance=told)):
+                    asked = self.history.prompts[int(prompt_id, 16)]
+                    asked.answers = min((len(each.answered) for each in told.rounds), default=1)
+                    asked.copies = sum(" is asked as well as " in each.what for each in told.decisions)
+                    self._close(asked, "")
                 case Announce(notice=PromptFailed(prompt=prompt_id, code=code)):
                     self._close(self.history.prompts[int(prompt_id, 16)], code)
                 case Generate(job=name) if name in self._rows:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from folkmoot.core.price import PAPER, Worth
+from folkmoot.core.price import PAPER, PriceConfig, Worth
 from folkmoot.queueing.choice import best_utility
 from folkmoot.queueing.moot import Question, service_means
 from folkmoot.sim.load import Asked, History
@@ -19,7 +19,7 @@ from folkmoot.sim.load import Asked, History
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """Of the prompts that were asked in a time: the mean worth in points, refused and unanswered ones 0, and its share of
+    """Of the prompts that were asked in a time: the mean worth in points of the answers that went into them, refused and unanswered ones 0, and its share of
     the bound; goodput in answers per second and device; seconds until half and 99 % of the answers; the share refused."""
 
     prompts: int
@@ -42,11 +42,11 @@ def earned(
     counted: Callable[[Asked], bool] = lambda asked: True,
 ) -> Earned:
     """What came of the prompts of [start_s, end_s) for which `counted` holds, where `factor` times the question's came."""
-    points = {(layers, proposers): worth for layers, proposers, worth in worths}
+    prices = PriceConfig(worths=tuple(worths))
     asked = [each for each in history.prompts if start_s <= each.born < end_s and counted(each)]
     done = [each for each in asked if not each.code]
     took = np.array([each.ended - each.born for each in done] or [math.nan])
-    mean = math.fsum(points.get((each.layers, each.proposers), 0.0) for each in done) / max(1, len(asked))
+    mean = math.fsum(prices.worth(each.layers, each.answers - 1) for each in done) / max(1, len(asked))
     refused = sum(each.code == "overloaded" for each in asked) / max(1, len(asked))
     p50, p99 = np.quantile(took, [0.5, 0.99])
     hz = len(done) / (end_s - start_s) / question.devices

@@ -1,0 +1,316 @@
+"""What a frozen, a dead and a slow peer cost, and whether a prompt is ever lost, on real devices of this machine.
+
+    python bench/faults.py --quick --json        within 50 s
+    python bench/faults.py --json                by hand: about 25 minutes
+
+Five devices with `timed:exp:0.2` are asked in mode auto, at moments and with seeds that are the same in each row, so that each
+job takes as long in all of them. Beside them there is nobody (`healthy`), a sixth device that is stopped (SIGSTOP) or killed
+(SIGKILL) at the beginning of the window, or one that is ten times slower throughout. `..._ratio` is the mean latency of the
+prompts of all windows, from the fault on, by that of the healthy rest; `..._first_ratio` counts those of the first 5 s alone,
+before the moot can know of a death. `..._p99_ratio` is that of the 99th percentiles.
+
+Then the peers of one device are killed while prompts run on it, half of them in mode auto and half with M = 2, k = 2, streamed and
+not, and started again in their old homes. `lost` are prompts that got no whole answer, `struck` jobs that a kill ended or made
+late, `hedged_share` the copies of late jobs as a share of all other jobs, over everything above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import httpx
+
+from folkmoot.cli.open_loop import poisson
+from folkmoot.cli.village import DeviceProcess, Village, village
+
+ALPHA_S, DEVICES, SLOWER = 0.2, 5, 10
+RATE_HZ = 0.2
+"""Prompts per second and device: a third of the limit of (2, 3), which mode auto asks for where nobody waits."""
+FIRST_S = 5.0
+SEED = 7
+LAW, SLOW_LAW = f"timed:exp:{ALPHA_S}", f"timed:exp:{ALPHA_S * SLOWER:g}"
+
+Body = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Sent:
+    """A prompt: when it was due in its window, how long it took, how it ended, and its provenance."""
+
+    due: float
+    latency_s: float = 0.0
+    code: str = "open"
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Window:
+    """The prompts of one stretch of time."""
+
+    sent: list[Sent]
+
+    def latencies(self, until: float = float("inf")) -> list[float]:
+        return [each.latency_s for each in self.sent if each.due < until and not each.code]
+
+
+async def ask(client: httpx.AsyncClient, body: Body, sent: Sent) -> None:
+    """Ask, streamed or not, and keep how it ended: an answer has an empty code."""
+    began = time.monotonic()
+    try:
+        if body.get("stream"):
+            await _streamed(client, body, sent)
+        else:
+            response = await client.post("/v1/chat/completions", json=body)
+            _end(sent, response.json(), response.status_code)
+    except (httpx.HTTPError, ValueError) as error:
+        sent.code = type(error).__name__
+    sent.latency_s = time.monotonic() - began
+
+
+async def _streamed(client: httpx.AsyncClient, body: Body, sent: Sent) -> None:
+    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        if response.status_code != 200:
+            _end(sent, json.loads(await response.aread()), response.status_code)
+            return
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line.removeprefix("data: "))
+                if "error" in chunk or "jobs" in chunk.get("folkmoot", {}):
+                    _end(sent, chunk, 200)
+
+
+def _end(sent: Sent, found: dict[str, Any], status: int) -> None:
+    if status == 200 and "error" not in found:
+        sent.code, sent.told = "", found["folkmoot"]
+    else:
+        sent.code = str(found["error"]["code"])
+
+
+def body(number: int, seed: int, own: Body | None = None, *, stream: bool = False) -> Body:
+    """A request; its seed makes the times of its jobs."""
+    said: Body = {
+        "model": "moot",
+        "messages": [{"role": "user", "content": f"question {number}"}],
+        "seed": seed + number,
+    }
+    return said | {"stream": stream} | ({"folkmoot": own} if own else {})
+
+
+async def window(devices: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
+    """Ask the devices at moments that wait for nobody."""
+    moments = list(poisson(len(devices), RATE_HZ, seconds, seed))
+    sent = [Sent(due) for due, _ in moments]
+    clients = [httpx.AsyncClient(base_url=each.api, timeout=120.0, trust_env=False) for each in devices]
+    began = time.monotonic()
+
+    async def one(number: int) -> None:
+        due, place = moments[number]
+        await asyncio.sleep(max(0.0, began + due - time.monotonic()))
+        await ask(clients[place], body(number, 1_000 * seed), sent[number])
+
+    try:
+        await asyncio.gather(*(one(number) for number in range(len(moments))))
+    finally:
+        await asyncio.gather(*(client.aclose() for client in clients))
+    return Window(sent)
+
+
+async def warm(devices: Sequence[DeviceProcess]) -> None:
+    """Everybody learns how long an inference takes everywhere."""
+    for device in devices:
+        async with httpx.AsyncClient(base_url=device.api, timeout=120.0, trust_env=False) as client:
+            own = {"layers": 1, "proposers": len(devices) - 1}
+            await asyncio.gather(*(ask(client, body(number, SEED, own), Sent(0.0)) for number in range(2)))
+
+
+# ---- the faults --------------------------------------------------------------------------------------
+
+
+async def frozen(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
+    """A sixth device is stopped when the window begins."""
+    victim = await moot.add(LAW)
+    await warm(moot.devices)
+    victim.process.send_signal(signal.SIGSTOP)
+    found = await window(healthy, seconds, seed)
+    victim.process.send_signal(signal.SIGCONT)
+    await gone(moot, victim)
+    return found
+
+
+async def dead(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
+    """A sixth device is killed when the window begins."""
+    victim = await moot.add(LAW)
+    await warm(moot.devices)
+    victim.process.kill()
+    found = await window(healthy, seconds, seed)
+    await gone(moot, victim)
+    return found
+
+
+async def slow(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
+    """A sixth device is ten times slower than the others."""
+    victim = await moot.add(SLOW_LAW)
+    await warm(moot.devices)
+    found = await window(healthy, seconds, seed)
+    await gone(moot, victim)
+    return found
+
+
+async def alone(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
+    """There is no sixth device."""
+    return await window(healthy, seconds, seed)
+
+
+async def gone(moot: Village, victim: DeviceProcess) -> None:
+    """Take a device down, and wait until the others know."""
+    await victim.stop()
+    moot.devices.remove(victim)
+    await moot.whole()
+
+
+FAULTS: dict[str, Callable[[Village, Sequence[DeviceProcess], float, int], Awaitable[Window]]] = {
+    "healthy": alone, "frozen": frozen, "dead": dead, "slow": slow,
+}  # fmt: skip
+
+
+# ---- kills -------------------------------------------------------------------------------------------
+
+
+async def kills(moot: Village, count: int, rng: Random) -> tuple[Window, int]:
+    """Kill a peer of the first device again and again while prompts run there; start it again each time."""
+    origin, sent, prompts = moot.devices[0], list[Sent](), list[asyncio.Task[None]]()
+    struck, over = 0, asyncio.Event()
+
+    async def load() -> None:
+        async with httpx.AsyncClient(base_url=origin.api, timeout=120.0, trust_env=False) as client:
+            number = 0
+            while not over.is_set():
+                own = {"layers": 2, "proposers": 2} if number % 2 else None
+                sent.append(Sent(0.0))
+                asked = ask(client, body(number, SEED, own, stream=number % 4 > 1), sent[-1])
+                prompts.append(asyncio.create_task(asked))
+                number += 1
+                await asyncio.sleep(rng.expovariate(2.0))
+            await asyncio.gather(*prompts)
+
+    loading = asyncio.create_task(load())
+    while struck < count:
+        await asyncio.sleep(rng.random())
+        victim = moot.devices[rng.randrange(1, len(moot.devices))]
+        victim.process.kill()
+        await victim.process.wait()
+        struck += 1
+        await moot.again(victim)
+    over.set()
+    await loading
+    return Window(sent), struck
+
+
+# ---- all of it ---------------------------------------------------------------------------------------
+
+
+async def measure(seconds: float, repeats: int, kill: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    seen: dict[str, list[Window]] = {name: [] for name in FAULTS}
+    async with village(dict(os.environ), tell) as moot:
+        await moot.start([LAW] * DEVICES)
+        healthy = list(moot.devices)
+        await warm(healthy)
+        for turn in range(repeats):
+            for name, fault in FAULTS.items():
+                seen[name].append(await fault(moot, healthy, seconds, SEED + turn))
+                tell(f"{name}: {_said(seen[name][-1])}")
+        killed, struck = await kills(moot, kill, Random(SEED))
+        tell(f"{struck} kills: {_said(killed)}")
+    healthy_s = _times(seen["healthy"])
+    for name in FAULTS:
+        times = _times(seen[name])
+        found |= {f"{name}_{key}_s": value for key, value in times.items()}
+        if name != "healthy":
+            found |= {f"{name}_ratio": times["mean"] / healthy_s["mean"]}
+            found |= {f"{name}_{key}_ratio": times[key] / healthy_s[key] for key in ("first", "p99")}
+    everything = [each for windows in seen.values() for each in windows] + [killed]
+    jobs = [job for each in everything for sent in each.sent for job in sent.told.get("jobs", ())]
+    copies = sum(
+        " is asked as well as " in decision["what"]
+        for each in everything
+        for sent in each.sent
+        for decision in sent.told.get("decisions", ())
+    )
+    hit = [
+        job
+        for sent in killed.sent
+        for job in sent.told.get("jobs", ())
+        if job["outcome"] in ("failed", "late")
+    ]
+    ends = [sent.code for each in everything for sent in each.sent if sent.code]
+    return found | {
+        "hedged_share": copies / max(1, len(jobs) - copies), "copies": copies, "jobs": len(jobs),
+        "lost": len(ends), "ends": {code: ends.count(code) for code in sorted(set(ends))},
+        "kills": struck, "struck": len(hit), "prompts": sum(len(each.sent) for each in everything),
+        "prompts_while_killing": len(killed.sent),
+    }  # fmt: skip
+
+
+def _times(windows: Sequence[Window]) -> dict[str, float]:
+    every = [latency for each in windows for latency in each.latencies()]
+    first = [latency for each in windows for latency in each.latencies(FIRST_S)]
+    ninety_nine = sorted(every)[int(0.99 * (len(every) - 1))]
+    return {
+        "mean": statistics.fmean(every), "p50": statistics.median(every), "p99": ninety_nine,
+        "first": statistics.fmean(first),
+    }  # fmt: skip
+
+
+def _said(found: Window) -> str:
+    done = found.latencies()
+    copies = sum(
+        " is asked as well as " in each["what"]
+        for sent in found.sent
+        for each in sent.told.get("decisions", ())
+    )
+    codes = "".join(f", {sent.code}" for sent in found.sent if sent.code)
+    mean = statistics.fmean(done) if done else float("nan")
+    return f"{len(done)} of {len(found.sent)} answered, mean {mean:.3f} s, {copies} copies{codes}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one window of 4 s a row, few kills")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--kills", type=int, help="so many kills (default 200; 3 with --quick)")
+    asked = parser.parse_args()
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr if asked.json else sys.stdout, flush=True)
+
+    seconds, repeats, kill = (4.0, 1, 3) if asked.quick else (30.0, 5, 200)
+    found = asyncio.run(measure(seconds, repeats, kill if asked.kills is None else asked.kills, tell))
+    found |= {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}", "seed": SEED,
+        "wall_s": time.monotonic() - began,
+    }  # fmt: skip
+    if asked.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()
