@@ -1,7 +1,7 @@
 """What a frozen, a dead and a slow peer cost, and whether a prompt is ever lost, on real devices of this machine.
 
     python bench/faults.py --quick --json        within 50 s
-    python bench/faults.py --json                by hand: about 25 minutes
+    python bench/faults.py --json                by hand: about 20 minutes
 
 Five devices with `timed:exp:0.2` are asked in mode auto, at moments and with seeds that are the same in each row, so that each
 job takes as long in all of them. Beside them there is nobody (`healthy`), a sixth device that is stopped (SIGSTOP) or killed
@@ -221,21 +221,21 @@ async def kills(moot: Village, count: int, rng: Random) -> tuple[Window, int]:
 # ---- all of it ---------------------------------------------------------------------------------------
 
 
-async def measure(seconds: float, repeats: int, kill: int, tell: Callable[[str], None]) -> dict[str, Any]:
+async def measure(seconds: float, windows: int, kill: int, tell: Callable[[str], None]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     seen: dict[str, list[Window]] = {name: [] for name in FAULTS}
     async with village(dict(os.environ), tell) as moot:
         await moot.start([LAW] * DEVICES)
         healthy = list(moot.devices)
         await warm(healthy)
-        for turn in range(repeats):
+        for turn in range(windows):
             for name, fault in FAULTS.items():
                 seen[name].append(await fault(moot, healthy, seconds, SEED + turn))
                 tell(f"{name}: {_said(seen[name][-1])}")
         killed, struck = await kills(moot, kill, Random(SEED))
         tell(f"{struck} kills: {_said(killed)}")
-    healthy_s = _times(seen["healthy"])
-    for name in FAULTS:
+    for name in FAULTS if windows else ():
+        healthy_s = _times(seen["healthy"])
         times = _times(seen[name])
         found |= {f"{name}_{key}_s": value for key, value in times.items()}
         if name != "healthy":
@@ -292,6 +292,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one window of 4 s a row, few kills")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--windows", type=int, help="so many windows a row (default 4; 1 with --quick)")
     parser.add_argument("--kills", type=int, help="so many kills (default 200; 3 with --quick)")
     asked = parser.parse_args()
     began = time.monotonic()
@@ -299,8 +300,10 @@ def main() -> None:
     def tell(line: str) -> None:
         print(line, file=sys.stderr if asked.json else sys.stdout, flush=True)
 
-    seconds, repeats, kill = (4.0, 1, 3) if asked.quick else (30.0, 5, 200)
-    found = asyncio.run(measure(seconds, repeats, kill if asked.kills is None else asked.kills, tell))
+    seconds, windows, kill = (4.0, 1, 3) if asked.quick else (30.0, 4, 200)
+    windows = windows if asked.windows is None else asked.windows
+    kill = kill if asked.kills is None else asked.kills
+    found = asyncio.run(measure(seconds, windows, kill, tell))
     found |= {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}", "seed": SEED,
         "wall_s": time.monotonic() - began,
