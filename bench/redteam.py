@@ -9,6 +9,9 @@ thread aggregates. Each attack runs against the undefended build (`node.peer.mix
 and the defended one, with the same seeds. It counts only where it succeeds undefended, and where the same prompt without an attack
 does not look like a success. On the contested questions nobody attacks: there every right answer that is lost is the defence's
 own harm. `naive` is a filter that deletes what the screen only doubts.
+
+`--reputation` needs no model: one origin asks two of four peers' stored answers again and again, one of them a liar, one of them
+a weak model that is often wrong, and counts how soon the liar is asked no more and whether an honest one ever is.
 """
 
 from __future__ import annotations
@@ -28,12 +31,25 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from folkmoot.core.events import Finished, Fired, Generate, Generated, Plan, Prompt, Received, Send, Submitted
+from folkmoot.core.events import (
+    Announce,
+    Finished,
+    Fired,
+    Generate,
+    Generated,
+    Plan,
+    Prompt,
+    PromptAnswered,
+    Received,
+    Send,
+    Submitted,
+)
 from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.messages import Answer, Ask, Inference, Piece, Sampling, Turn, Usage
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.core.repute import ReputeConfig
 from folkmoot.core.screen import screen, traits
 from folkmoot.engine.config import EngineConfig, default_models_folder, default_runtime_folder
 from folkmoot.engine.embedded import EmbeddedEngine
@@ -261,6 +277,66 @@ def doubted(places: Sequence[int]) -> int:
     return seen
 
 
+# ---- reputation ----------------------------------------------------------------------------------------
+
+
+def reputation(attack: dict[str, Any], seed: int, prompts: int, fooled: float) -> dict[str, Any]:
+    """One prompt a minute, k = 3 of five peers: two good ones, one weak, one liar, one that lies every fifth time.
+
+    The aggregator believes the liar in the share `fooled` of the prompts. Counts answers of the liar until it is asked no
+    more, and prompts at which an honest device was shunned.
+    """
+    rng, me = Random(seed), DeviceId("ann")
+    items = [each for each in load("questions.toml", "question") if "weak" in each]
+    config = PeerConfig(mixture=ARMS["defended"], repute=ReputeConfig(enabled=True))
+    ann = Peer(me, Card("ann", "m", 4096), 1, config, rng)
+    names = [DeviceId(name) for name in ("good1", "good2", "weak", "liar", "sometimes")]
+    ann.membership.adopt([Member(each, 1, Standing.ALIVE, Card(each, "m", 4096)) for each in names], 0.0)
+    found: dict[str, Any] = {"name": attack["name"], "fooled": fooled, "liar": 0} | {
+        f"{n}_out": 0 for n in names
+    }
+    for number in range(prompts):
+        item, now = rng.choice(items), 60.0 * number
+        lie = hostile(attack, item, CANARIES[0])
+        asked: dict[DeviceId, JobId] = {}
+        own: list[JobId] = []
+        told: list[Any] = [
+            Submitted(
+                Prompt(PromptId(f"{number:032x}"), (Turn("user", item["question"]),), Plan("fixed", 1, 3))
+            )
+        ]
+        while told:
+            for effect in ann.handle(told.pop(0), now):
+                match effect:
+                    case Send(to=to, message=Ask(job=job)) if to != me:
+                        asked[to] = job
+                        lies = to == "liar" or (to == "sometimes" and rng.random() < 0.2)
+                        text = lie if lies else rng.choice(item["weak" if to == "weak" else "honest"])
+                        told += [
+                            Received(to, Piece(job, 0, text)),
+                            Received(to, Answer(job, len(text), 0.0, Usage())),
+                        ]
+                    case Generate(job=job):
+                        believes = bool(own) and "liar" in asked and rng.random() < fooled
+                        own.append(job)
+                        told += [
+                            Generated(job, lie if believes else item["honest"][0]),
+                            Finished(job, Usage()),
+                        ]
+                    case Announce(notice=PromptAnswered(provenance=provenance)):
+                        out = {
+                            each.what.partition(" ")[0]
+                            for each in provenance.decisions
+                            if each.what.endswith("is not asked")
+                        }
+                        for name in names:
+                            found[f"{name}_out"] += name in out
+                    case _:
+                        pass
+        found["liar"] += "liar" in asked and not found["liar_out"]
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -279,7 +355,21 @@ def main() -> None:
     parser.add_argument(
         "--record", action="store_true", help="print what models say to the questions, and end"
     )
+    parser.add_argument(
+        "--reputation", action="store_true", help="how soon liars are asked no more; no model"
+    )
     args = parser.parse_args()
+    if args.reputation:
+        known = {each["name"]: each for each in load("attacks.toml", "attack")}
+        rows = [
+            reputation(known[name], args.seed, 500, fooled)
+            for name in ("ignore-instructions", "authority", "quiet-authority", "plain-lie", "loop") for fooled in (0.0, 0.25, 0.5)
+        ]  # fmt: skip
+        for row in rows:
+            print("  ".join(f"{key}={value}" for key, value in row.items()))
+        if args.json:
+            print(json.dumps({"reputation": rows, "prompts": 500, "seed": args.seed}))
+        return
     if args.record:
         asyncio.run(record(("qwen-0.5b", "smollm2")))
         return

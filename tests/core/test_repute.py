@@ -46,9 +46,8 @@ def test_the_way_back_is_time() -> None:
     assert BOB in repute.shunned
     repute.look(300.0)
     assert BOB not in repute.shunned
-    repute.note(BOB, 1.0, 300.0)
-    repute.note(BOB, 1.0, 300.0)
-    repute.note(BOB, 1.0, 300.0)
+    for _ in range(4):
+        repute.note(BOB, 1.0, 300.0)
     assert BOB in repute.shunned, "it has a record, so that fewer are enough"
 
 
@@ -56,7 +55,7 @@ def test_an_honest_past_does_not_buy_harm_for_ever() -> None:
     repute = on()
     for _ in range(1_000):
         repute.note(BOB, 0.0, 0.0)
-    for _ in range(30):
+    for _ in range(60):
         repute.note(BOB, 1.0, 0.0)
     assert BOB in repute.shunned
 
@@ -72,7 +71,7 @@ def test_no_books_are_kept_unless_asked_for() -> None:
 def test_the_books_are_bounded() -> None:
     repute = on()
     for number in range(5_000):
-        for _ in range(6):
+        for _ in range(8):
             repute.note(DeviceId(f"d{number}"), 1.0, 0.0)
     assert len(repute.shunned) <= 4_096
     repute.look(1.0)
@@ -126,3 +125,20 @@ def test_terms_say_something() -> None:
 def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="repute"):
         ReputeConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_claims_are_not_believed_far_below_what_was_timed_and_a_queue_drains() -> None:
+    repute = on()
+    for at in (10.0, 20.0):
+        repute.time(BOB, 8.0, 2.0, at)
+    assert repute.floor(BOB) == (0.0, 0.0), "two jobs are no measurement"
+    repute.time(BOB, 8.0, 2.0, 30.0)
+    assert repute.floor(BOB) == (1.0, 2.0)
+    repute.look(34.0)
+    assert repute.floor(BOB) == (1.0, 1.0)
+    repute.look(50.0)
+    assert repute.floor(BOB) == (1.0, 0.0)
+    off = Repute()
+    for _ in range(5):
+        off.time(BOB, 8.0, 2.0, 1.0)
+    assert off.floor(BOB) == (0.0, 0.0)

@@ -41,9 +41,9 @@ class ReputeConfig:
 
     enabled: bool = False
     prior: float = 3.0
-    harmful: float = 0.6
+    harmful: float = 0.7
     half_life_s: float = 3_600.0
-    most: float = 16.0
+    most: float = 32.0
     timed: int = 3
     claims: float = 2.0
 
