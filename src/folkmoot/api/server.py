@@ -7,8 +7,10 @@ import math
 import socket
 from collections.abc import Iterator
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from folkmoot.api.config import ApiConfig, split_address
 from folkmoot.errors import NodeError
@@ -21,6 +23,24 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
+
+
+class Http(H11Protocol):
+    """uvicorn's HTTP, but a request that turns into noise is over for whoever answers it as well.
+
+    Else the answer is sent after the 400, which h11 refuses with an error that uvicorn logs as a bug of ours.
+    """
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what is wrong where nothing was said yet, and close."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
 
 def bind(config: ApiConfig) -> socket.socket:
@@ -62,6 +82,7 @@ def make_server(app: ASGIApp, grace_s: float = 0.0) -> Server:
     """
     config = uvicorn.Config(
         app,
+        http=Http,
         lifespan="off",
         log_config=None,
         access_log=False,
