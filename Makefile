@@ -5,10 +5,10 @@ INSTALLED := .venv/.installed
 INSTALLED_MIN := .venv-min/.installed
 JOBS ?= 2
 
-.PHONY: install install-min demo test lint format docs bench clean help
+.PHONY: install install-min demo test lint format docs bench chaos fuzz clean help
 
 help:
-	@echo "make install | install-min | demo | test | lint | format | docs | bench | clean"
+	@echo "make install | install-min | demo | test | lint | format | docs | bench | chaos | fuzz | clean"
 
 install: $(INSTALLED)
 
@@ -61,5 +61,16 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	@set -e; for each in $(wildcard bench/*.py); do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
 
+# An open load on real devices while a script drawn from SEED breaks what it can; the history is kept in chaos-history.
+SECONDS ?= 300
+SEED ?= 1
+chaos: $(INSTALLED)
+	$(BIN)/python -m chaos --seconds $(SECONDS) --seed $(SEED) --json
+
+MESSAGES ?= 1000000
+REQUESTS ?= 100000
+fuzz: $(INSTALLED)
+	$(BIN)/python -m fuzz --messages $(MESSAGES) --requests $(REQUESTS) --seed $(SEED) --json
+
 clean:
-	rm -rf .venv .venv-min .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
+	rm -rf .venv .venv-min .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage chaos-history dist

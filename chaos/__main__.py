@@ -7,11 +7,12 @@
 Five devices with `timed:exp:0.1` answer an open load while a script drawn from the seed kills, stops, freezes and restarts them,
 cuts the network in two, makes it slow, fills a disk, damages a state file, and floods the ports with noise, strangers and
 prompts. Where the user may have namespaces (root, or unprivileged ones), each device has a network of its own; where not,
-partitions, slow lines and full disks are left out, and `without` says so. The faults and the prompts are the same for one
+a hook in the devices' transport cuts and slows them (`chaos/hook.py`), no disk is filled, and `without` says so. The faults and the prompts are the same for one
 seed; what becomes of them also depends on the machine. The history keeps all of it, a JSON object a line.
 
-Phases: a quiet load, after which the memory is taken that all later memory is held against (the least of three seconds of
-silence); the load with faults; silence, until no device holds anything and all know all.
+Phases: a load without faults, which begins with as many prompts at once as any later burst, and after it three seconds of
+silence: the least that a device holds in them is what its memory at the end is held against. Then the load with faults, and
+silence until no device holds anything and all know all.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import httpx
+
 from chaos import check, history, plan, wires
 from chaos.clients import Clients, watch
 from chaos.devices import Device
 from chaos.history import History
-from chaos.strikes import Strikes
+from chaos.strikes import BURST, Strikes
 
 DEVICES = 5
 ENGINE = "timed:exp:0.1"
@@ -69,10 +72,9 @@ class Run:
         looking = self._spawn(self._look())
         self._phase("warm-up")
         begun = told.now
-        self._clients.ask(plan.SPARED)
-        await asyncio.sleep(0.5)
         for device in self.devices:
-            await self._strikes.strike(plan.Fault(told.now, "burst", (device.number,), 0.0))
+            for _ in range(BURST):
+                self._clients.ask(device.number)
         await self._clients.load(RATE_HZ, begun + warm_s)
         await self._clients.finish()
         self._phase("baseline")
@@ -109,8 +111,8 @@ class Run:
         self._history.note("phase", name=name)
         print(f"{self._history.now:6.1f} s  {name}", file=sys.stderr, flush=True)
 
-    def _spawn(self, work: object) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return task
@@ -172,7 +174,7 @@ class Run:
 
 
 async def _run(told: History, root: Path, seconds: float, seed: int, inside: bool) -> wires.Wires:
-    network: wires.Wires = wires.make_namespaces(DEVICES) if inside else wires.Loopback(DEVICES)
+    network: wires.Wires = wires.make_namespaces(DEVICES) if inside else wires.Loopback(DEVICES, root)
     run = Run(network, root, told, seed)
     try:
         await run.run(seconds)
@@ -188,10 +190,14 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=300.0, help="of load, altogether")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("chaos-history"), help="folder of the history and the logs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("chaos-history"), help="folder of the history and the logs"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--check", type=Path, metavar="FILE", help="judge this history, run nothing")
-    parser.add_argument("--no-namespaces", action="store_true", help="do without, even where they are allowed")
+    parser.add_argument(
+        "--no-namespaces", action="store_true", help="do without, even where they are allowed"
+    )
     parser.add_argument(wires.INSIDE, action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     without: list[str] = []

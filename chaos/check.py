@@ -19,10 +19,18 @@ from typing import Any
 
 from chaos.devices import MAX_PROMPTS, MAX_WAITING, SLOTS
 from chaos.history import Entry
-
 from folkmoot.api.faults import STATUS
 
-NEVER = ("internal", "no_key", "wrong_key", "foreign", "wrong_method", "body_too_large", "not_found", "invalid")
+NEVER = (
+    "internal",
+    "no_key",
+    "wrong_key",
+    "foreign",
+    "wrong_method",
+    "body_too_large",
+    "not_found",
+    "invalid",
+)
 """Codes that would be a bug, or an error of the client, which makes none."""
 TYPED = frozenset(STATUS) - frozenset(NEVER)
 MORE_MEMORY = 1.10
@@ -117,7 +125,9 @@ def _judge_clients(found: list[Entry], downs: dict[int, list[_Down]], verdict: V
                 verdict.typed_errors += 1
                 codes[end["code"]] += 1
                 if end["code"] not in TYPED or end["ends"] != 1 or end["after"]:
-                    wrong = f"ended with {end['code']}, {end['ends']} ends, {end['after']} events after the first"
+                    wrong = (
+                        f"ended with {end['code']}, {end['ends']} ends, {end['after']} events after the first"
+                    )
             case "left":
                 verdict.left += 1
             case "refused":
@@ -172,7 +182,9 @@ def _judge_looks(found: list[Entry], verdict: Verdict) -> None:
             continue
         for name, bound in bounds.items():
             if entry[name] > bound:
-                verdict.wrong.append(f"d{entry['device']}: {name} {entry[name]} at {entry['at']}, bound {bound}")
+                verdict.wrong.append(
+                    f"d{entry['device']}: {name} {entry[name]} at {entry['at']}, bound {bound}"
+                )
         verdict.queue_max = max(verdict.queue_max, entry["queue"])
         if phase == "baseline":
             baseline.setdefault(entry["device"], []).append(entry["rss"])
@@ -189,7 +201,9 @@ def _judge_looks(found: list[Entry], verdict: Verdict) -> None:
         if any(held.values()):
             verdict.wrong.append(f"d{device} holds {held} when all is quiet")
         if looks[-1]["alive"] != len(everybody):
-            verdict.wrong.append(f"d{device} knows {looks[-1]['alive']} of {len(everybody)} devices at the end")
+            verdict.wrong.append(
+                f"d{device} knows {looks[-1]['alive']} of {len(everybody)} devices at the end"
+            )
         more = min(look["rss"] for look in looks) / min(baseline[device])
         verdict.memory = max(verdict.memory, more)
         if more > MORE_MEMORY:

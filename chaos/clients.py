@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import httpx
+
 from chaos.devices import KEY, Device
 from chaos.history import History
 
@@ -129,7 +130,12 @@ class Clients:
             return {"end": "malformed", "status": status, "why": repr(error)}
         if broken and not answers and not errors:
             return {"end": "broken", "status": status, "why": broken}
-        seen: dict[str, Any] = {"status": status, "ends": len(answers) + len(errors), "after": after, "done": done}
+        seen: dict[str, Any] = {
+            "status": status,
+            "ends": len(answers) + len(errors),
+            "after": after,
+            "done": done,
+        }
         if answers:
             whole = answers[0]["answer"] == text and bool(text) and (done == 1 or bool(broken))
             jobs = answers[0]["jobs"]

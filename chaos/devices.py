@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import psutil
+
 from chaos.history import History
 from chaos.wires import Wires
 
@@ -27,8 +28,12 @@ SETTINGS = {
     "FOLKMOOT_NODE__DISCOVERY": "off",
     "FOLKMOOT_NODE__PEER__MAX_PROMPTS": str(MAX_PROMPTS),
     "FOLKMOOT_NODE__PEER__QUEUE__MAX_WAITING": str(MAX_WAITING),
+    "RUST_BACKTRACE": "0",
 }
-"""Bounds that are small enough to be reached. The key is needed since the devices listen on more than loopback."""
+"""Bounds that are small enough to be reached. The key is needed since the devices listen on more than loopback.
+
+Where the variable for Rust is 1, the transport reads the debug symbols of all libraries at its first error: 50 MB, once.
+"""
 
 
 class DeviceLost(Exception):
@@ -65,7 +70,7 @@ class Device:
         """Start it and wait until it serves. Raises DeviceLost."""
         self.life += 1
         command = [
-            *self._wires.command(self.number), sys.executable, "-P", "-m", "folkmoot", "up", "--json",
+            *self._wires.command(self.number), sys.executable, "-P", "-m", self._wires.module, "up", "--json",
             "--name", f"d{self.number}", "--engine", self._engine, "--listen", self._wires.listen(self.number),
             "--api", self._wires.api(self.number), "--with-parent", str(os.getpid()),
         ]  # fmt: skip
@@ -84,9 +89,11 @@ class Device:
         assert self._process.stdout is not None
         async with asyncio.timeout(START_S):
             line = await self._process.stdout.readline()
-        if not line or json.loads(line).get("event") != "ready":
+        told = json.loads(line) if line else {}
+        if told.get("event") != "ready":
             words = self.log.read_text("utf-8", "replace").strip().splitlines()[-1:]
             raise DeviceLost(f"d{self.number} did not start: {' '.join(words)}")
+        self._wires.met(self.number, told["device"])
         self._history.note("up", device=self.number, life=self.life)
 
     @property

@@ -21,7 +21,7 @@ LASTING = {
     "burst": (0.1, 0.2),
 }
 """Seconds that a fault of each kind takes, from and to; a device that was killed is started again after them."""
-PAUSE_S = 2.0
+PAUSE_S = 1.5
 """Mean time between the beginnings of two faults."""
 SPARED = 0
 """The device that is never taken down: its memory is that of one process from the start to the end."""

@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 import iroh
+
 from chaos.clients import Clients
 from chaos.devices import Device
 from chaos.history import History
 from chaos.plan import Fault
 from chaos.wires import Wires
-
 from folkmoot.node.handshake import MEMBER
 
-BURST = 60
+BURST = 40
 STRANGERS = 8
 CONNECTIONS = 150
 FILLER = "filler"
@@ -61,14 +61,20 @@ class Strikes:
             self._wires.part(())
         else:
             device = self._devices[fault.devices[0]]
-            async with device.turn if fault.kind not in ("garbage", "flood", "burst") else contextlib.nullcontext():
+            async with (
+                device.turn if fault.kind not in ("garbage", "flood", "burst") else contextlib.nullcontext()
+            ):
                 self._note(fault)
                 await doing[fault.kind](fault, device)
         self._history.note("over", kind=fault.kind, devices=fault.devices)
 
     def _note(self, fault: Fault) -> None:
         self._history.note(
-            "fault", kind=fault.kind, devices=fault.devices, seconds=round(fault.seconds, 3), due=round(fault.at, 3)
+            "fault",
+            kind=fault.kind,
+            devices=fault.devices,
+            seconds=round(fault.seconds, 3),
+            due=round(fault.at, 3),
         )
 
     # ---- a device goes and comes -------------------------------------------------------------------
@@ -182,7 +188,9 @@ class Strikes:
         with contextlib.suppress(OSError):
             _, writer = await self._connect(device)
             try:
-                writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+                writer.write(
+                    b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+                )
                 await asyncio.sleep(seconds)
             finally:
                 writer.close()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Protocol
 
+from chaos.hook import VARIABLE
+
+ROOT = Path(__file__).parent.parent
+DELAY_S = 0.15
 INSIDE = "--inside"
 _PORT, _API = 4151, 4150
 
@@ -18,9 +25,15 @@ class Wires(Protocol):
 
     faults: tuple[str, ...]
     delay: str
+    module: str
+    """What a device runs."""
 
     def command(self, device: int) -> list[str]:
         """What stands before a device's own command."""
+        ...
+
+    def met(self, device: int, name: str) -> None:
+        """A device has told its id."""
         ...
 
     def listen(self, device: int) -> str:
@@ -51,7 +64,8 @@ class Namespaces:
     hangs on a second bridge. Its user reaches it all the while.
     """
 
-    faults = ("part", "slow", "fill")
+    faults: tuple[str, ...] = ("part", "slow", "fill")
+    module = "folkmoot"
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
@@ -79,6 +93,9 @@ class Namespaces:
     def command(self, device: int) -> list[str]:
         return ["nsenter", f"--net=/run/netns/device{device}"]
 
+    def met(self, device: int, name: str) -> None:
+        return
+
     def listen(self, device: int) -> str:
         return f"10.77.0.{10 + device}:{_PORT}"
 
@@ -91,7 +108,16 @@ class Namespaces:
 
     def slow(self, device: int, *, on: bool) -> None:
         if not on:
-            command = ["nsenter", f"--net=/run/netns/device{device}", "tc", "qdisc", "del", "dev", "peer", "root"]
+            command = [
+                "nsenter",
+                f"--net=/run/netns/device{device}",
+                "tc",
+                "qdisc",
+                "del",
+                "dev",
+                "peer",
+                "root",
+            ]
             subprocess.run(command, capture_output=True, check=False)
         elif self.delay == "netem":
             self._qdisc(device, "netem", "delay", "150ms", "50ms", "loss", "2%")
@@ -99,42 +125,84 @@ class Namespaces:
             self._qdisc(device, "tbf", "rate", "300kbit", "burst", "4kb", "latency", "500ms")
 
     def _qdisc(self, device: int, *arguments: str) -> bool:
-        command = ["nsenter", f"--net=/run/netns/device{device}", "tc", "qdisc", "replace", "dev", "peer", "root"]
+        command = [
+            "nsenter",
+            f"--net=/run/netns/device{device}",
+            "tc",
+            "qdisc",
+            "replace",
+            "dev",
+            "peer",
+            "root",
+        ]
         return subprocess.run([*command, *arguments], capture_output=True, check=False).returncode == 0
 
     def small_disk(self, home: Path) -> None:
         home.mkdir(mode=0o700, parents=True)
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(home)], check=True, capture_output=True
+            ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(home)],
+            check=True,
+            capture_output=True,
         )
 
 
 class Loopback:
-    """All on 127.0.0.1: nothing can be cut here, and no disk be filled."""
+    """All on 127.0.0.1, with a hook in each device's transport; no disk can be filled here."""
 
-    faults = ()
-    delay = "none"
+    faults: tuple[str, ...] = ("part", "slow")
+    delay = "hook"
+    module = "chaos.hook"
 
-    def __init__(self, devices: int) -> None:
-        self._first = 41_500
+    def __init__(self, devices: int, folder: Path) -> None:
+        self._folder = folder
+        self._ports = _free_ports(2 * devices)
+        self._ids: dict[int, str] = {}
+        self._cut: tuple[int, ...] = ()
+        self._slow: set[int] = set()
+        for number in range(devices):
+            self._tell(number)
 
     def command(self, device: int) -> list[str]:
-        return []
+        return ["env", f"{VARIABLE}={self._file(device)}", f"PYTHONPATH={ROOT}{os.pathsep}{ROOT / 'src'}"]
+
+    def met(self, device: int, name: str) -> None:
+        self._ids[device] = name
 
     def listen(self, device: int) -> str:
-        return f"127.0.0.1:{self._first + 2 * device}"
+        return f"127.0.0.1:{self._ports[2 * device]}"
 
     def api(self, device: int) -> str:
-        return f"127.0.0.1:{self._first + 2 * device + 1}"
+        return f"127.0.0.1:{self._ports[2 * device + 1]}"
 
     def part(self, devices: tuple[int, ...]) -> None:
-        raise NotImplementedError
+        self._cut = devices
+        for number in self._ids:
+            self._tell(number)
 
     def slow(self, device: int, *, on: bool) -> None:
-        raise NotImplementedError
+        (self._slow.add if on else self._slow.discard)(device)
+        self._tell(device)
 
     def small_disk(self, home: Path) -> None:
-        return
+        raise NotImplementedError
+
+    def _file(self, device: int) -> Path:
+        return self._folder / f"hook{device}.json"
+
+    def _tell(self, device: int) -> None:
+        away = device in self._cut
+        cut = [name for number, name in self._ids.items() if (number in self._cut) != away]
+        fresh = self._file(device).with_suffix(".new")
+        fresh.write_text(json.dumps({"cut": cut, "delay_s": DELAY_S if device in self._slow else 0.0}))
+        fresh.replace(self._file(device))
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def can_have_namespaces() -> bool:

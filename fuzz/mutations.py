@@ -13,8 +13,30 @@ NUMBERS = (
     0, 1, -1, 2, 15, 16, 17, 255, 256, 1_000, 2**31 - 1, 2**31, 2**32 - 1, 2**53 - 1, 2**53, 2**63 - 1, 2**64 - 1,
     -(2**31), -(2**63), 0.0, -0.0, 1e-300, 1e9, 1e300, math.inf, -math.inf, math.nan,
 )  # fmt: skip
-TEXTS = ("", " ", "\x00", "\x1b[2J", "\u202e", "ß" * 40, "\U0001f600", "</s>", "<|im_end|>", "a" * 257, "b" * 5_000, "\ud800"[:0])
-BYTES = (b"", b"\x00", b"\x01", b"\x00" * 33, b"\x01" + b"\xff" * 32, b"\x01" + b"\xff" * 16, b"\x00\xff\xfe", b"\x02abc")
+TEXTS = (
+    "",
+    " ",
+    "\x00",
+    "\x1b[2J",
+    "\u202e",
+    "ß" * 40,
+    "\U0001f600",
+    "</s>",
+    "<|im_end|>",
+    "a" * 257,
+    "b" * 5_000,
+    "\ud800"[:0],
+)
+BYTES = (
+    b"",
+    b"\x00",
+    b"\x01",
+    b"\x00" * 33,
+    b"\x01" + b"\xff" * 32,
+    b"\x01" + b"\xff" * 16,
+    b"\x00\xff\xfe",
+    b"\x02abc",
+)
 _WRITER = msgspec.msgpack.Encoder()
 
 
@@ -78,24 +100,24 @@ class Mutator:
             return self.outside(data)
 
     def _bend(self, holder: list[Any], index: int) -> None:
-        rng = self._rng
-        match rng.randrange(8):
+        rng, old = self._rng, holder[index]
+        match rng.randrange(16):
             case 0:
                 del holder[index]
             case 1:
-                holder.insert(index, holder[index])
+                holder.insert(index, old)
             case 2:
-                holder[index] = [holder[index]]
-            case 3:
-                holder[index] = None
-            case 4 if isinstance(holder[index], list):
-                holder[index] = holder[index] * rng.choice((0, 2, 50, 400))
+                holder[index] = [old]
+            case 3 if isinstance(old, list):
+                holder[index] = old * rng.choice((0, 2, 50, 400))
+            case _ if not isinstance(old, list):
+                holder[index] = self._value(old)
             case _:
-                holder[index] = self._value(holder[index])
+                rng.shuffle(old)
 
     def _value(self, old: Any) -> Any:
         rng = self._rng
-        if rng.random() < 0.1:
+        if rng.random() < 0.05:
             return rng.choice((None, True, {}, [], 0, "", b""))
         if isinstance(old, bool):
             return not old

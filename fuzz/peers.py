@@ -15,8 +15,6 @@ from random import Random
 from typing import Any
 
 import psutil
-from fuzz.mutations import Mutator
-from fuzz.recorded import DEVICES, messages
 
 from folkmoot.core.events import (
     Abort,
@@ -41,19 +39,22 @@ from folkmoot.core.events import (
     Warm,
     Warmed,
 )
-from folkmoot.core.gossip import DATAGRAMS, Card, Sync
+from folkmoot.core.gossip import DATAGRAMS, MAX_INCARNATION, Card, Member, Standing, Sync
 from folkmoot.core.ids import DeviceId, draw_prompt_id
 from folkmoot.core.messages import Answer, Ask, Began, Message, Piece, Queued, Turn, Usage
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.errors import RemoteProtocolError
 from folkmoot.node.config import NodeConfig
 from folkmoot.wire import decode, encode, limits
+from fuzz.mutations import Mutator
+from fuzz.recorded import DEVICES, messages
 
 ME = DEVICES[0]
 STRANGERS = tuple(DeviceId(f"{number:02x}" * 32) for number in range(200, 204))
 LIFE = 25_000
 """So many messages a young device gets before another one takes its place."""
 STEP_S = 0.002
+HELLO_S = 2.0
 REST_S = 1_200.0
 """Virtual seconds in which a device must come to rest: a job without a step forward is given up after 900."""
 SLOW_S = 1.0
@@ -78,6 +79,7 @@ class Device:
     count: int = 0
     names: deque[Any] = field(default_factory=lambda: deque(maxlen=64))
     open: dict[str, int] = field(default_factory=dict)
+    hello: float = 0.0
 
     def __post_init__(self) -> None:
         card = Card("me", "tiny", 4096, 1.0, "here")
@@ -97,6 +99,17 @@ class Device:
             self.handle(event)
         self.now = until
 
+    def greet(self) -> None:
+        """Its neighbours say that they live, whatever was said in their names; else nobody would be asked any more."""
+        if self.now < self.hello:
+            return
+        self.hello = self.now + HELLO_S
+        for device in DEVICES[1:]:
+            known = self.peer.membership.members.get(device)
+            incarnation = min((known.incarnation if known is not None else 0) + 1, MAX_INCARNATION - 1)
+            card = Card(device[:4], "tiny", 4096, 1.0, f"at {device[:4]}")
+            self.handle(Received(device, Sync(Member(device, incarnation, Standing.ALIVE, card), ())))
+
     def handle(self, event: Event) -> None:
         for effect in self.peer.handle(event, self.now):
             self._carry_out(effect)
@@ -104,7 +117,13 @@ class Device:
     def ask(self) -> None:
         rng = self.rng
         plan = rng.choice(
-            (Plan(), Plan("fixed", 1, 2), Plan("fixed", 2, 2), Plan("fixed", 1, 3, deadline_s=1.0), Plan("local", 0, 0))
+            (
+                Plan(),
+                Plan("fixed", 1, 2),
+                Plan("fixed", 2, 2),
+                Plan("fixed", 1, 3, deadline_s=1.0),
+                Plan("local", 0, 0),
+            )
         )
         prompt = Prompt(draw_prompt_id(rng), (Turn("user", "Why?"),), plan, stream=rng.random() < 0.5)
         self.open[prompt.id] = 0
@@ -151,7 +170,9 @@ class Device:
             self.pass_time(1.0)
         queue = self.peer.queue
         if not self.peer.idle:
-            raise Broken(f"no rest: {len(self.peer.prompts)} prompts, {queue.waiting} waiting, {queue.busy} in service")
+            raise Broken(
+                f"no rest: {len(self.peer.prompts)} prompts, {queue.waiting} waiting, {queue.busy} in service"
+            )
         if lost := [prompt for prompt, ends in self.open.items() if ends != 1]:
             raise Broken(f"{len(lost)} prompts have no end")
 
@@ -231,6 +252,7 @@ def _feed(device: Device, data: bytes, rng: Random, handled: Counter[str]) -> No
     if rng.random() < 0.003:
         device.ask()
     device.pass_time(rng.expovariate(1.0 / STEP_S))
+    device.greet()
     sender = rng.choice(DEVICES[1:]) if rng.random() < 0.95 else rng.choice(STRANGERS)
     try:
         message = decode(data)

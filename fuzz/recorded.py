@@ -34,8 +34,16 @@ def messages(seed: int, each: int = 300) -> list[bytes]:
 
     def spawn(device: DeviceId, life: int) -> None:
         address = f"{device[:4]} at {life}"
-        peer = Peer(device, Card(device[:4], "tiny", 4096, 1.0, address), life, PeerConfig(), Random(f"{seed} {device}"))
-        engine = Engine(lambda r: r.uniform(0.02, 0.5), EngineConfig(failure=0.05), Random(f"engine {seed} {device}"))
+        peer = Peer(
+            device,
+            Card(device[:4], "tiny", 4096, 1.0, address),
+            life,
+            PeerConfig(),
+            Random(f"{seed} {device}"),
+        )
+        engine = Engine(
+            lambda r: r.uniform(0.02, 0.5), EngineConfig(failure=0.05), Random(f"engine {seed} {device}")
+        )
         known = tuple((d, world.devices[d].address) for d in DEVICES if d in world.devices and d != device)
         world.spawn(device, address, peer, known, engine=engine)
 
@@ -47,7 +55,11 @@ def messages(seed: int, each: int = 300) -> list[bytes]:
         prompt = Prompt(draw_prompt_id(rng), (Turn("system", "Be brief."), Turn("user", "Why?")), plan)
         world.feed(device, Submitted(prompt))
         if rng.random() < 0.2:
-            world.at(world.now + rng.random(), lambda: world.devices[device].alive and world.feed(device, Withdrawn(prompt.id)))
+            world.at(world.now + rng.random(), lambda: take_back(device, prompt))
+
+    def take_back(device: DeviceId, prompt: Prompt) -> None:
+        if world.devices[device].alive:
+            world.feed(device, Withdrawn(prompt.id))
 
     for device in DEVICES:
         spawn(device, 1)

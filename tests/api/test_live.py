@@ -150,44 +150,16 @@ def test_the_url_of_a_socket():
     listener.close()
 
 
-BROKEN_OFF = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n%bzz\r\n"
+BAD_CHUNK = b"POST /v1/chat/completions HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
 
 
-async def say(url, *parts):
-    """What the API sends to one connection before it closes it; each part after the first is sent once something came back."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-    got = b""
-    for number, part in enumerate(parts):
-        got += await reader.read(1) if number else b""
-        writer.write(part)
-    got += await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return got
-
-
-@pytest.mark.parametrize("so_far", [b"", b"5\r\nhello\r\n"])
-async def test_a_request_that_turns_into_noise_is_answered_once_and_is_no_bug(serve, caplog, so_far):
-    got = await say(await serve(), BROKEN_OFF % so_far)
-    assert got.startswith(b"HTTP/1.1 400 ")
-    assert got.count(b"HTTP/1.1") == 1
-    assert "Traceback" not in caplog.text
-    assert "Exception" not in caplog.text
-
-
-async def test_noise_while_an_answer_is_written_waits_for_its_end(serve, village, caplog):
-    village.hold = asyncio.Event()
-    body = json.dumps({**ASK, "stream": True, "folkmoot": {"progress": True}}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    # Uvicorn reads a second request once the first one is answered; noise that comes before waits for that.
+@pytest.mark.parametrize("host", [b"127.0.0.1", b"evil.example"])
+async def test_a_request_that_turns_into_noise_is_answered_once_and_is_no_bug(serve, caplog, host):
     reader, writer = await asyncio.open_connection("127.0.0.1", int((await serve()).rpartition(":")[2]))
-    writer.write(head + body)
-    assert (await reader.read(12)) == b"HTTP/1.1 200"
-    writer.write(b"\x00\x01noise\r\n\r\n")
-    village.hold.set()
+    writer.write(BAD_CHUNK % host)
     got = await reader.read()
     writer.close()
     await writer.wait_closed()
-    assert b"[DONE]" in got
-    assert b"HTTP/1.1 400" in got
-    assert "Traceback" not in caplog.text
+    assert got.startswith(b"HTTP/1.1 400 ")
+    assert got.count(b"HTTP/1.1") == 1
+    assert "Exception" not in caplog.text

@@ -174,6 +174,13 @@ async def test_a_device_that_cannot_go_on_is_as_the_document_says(client, villag
     assert told.status_code == STATUS[NodeError.code]
 
 
+@pytest.mark.parametrize("path", ["/v1/models/", "/v1/moot/", "/healthz/", "//"])
+async def test_a_slash_too_many_is_no_redirect_of_which_the_document_does_not_know(client, path):
+    got = await client.get(path)
+    assert got.status_code == 404
+    assert got.json()["error"]["code"] in ("not_found", "unknown_model")
+
+
 async def test_keys_and_a_loading_engine_are_as_the_document_says(connect, village):
     client = connect(keys=("secret",))
     village.engine = "loading"

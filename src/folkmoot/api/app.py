@@ -47,6 +47,7 @@ def create_app(
             Exception: _on_bug,
         },
     )
+    app.router.redirect_slashes = False  # a redirect is none of the answers that the document knows
     app.state.room = Room(moot, config, control, desk)
     app.state.openapi = msgspec.json.encode(document(ROUTES))
     return app
