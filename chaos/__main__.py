@@ -96,6 +96,7 @@ class Run:
             await asyncio.gather(*strikes, return_exceptions=True)
         await self._settle()
         self._phase("quiet")
+        await self._clients.fetch_again()
         await asyncio.sleep(5.0)
         looking.cancel()
 

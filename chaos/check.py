@@ -3,7 +3,7 @@
 1. Every prompt that was sent has one end that its client saw: an answer that is whole, or one typed error. A connection may
    break without an end only where its device was killed meanwhile, and be refused only while its device was not there.
 2. No prompt is answered twice, in one response or by two; a device tells of each prompt that it accepted one end at most, and
-   where it lived on, one.
+   where it lived on, one. What was accepted in the background has one end, whatever its device went through, and keeps it.
 3. When all is quiet, no device holds a job, a prompt or an answer of which nobody knows any more.
 4. No queue was ever seen above its bound.
 5. A device holds at most 10 % more memory than after the first load, before the first fault.
@@ -47,6 +47,7 @@ class Verdict:
     typed_errors: int = 0
     left: int = 0
     cut_by_kill: int = 0
+    background: int = 0
     lost: int = 0
     answered_twice: int = 0
     leaked_jobs: int = 0
@@ -147,6 +148,22 @@ def _judge_clients(found: list[Entry], downs: dict[int, list[_Down]], verdict: V
             verdict.answered_twice += 1
             verdict.wrong.append(f"{count} responses have the answer of {name}")
     verdict.codes = dict(sorted(codes.items()))
+    _judge_kept(found, seen, verdict)
+
+
+def _judge_kept(found: list[Entry], seen: dict[int, list[Entry]], verdict: Verdict) -> None:
+    """What was accepted in the background still has, in the end, the end that its client saw first."""
+    accepted = {e["n"]: e["id"] for e in found if e["what"] == "accepted"}
+    kept = {e["n"]: e for e in found if e["what"] == "kept"}
+    verdict.background = len(accepted)
+    for number, name in accepted.items():
+        first, last = seen[number], kept.get(number)
+        if last is None or last["end"] not in ("answered", "error"):
+            verdict.lost += 1
+            verdict.wrong.append(f"prompt {number}, accepted as {name}, has no end that is kept")
+        elif first and any(first[0].get(field) != last[field] for field in ("end", "digest", "code")):
+            verdict.answered_twice += 1
+            verdict.wrong.append(f"prompt {number} had the end {first[0]} and has {last}")
 
 
 def _judge_devices(found: list[Entry], verdict: Verdict) -> None:
@@ -230,6 +247,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         "faults": verdict.faults,
         "left": verdict.left,
         "cut_by_kill": verdict.cut_by_kill,
+        "background": verdict.background,
         "codes": verdict.codes,
         "queue_max": verdict.queue_max,
         "memory": round(verdict.memory, 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Sequence
 from random import Random
@@ -15,8 +16,11 @@ from chaos.history import History
 
 PATIENCE_S = 90.0
 """Who has seen no end after so long has seen none."""
-WAYS = ("whole", "stream", "leave", "deadline", "unknown")
-WEIGHTS = (45, 35, 10, 8, 2)
+LATER_S = 150.0
+"""The same for an answer in the background, for which its device may wait for better times."""
+AGAIN_S = 0.5
+WAYS = ("whole", "stream", "later", "leave", "deadline", "unknown")
+WEIGHTS = (35, 30, 15, 10, 8, 2)
 SHAPES: tuple[dict[str, Any], ...] = (
     {},
     {},
@@ -35,6 +39,7 @@ class Clients:
         self._rng = Random(f"prompts {seed}")
         self._number = 0
         self._open: dict[asyncio.Task[None], None] = {}
+        self._accepted: dict[int, tuple[int, str]] = {}
         # A connection a request: on one that was kept, a request may meet its end without anybody's fault.
         self._http = httpx.AsyncClient(
             headers={"authorization": f"Bearer {KEY}", "connection": "close"},
@@ -58,7 +63,11 @@ class Clients:
         if way == "deadline":
             own["deadline_s"] = rng.uniform(0.05, 1.5)
         leaves_s = rng.uniform(0.0, 0.6) if way == "leave" else None
-        task = asyncio.ensure_future(self._ask(self._number, device, way, own, leaves_s, rng.random() < 0.5))
+        streams = rng.random() < 0.5
+        if way == "later":
+            task = asyncio.ensure_future(self._ask_later(self._number, device, own))
+        else:
+            task = asyncio.ensure_future(self._ask(self._number, device, way, own, leaves_s, streams))
         self._open[task] = None
         task.add_done_callback(lambda done: self._open.pop(done, None))
 
@@ -89,6 +98,69 @@ class Clients:
         except TimeoutError:
             seen = {"end": "hung" if leaves_s is None else "left"}
         self._history.note("seen", n=number, device=device, **seen)
+
+    # ---- in the background -------------------------------------------------------------------------
+
+    async def _ask_later(self, number: int, device: int, own: dict[str, Any]) -> None:
+        """Have a prompt answered in the background, whatever its device goes through, and fetch the answer."""
+        text = f"Which way is the wind, for the {number}th time?"
+        body = {"model": "moot", "input": text, "background": True, "folkmoot": own}
+        self._history.note("sent", n=number, device=device, way="later", stream=False, own=own)
+        try:
+            async with asyncio.timeout(LATER_S):
+                seen = await self._accept(number, device, body)
+                while seen is None:
+                    await asyncio.sleep(AGAIN_S)
+                    seen = await self._fetch(number)
+        except TimeoutError:
+            seen = {"end": "hung"}
+        self._history.note("seen", n=number, device=device, **seen)
+
+    async def _accept(self, number: int, device: int, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Send it until it is accepted, with one key: however often it arrives, it is one. Gives the end where it is refused."""
+        url, key = self._devices[device].url + "/v1/responses", {"idempotency-key": f"the {number}th"}
+        while True:
+            try:
+                got = await self._http.post(url, json=body, headers=key)
+                found = got.json()
+            except (httpx.TransportError, ValueError):
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if "error" in found and got.status_code >= 400:
+                one = {"status": got.status_code, "ends": 1, "after": 0, "done": 0}
+                return {"end": "error", "code": found["error"]["code"], **one}
+            self._accepted[number] = device, found["id"]
+            self._history.note("accepted", n=number, device=device, id=found["id"])
+            return None
+
+    async def _fetch(self, number: int) -> dict[str, Any] | None:
+        """The end of what was accepted, if it has come and its device is there."""
+        device, name = self._accepted[number]
+        try:
+            got = await self._http.get(f"{self._devices[device].url}/v1/responses/{name}")
+            found = got.json()
+        except (httpx.TransportError, ValueError):
+            return None
+        if got.status_code != 200:  # 404 would be the loss of what was accepted
+            return {"end": "nothing", "status": got.status_code} if got.status_code == 404 else None
+        one = {"status": 200, "ends": 1, "after": 0, "done": 1}
+        if found["status"] == "failed":
+            return {"end": "error", "code": found["error"]["code"], **one}
+        if found["status"] not in ("completed", "incomplete"):
+            return None
+        text = found["output"][0]["content"][0]["text"]
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return {"end": "answered", "id": name, "whole": bool(text), "digest": digest, **one}
+
+    async def fetch_again(self) -> None:
+        """When all is quiet: note what stands there of all that was accepted."""
+        for number in self._accepted:
+            seen = await self._fetch(number) or {"end": "nothing"}
+            self._history.note(
+                "kept", n=number, end=seen["end"], digest=seen.get("digest"), code=seen.get("code")
+            )
+
+    # ---- in the user's presence --------------------------------------------------------------------
 
     async def _see(self, device: int, body: dict[str, Any]) -> dict[str, Any]:
         """What a client gets to see of a prompt, up to the end of the response or of the connection."""

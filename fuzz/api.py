@@ -22,11 +22,12 @@ from typing import Any
 import psutil
 from starlette.types import ASGIApp, Message
 
-from folkmoot.api import ApiConfig, create_app
+from folkmoot.api import ApiConfig, Desk, create_app
 from folkmoot.core.law import parse_law
 from folkmoot.engine.timed import TimedEngine
-from folkmoot.node.config import NodeConfig
+from folkmoot.node.config import JournalConfig, NodeConfig
 from folkmoot.node.daemon import Daemon, Ready
+from folkmoot.node.journal import Journal, retention_s
 from fuzz.drawn import Drawn, Requests
 
 KEY, CONTROL = "a-key", "a-control-token"
@@ -36,6 +37,7 @@ KEYS = (
     + ("", "Bearer wrong", "bearer  ", f"Basic {KEY}", "Bearer \x7f")
 )
 MAY = (f"Bearer {KEY}", f"Bearer {CONTROL}")
+CONFIG = ApiConfig(keys=(KEY,))
 SLOW_S = 30.0
 STREAM_S = 0.02
 """A stream without an end is left after so long."""
@@ -88,8 +90,8 @@ class Watched(Daemon):
 async def run(count: int, seed: int) -> Fuzzed:
     """Send so many requests. Raises `Broken`."""
     with tempfile.TemporaryDirectory(prefix="folkmoot-fuzz-") as home:
-        async with _device(Path(home)) as device:
-            app = create_app(device, ApiConfig(keys=(KEY,)), CONTROL)
+        async with _device(Path(home)) as device, _desk(Path(home), device) as desk:
+            app = create_app(device, CONFIG, CONTROL, desk)
             _, _, said = await call(
                 app, Drawn("GET", "/openapi.json", b"", [(b"host", b"localhost")], b"", ""), None
             )
@@ -113,6 +115,20 @@ async def _device(home: Path) -> AsyncIterator[Watched]:
         waiting.cancel()
         await device.stop()
         await running
+
+
+@contextlib.asynccontextmanager
+async def _desk(home: Path, device: Watched) -> AsyncIterator[Desk]:
+    """Its journal, and who works it off: in nobody's name, as what is in it was let in."""
+    kept = JournalConfig()
+    with contextlib.closing(Desk(device, Journal(home, kept), CONFIG, retention_s(kept))) as desk:
+        await desk.open()
+        working = asyncio.create_task(desk.run())
+        try:
+            yield desk
+        finally:
+            working.cancel()
+            await asyncio.wait([working])
 
 
 async def _all(app: ASGIApp, device: Watched, document: dict[str, Any], count: int, seed: int) -> Fuzzed:

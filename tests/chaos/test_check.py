@@ -47,6 +47,17 @@ def sent(moment: float, n: int, device: int = 0) -> Entry:
     return at(moment, "sent", n=n, device=device, way="whole", stream=False, own={})
 
 
+def kept(moment: float, n: int, end: str = "answered", digest: str | None = "d") -> Entry:
+    return at(moment, "kept", n=n, end=end, digest=digest, code=None)
+
+
+BACKGROUND = [
+    sent(9.0, 1),
+    at(9.1, "accepted", n=1, device=0, id="r1"),
+    answered(20.0, 1, name="r1", digest="d"),
+]
+
+
 def test_a_good_history_holds_every_promise() -> None:
     told = judge(
         history(
@@ -66,12 +77,16 @@ def test_a_good_history_holds_every_promise() -> None:
             at(12.0, "told", device=0, life=1, kind="accepted", id="p1"),
             at(14.0, "told", device=0, life=1, kind="answered", id="p1"),
             look(20.0, 0, queue=MAX_WAITING, rss=80.0),
+            sent(9.0, 6, device=1),
+            at(9.1, "accepted", n=6, device=1, id="r6"),
+            answered(20.0, 6, device=1, name="r6", digest="d"),
+            kept(30.0, 6),
         )
     )
     assert told.wrong == []
     assert as_json(told) == {
-        "prompts": 5, "answered": 1, "typed_errors": 1, "lost": 0, "answered_twice": 0, "leaked_jobs": 0,
-        "faults": {"kill": 1}, "left": 1, "cut_by_kill": 2, "codes": {"overloaded": 1}, "queue_max": MAX_WAITING,
+        "prompts": 6, "answered": 2, "typed_errors": 1, "lost": 0, "answered_twice": 0, "leaked_jobs": 0,
+        "faults": {"kill": 1}, "left": 1, "cut_by_kill": 2, "background": 1, "codes": {"overloaded": 1}, "queue_max": MAX_WAITING,
         "memory": 1.0, "wrong": [],
     }  # fmt: skip
 
@@ -106,6 +121,9 @@ BROKEN: dict[str, tuple[list[Entry], str]] = {
         [sent(9.0, 1), at(9.1, "seen", n=1, device=0, end="refused")],
         "that was there",
     ),
+    "accepted and lost": ([*BACKGROUND, kept(30.0, 1, "nothing", None)], "no end that is kept"),
+    "accepted and not there": (BACKGROUND, "no end that is kept"),
+    "answered anew": ([*BACKGROUND, kept(30.0, 1, digest="e")], "had the end"),
     "told two ends": (
         [at(9.0, "told", device=0, life=1, kind=kind, id="p") for kind in ("accepted", "failed", "answered")],
         "told 2 ends",
