@@ -58,7 +58,7 @@ HELLO_S = 2.0
 REST_S = 1_200.0
 """Virtual seconds in which a device must come to rest: a job without a step forward is given up after 900."""
 SLOW_S = 1.0
-"""A message that takes longer to handle is a hang."""
+"""A message that takes longer to handle, in seconds of its thread's own time, is a hang."""
 MORE_BYTES = 96 << 20
 """Memory that all tables together may come to hold: members, dead, contacts, declined and kept jobs and their texts."""
 
@@ -202,6 +202,7 @@ class Fuzzed:
     refused: int = 0
     handled: dict[str, int] = field(default_factory=dict)
     slowest_ms: float = 0.0
+    slowest: str = ""
     rate: float = 0.0
     memory_mb: list[float] = field(default_factory=list)
     prompts: int = 0
@@ -223,15 +224,16 @@ def run(count: int, seed: int) -> Fuzzed:
             device = devices[1] = Device(rng)
         data = mutators[place].draw()
         device.fed += 1
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             _feed(device, data, rng, handled)
         except Broken:
             raise
         except Exception as bug:
             raise Broken(f"message {number} of seed {seed} ({data[:200].hex()}): {bug!r}") from bug
-        slow_ms = 1e3 * (time.perf_counter() - start)
-        found.slowest_ms = max(found.slowest_ms, slow_ms)
+        slow_ms = 1e3 * (time.thread_time() - start)
+        if slow_ms > found.slowest_ms:
+            found.slowest_ms, found.slowest = slow_ms, f"message {number} of seed {seed}: {data[:40].hex()}"
         if slow_ms > 1e3 * SLOW_S:
             raise Broken(f"message {number} of seed {seed} took {slow_ms:.0f} ms")
         if number % max(1, count // 20) == 0:
