@@ -57,6 +57,8 @@ STEP_S = 0.002
 HELLO_S = 2.0
 REST_S = 1_200.0
 """Virtual seconds in which a device must come to rest: a job without a step forward is given up after 900."""
+MOST_EVENTS = 20_000
+"""More than that in one step, or in a second of rest, is a device that does nothing but wake itself."""
 SLOW_S = 1.0
 """A message that takes longer to handle, in seconds of its thread's own time, is a hang."""
 MORE_BYTES = 96 << 20
@@ -92,9 +94,11 @@ class Device:
         heappush(self.heap, (self.now + wait_s, self.count, event))
 
     def pass_time(self, seconds: float) -> None:
-        until = self.now + seconds
+        until, first = self.now + seconds, self.count
         while self.heap and self.heap[0][0] <= until:
             at, _, event = heappop(self.heap)
+            if self.count - first > MOST_EVENTS:
+                raise Broken(f"{MOST_EVENTS} events in {seconds:.3g} s, and no end: the last is {event}")
             self.now = max(self.now, at)
             self.handle(event)
         self.now = until

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.core.world import FOUR, Moot, answered, failed, fixed
 
 from folkmoot.core.breaker import BreakerConfig
-from folkmoot.core.events import AnswerText, Plan, Received, Send
+from folkmoot.core.events import AnswerText, Fired, LateTimer, Plan, Received, Send, SetTimer
 from folkmoot.core.gossip import Pulse
 from folkmoot.core.hedge import HedgeConfig, Hedges
-from folkmoot.core.ids import DeviceId
+from folkmoot.core.ids import DeviceId, job_id
 from folkmoot.core.messages import Ask, Cancel, Outcome, Stage, Undone
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.price import PriceConfig, enough
@@ -226,6 +226,20 @@ def test_nobody_stands_in_who_would_take_longer() -> None:
     assert asked_of(moot) == ["bob"]
     moot.pass_time(30.0)
     assert len(asked_of(moot)) == 2
+
+
+def test_a_peer_that_says_a_job_takes_no_time_is_looked_at_again_but_not_without_end() -> None:
+    """Found by mutated messages: its origin did nothing else any more."""
+    moot = Moot(FOUR, HEDGING)
+    known(moot, 1e-300)
+    prompt = moot.ask("ann", fixed(1, 3))
+    peer, job = moot.devices[ANN].peer, job_id(prompt, 1, 1)
+    looks = [e.at for e in moot.devices[ANN].effects if isinstance(e, SetTimer) and e.timer == LateTimer(job)]
+    now = looks[-1]
+    assert now < 1e-9
+    effects = peer.handle(Fired(LateTimer(job)), now)
+    again = [e.at for e in effects if isinstance(e, SetTimer) and e.timer == LateTimer(job)]
+    assert again == [now + HEDGING.hedge.word_s]
 
 
 def test_an_empty_budget_asks_nobody() -> None:

@@ -76,7 +76,7 @@ async def test_an_api_that_fails_at_a_request_is_found(monkeypatch: pytest.Monke
 
 
 async def test_an_api_that_asks_for_no_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("folkmoot.api.guard.Guard._fault", lambda *_: None)
+    monkeypatch.setattr("folkmoot.api.guard.Guard._check", lambda *_: None)
     with pytest.raises(ExceptionGroup) as caught:
         await api.run(500, seed=11)
     assert caught.group_contains(api.Broken, match="without a key|by nobody")
