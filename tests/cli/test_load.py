@@ -107,7 +107,9 @@ def test_moments_from_a_file_are_those_that_are_written(tmp_path):
 
 def test_nobody_there_is_1(capsys):
     assert run("--rate", "20", "--seconds", "1", "--drain", "0", "--at", "http://127.0.0.1:9") == 1
-    assert "start one with `folkmoot up`" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no device answers at http://127.0.0.1:9; start one with `folkmoot up`" in said
+    assert said.count("\n") == 1, "it knocks before it loads"
 
 
 @pytest.mark.live

@@ -250,6 +250,53 @@ def test_without_layers_what_lies_beyond_the_limit_is_exact(run):
     assert "(its error is not known here)" in run("theory", *layered, *flags[-2:])[1]
 
 
+@pytest.mark.parametrize("shape", ["100", "200", "1000", "1e6"])
+def test_services_that_hardly_vary_are_nearly_fixed(run, shape):
+    def latency(law: str) -> float:
+        return json.loads(run("theory", "--service", law, "--json")[1])["latency"]["mean"]
+
+    assert latency(f"weibull:1:{shape}") == pytest.approx(latency("det:1"), rel=2e-3)
+
+
+def test_a_verdict_that_the_load_contradicts_is_told_as_chance(run):
+    out = run("simulate", "--load", "0.5", "--seed", "25", "--horizon", "20000")[1]
+    assert "unstable: the number waiting grows by" in out
+    assert "the load says that it is stable" in out
+    assert "no mean latency" not in out
+
+
+def test_a_ring_has_two_peers(run):
+    found = json.loads(run("theory", "--topology", "ring", "--json")[1])
+    assert (found["proposers"], found["jobs_per_prompt"]) == (2, 4.0)
+
+
+def test_at_the_limit_nothing_is_told_beyond_it(run):
+    out = run("theory", "--load", "1")[1]
+    assert "its queue grows without bound" in out
+    assert "first come first served" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,a\n1,2\n", "column 'a' stands there twice"),
+        ("a,b\n1,2,3\n", "3 cells for 2 columns"),
+        ("a;b\n1;2\n", "separated by commas"),
+    ],
+)
+def test_traces_that_say_two_things_are_refused(run, tmp_path, text, says):
+    file = tmp_path / "t.csv"
+    file.write_text(text)
+    code, out, err = run("theory", "--service", f"trace:{file}")
+    assert (code, out, says in err) == (2, "", True)
+
+
+def test_a_mark_of_its_byte_order_is_no_part_of_a_trace(run, tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b\n1,2\n3,4\n", encoding="utf-8-sig")
+    assert run("theory", "--service", f"trace:{file}:a", "--json")[0] == 0
+
+
 def test_a_trace_of_zeros_is_planned(run, tmp_path):
     trace = tmp_path / "zeros.csv"
     trace.write_text("a\n0\n0\n")

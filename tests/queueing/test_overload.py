@@ -144,6 +144,28 @@ def test_prompts_that_stop_early(layers: int, proposers: int, load: float, stop:
         assert x == pytest.approx(q.fluid_root(rate, [1.0], 1.0, proposers))
 
 
+def test_stages_that_differ_and_prompts_that_stop() -> None:
+    """At x = 1/2: 2λ(1/2 + 0.5 · 5/4 + 0.1 · 20/8) + 3λ(0.5/4 + 0.4/8 + 0.1/16) = 1."""
+    stages, stops = ([1.0, 5.0, 20.0], 3.0, 1), [0.5, 0.4, 0.1]
+    last = 0.5 / 4 + 0.4 / 8 + 0.1 / 16
+    rate = 1.0 / (2 * (0.5 + 0.5 * 1.25 + 0.1 * 2.5) + 3.0 * last)
+    assert q.fluid_root(rate, *stages, stops) == pytest.approx(0.5)
+    assert q.goodput(rate, *stages, stops) == pytest.approx(rate * last)
+    arriving = 2 * (1.0 + 0.5 * 0.5 + 0.1 * 0.25) + 0.5 * 0.5 + 0.4 * 0.25 + 0.1 * 0.125
+    assert q.drift(rate, *stages, stops) == pytest.approx(rate * arriving * 0.5)
+    assert q.fluid_root(rate, [1.0, 5.0, 20.0][:], 3.0, 1, tuple(stops)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("load", [1.5, 1e3, 1e15, 1e200])
+def test_far_beyond_the_limit(load: float) -> None:
+    """Without layers a device does all that it can, however much comes; with one x falls as the root of the load."""
+    assert q.goodput(load, [], 1.0, 0) == pytest.approx(1.0)
+    assert q.drift(load, [], 1.0, 0) == pytest.approx(load - 1.0)
+    assert 0.0 < q.fluid_root(load, [1.0], 1.0, 1) <= 1.0
+    if load > 1e10:
+        assert q.fluid_root(load, [0.0], 1.0, 0) == pytest.approx(load**-0.5)
+
+
 def test_a_free_aggregation_is_legal_where_there_are_layers() -> None:
     assert q.fluid_root(1.0, [1.0], 0.0, 1) == pytest.approx(0.5)
     with pytest.raises(TheoryError, match="aggregate_s"):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot import queueing as q
+from folkmoot.core.law import Exponential, Lognormal
 from folkmoot.errors import TheoryError
 
 SMALL = st.integers(0, 4)
@@ -81,6 +82,15 @@ def test_a_hub_loses_the_region() -> None:
     assert each[1:] == pytest.approx([2 + 0.5] * 4)
 
 
+def test_stages_that_differ_and_prompts_that_stop() -> None:
+    """Counted by hand: all jobs of the first layer, half of the second, a tenth of the third, each with its own time."""
+    stages, stops = [1.0, 5.0, 20.0], [0.5, 0.4, 0.1]
+    assert q.stage_load(1.0, stages, 3.0, 1, stops) == pytest.approx(2 * (1.0 + 0.5 * 5.0 + 0.1 * 20.0) + 3.0)
+    assert q.stage_load(1.0, np.array(stages), 3.0, 1, np.array(stops)) == pytest.approx(14.0)
+    assert q.stage_load(1.0, [1.0, 5.0], 1.0, 1, [0.5, 0.5]) == pytest.approx(8.0)
+    assert q.stage_load(1.0, [], 1.0, 0) == 1.0
+
+
 def test_what_changes_the_jobs_of_a_prompt() -> None:
     assert q.early_stopping_jobs([0.5, 0.5], 3) == pytest.approx(4 * 1.5 + 1)
     assert q.early_stopping_jobs([0.0, 0.0, 1.0], 1) == 7
@@ -135,6 +145,20 @@ def test_what_changes_the_jobs_of_a_prompt() -> None:
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=[[1.0], [0]]), "by whole numbers from 0"),
         (lambda: q.loads([1.0] * 2, 1.0, 1, 1, graph=3), "by whole numbers from 0"),
         (lambda: q.loads([1.0], 1.0, 1, 1), "1 device has no peers"),
+        (lambda: q.load(0.1, 1.0, "a", 1), "layers is 'a'; it must be a whole number"),
+        (lambda: q.loads(0.1, 1.0, 1, 1), "rates_hz is 0.1; it must be a sequence"),
+        (lambda: q.stage_load(1.0, 1.0, 1.0, 1), "stage_services_s is 1.0; it must be a sequence"),
+        (lambda: q.early_stopping_jobs(1.0, 1), "stops is 1.0; it must be a sequence"),
+        (lambda: q.best_limit(1.0, 1, 1), "services_s is 1.0; it must be a sequence"),
+        (lambda: q.best_limit([1e308, 1e-308], 1, 1), "tell apart"),
+        (lambda: q.limit_rate(1e-320, 1, 1), "the limit is beyond all measure"),
+        (lambda: q.quorum_load(1e308, 1e308, 1, 1, 1), "the load is beyond all measure"),
+        (lambda: q.simulate(q.Question("a", 1, 1, (0.1,), (Exponential(1.0),))), "devices is 'a'"),
+        (lambda: q.simulate(q.Question(2, 1, 1, 0.1, (Exponential(1.0),))), "rates_hz is 0.1"),
+        (lambda: q.simulate(q.Question(2, 1, 1, (0.1,), ("exp:1",))), "exp:1"),
+        (lambda: q.simulate(q.Question(2, 1, 1, (0.1,), (Lognormal(1.0, -1.0),))), "no mean"),
+        (lambda: q.sojourn(0.1, None), "None"),
+        (lambda: q.sojourn(0.1, Exponential(1.0), points=10**15), "points is 1000"),
         (lambda: q.load(1e308, 1e308, 1, 1), "the load is beyond all measure"),
         (lambda: q.loads([1e308] * 2, 1e308, 1, 1), "the load is beyond all measure"),
         (lambda: q.stage_load(1e308, [1e308], 1.0, 1), "the load is beyond all measure"),

@@ -25,7 +25,39 @@ def test_when_a_statement_holds(bound: int, tolerance: float, holds: bool) -> No
     case = replace(cases()[0], theory=1.0, bound=bound, tolerance=tolerance)
     assert isinstance(case, Case)
     assert case.holds(Interval(0.85, 0.8, 0.9)) is holds
-    assert case.holds(Interval(0.95, 0.9, 1.1))
+    assert case.holds(Interval(0.95, 0.9, 1.1)) is (bound < 1 or tolerance > 0.0)
+
+
+def test_a_floor_must_surely_be_kept_and_an_equality_be_narrow() -> None:
+    floor = replace(cases()[0], theory=1.0, bound=1)
+    assert not floor.holds(Interval(1.01, 0.99, 1.03))
+    assert floor.holds(Interval(1.02, 1.001, 1.04))
+    equal = replace(floor, bound=0)
+    assert equal.shown(Interval(1.0, 0.96, 1.04))
+    assert not equal.shown(Interval(1.0, 0.9, 1.1))
+    assert replace(equal, tolerance=0.05).shown(Interval(1.0, 0.9, 1.1))
+
+
+@pytest.mark.parametrize("name", ["refused, as", "M/G/1, Exponential, load 0.8: waiting"])
+def test_the_widest_cases_find_a_formula_that_is_a_twentieth_off(name: str) -> None:
+    """At the confidence that they have among all others."""
+    every = cases()
+    for case in [case for case in every if case.name.startswith(name)]:
+        copies = [case] + [replace(case, theory=factor * case.theory) for factor in (0.95, 1.05)]
+        confidence = 1.0 - 0.01 / len(every)
+        (first,) = validate(copies[:1])
+        values = first.simulation
+        half = (values.high - values.value) * _ratio(confidence, case.question.replications)
+        assert half < 0.05 * case.theory, case.name
+        assert case.holds(values)
+        assert not any(copy.holds(values) for copy in copies[1:])
+
+
+def _ratio(confidence: float, runs: int) -> float:
+    """Student's half width at a confidence over that of a single case."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + confidence / 2, runs - 1) / t.ppf(0.995, runs - 1))
 
 
 def test_collapse_and_its_cure() -> None:

@@ -18,6 +18,16 @@ def test_names_are_unique_and_tags_known() -> None:
     assert {case.tag for case in cases(beyond=True)[len(cases()) :]} == {"C"}
 
 
+def test_early_stops_collapse_as_computed() -> None:
+    """Shorter than by hand, so only within a seventh: two layers for all would be 0.095, one for all 0.268."""
+    name = "half of the prompts stop after the first of 2 layers, load 2: goodput"
+    (case,) = [case for case in cases(beyond=True) if case.name == name]
+    assert case.theory == pytest.approx(0.1644, abs=1e-4)
+    short = replace(case, question=replace(case.question, horizon=250, replications=4))
+    (found,) = validate([short], workers=1)
+    assert found.simulation.value == pytest.approx(case.theory, rel=0.15)
+
+
 @pytest.mark.parametrize(
     "name", ["stages of 1, 1.5 and 2.5 s", "the load of the others", "batches of 4, load 1.5"]
 )

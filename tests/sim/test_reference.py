@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.moot import Question
@@ -15,7 +17,7 @@ from folkmoot.queueing.moot import simulate as compiled
 from folkmoot.queueing.streams import branch
 from folkmoot.sim.links import LinkConfig
 from folkmoot.sim.load import History, Setting, weighted
-from folkmoot.sim.reference import Run, Seen, offered, replications
+from folkmoot.sim.reference import JOB_BYTES, Run, Seen, offered, replications
 from folkmoot.sim.reference import simulate as on_workers
 
 
@@ -135,6 +137,55 @@ def test_prompts_that_stop_early_leave_time_for_more() -> None:
     assert seen.result.question == asked
     assert seen.result.utilisation == pytest.approx(0.05 * 3, rel=0.15)
     assert seen.result.inferences / 4 / 4 == pytest.approx(300, rel=0.15)
+
+
+def test_memory_is_asked_for_the_jobs_that_are_done() -> None:
+    """Nobody needs more of it because prompts stop early: the run is longer, its jobs as many."""
+    asked = Question(2, 8, 1, (0.01,), (Fixed(1.0),), horizon=4e6, replications=1)
+    with patch("folkmoot.queueing.memory.check") as check:
+        check.side_effect = MemoryError
+        with pytest.raises(MemoryError):
+            next(replications(asked, Setting(stops=(1.0, *(0.0,) * 7)), 1))
+    assert check.call_args.args[0] == pytest.approx(JOB_BYTES * 8e6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "layers", "times"),
+    [
+        (Setting(slots=16), 0, 16.0),
+        (Setting(slots=2, speed=(1.0, 1.5)), 0, 1.5),
+        (Setting(stages=(1.0, 3.0)), 1, None),
+        (Setting(stops=(0.5, 0.5)), 2, None),
+    ],
+)
+def test_the_verdict_measures_by_an_overload_of_one_per_cent(
+    setting: Setting, layers: int, times: float | None
+) -> None:
+    """Of what the device can do, with the stages and stops that there are."""
+    asked = Question(2, layers, min(layers, 1), (0.1,), (Fixed(1.0),), horizon=60, replications=2)
+    with patch("folkmoot.queueing.moot.verdict", return_value="stable") as verdict:
+        simulate(asked, setting)
+    found = verdict.call_args.args[1]
+    if times is not None:
+        assert found == pytest.approx(0.01 * times)
+        return
+    each = (
+        setting.stages[:-1] or (1.0,) * layers,
+        setting.stages[-1] if setting.stages else 1.0,
+        1,
+        setting.stops,
+    )
+    assert found == pytest.approx(q.drift(1.01 / q.stage_load(1.0, *each), *each))
+    assert verdict.call_args.args[3] == pytest.approx([found, found])
+
+
+def test_no_limit_is_named_for_the_best_of_devices_that_differ() -> None:
+    laws = (Fixed(1.0), Fixed(1.0), Fixed(3.0), Fixed(3.0))
+    asked = Question(4, 1, 1, (0.05,), laws, horizon=40, replications=2, best_of=2)
+    seen = simulate(asked).result
+    assert math.isnan(seen.limit_rate)
+    assert math.isnan(seen.goodput_of_limit)
+    assert not math.isnan(simulate(replace(asked, best_of=0)).result.limit_rate)
 
 
 def test_peers_are_drawn_with_their_weights() -> None:

@@ -15,7 +15,7 @@ import click
 
 from folkmoot.cli import exits
 from folkmoot.cli.model import MOST_RATE, question_of, require_sim
-from folkmoot.cli.open_loop import Driven, Look, drive, poisson, written
+from folkmoot.cli.open_loop import Driven, Look, answers, drive, poisson, written
 from folkmoot.cli.options import (
     Finite,
     Form,
@@ -208,6 +208,8 @@ async def _run(asked: Asked, config_file: Path | None) -> tuple[list[str], Drive
 
 
 async def _driven(urls: Sequence[str], asked: Asked) -> Driven:
+    if not any(await asyncio.gather(*map(answers, urls))):
+        raise NodeError(f"no device answers at {', '.join(urls)}; start one with `folkmoot up`")
     model = "moot" if asked.layers is None else f"moot-M{asked.layers}-k{asked.proposers}"
     body: dict[str, Any] = {
         "model": "local" if asked.layers == 0 else model,

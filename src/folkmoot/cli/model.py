@@ -130,7 +130,8 @@ def question_of(
             raise click.UsageError(f"-k is {proposers}, but --select names {asked_most} peers; leave it out")
         graph, proposers = (graph, asked_most) if layers else (None, proposers)
     if proposers is None:
-        proposers = min(3, devices - 1) if layers else 0
+        most = devices - 1 if graph is None else max(map(len, graph), default=0)
+        proposers = min(3, most) if layers else 0
     laws = parse_laws(service, read_table)
     if len(laws) not in (1, devices):
         raise ConfigError(f"--service has {len(laws)} laws for {devices} devices; give 1, or one a device")

@@ -100,6 +100,15 @@ def written(file: Path, devices: int, seed: int) -> list[tuple[float, int]]:
     return found
 
 
+async def answers(url: str) -> bool:
+    """Whether anybody is there."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10.0) as client:
+        try:
+            return (await client.get("/healthz")).is_success
+        except (httpx.TransportError, httpx.InvalidURL):
+            return False
+
+
 async def drive(
     urls: Sequence[str],
     moments: Sequence[tuple[float, int]],

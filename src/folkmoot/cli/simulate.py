@@ -35,6 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_REPS = 100_000
 MOST_PROMPTS = 1_000_000_000
+ERRS = "the verdict errs in one of 25 runs; another --seed, or more --reps, will tell"
 HORIZON, CORE_HORIZON = 20_000, 1_500
 """Services per device of a replication. The real protocol does some 3,000 a second and core: the default moot takes 10 s on two."""
 RUN: tuple[Callable[[Any], Any], ...] = (
@@ -169,6 +170,10 @@ def asked_of(
     """The flags as a question. Raises as `question_of` does."""
     if prompts is not None and mode != "paper":
         raise click.UsageError("--prompts belongs to --mode paper")
+    if horizon is not None and mode == "paper":
+        raise click.UsageError(
+            "--horizon belongs to --mode steady; the mode paper lasts as long as its --prompts do"
+        )
     if view_age is not None and not select.startswith("best-of:"):
         raise click.UsageError("--view-age belongs to --select best-of:D")
     count = (prompts or 10) if mode == "paper" else 0
@@ -238,12 +243,15 @@ def _collected(runs: Iterator[T], count: int, lost: list[WorkerLost]) -> list[T]
 
 def told(found: Result) -> list[str]:
     """The result for people, the theory beside it."""
+    from folkmoot.queueing.moot import any_peers
+
     asked, rates = found.question, found.inferences / max(found.kernel_s, 1e-9)
+    most = max(found.rho) if any_peers(asked) else math.inf
     busiest = f"{max(found.rho):.4g}"
     if math.isnan(max(found.rho)):
         busiest = f"at most {max(found.rho_most):.4g} (how much less with this quorum is not known)"
     lines = [
-        f"{asked.devices} devices, M={asked.layers} k={asked.proposers}, {asked.rates_hz[0]:.4g} prompts/s and device, "
+        f"{asked.devices} device{'' if asked.devices == 1 else 's'}, M={asked.layers} k={asked.proposers}, {asked.rates_hz[0]:.4g} prompts/s and device, "
         f"load of the busiest{' with any peers' if asked.best_of else ''} {busiest}"
     ]
     if asked.prompts:
@@ -265,7 +273,11 @@ def told(found: Result) -> list[str]:
         if math.isnan(found.latency.value)
         else f"latency {_text(found.latency)} s{';' if known else ''} {', '.join(known)}".rstrip(),
         *(
-            ["an unstable moot has no mean latency: this one grows with the horizon"]
+            [
+                f"the load says that it is stable, and so small a growth that it is chance: {ERRS}"
+                if most < 1.0 and found.drift.value < 0.01
+                else "an unstable moot has no mean latency: this one grows with the horizon"
+            ]
             if found.verdict == "unstable"
             else []
         ),

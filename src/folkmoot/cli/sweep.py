@@ -153,6 +153,8 @@ def sweep(
     """
     if rate is not None and load is not None:
         raise click.UsageError("--rate and --load say the same thing; give one of them")
+    if out.suffix in (".csv", ".json", ".txt", ".xlsx"):
+        raise click.UsageError(f"--out {out}: it is a folder, or a file that ends in .parquet")
     require_sim()
     given = {"devices": devices, "layers": layers, "proposers": proposers, "load": load, "rate": rate}
     asked = _questions(given, flags)
@@ -163,7 +165,13 @@ def sweep(
     _make_folder(file.parent)
     rows, skipped = _simulate(asked, file, flags, (backend, cores(workers, address), address), as_json)
     whole = len(rows) == len(asked)
-    files = [file, *(_drawn(rows, stem, kind) if whole else [])]
+    try:
+        files = [file, *(_drawn(rows, stem, kind) if whole else [])]
+    except KeyboardInterrupt:
+        end_line()
+        raise Interrupted(
+            f"interrupted while it drew: all {len(rows)} rows are in {file}; the same command draws them"
+        ) from None
     if as_json:
         print_json({"rows": rows, "skipped": skipped, "files": [str(each) for each in files]})
     else:
@@ -252,7 +260,8 @@ def told(row: Row) -> str:
     """A row for people."""
     load = "" if row["load"] is None else f" load {row['load']:.4g}"
     latency, drift = row["latency_mean"], row["drift_value"]
-    said = f"n={row['n']} M={row['layers']} k={row['proposers']}{load}: {row['verdict']}"
+    said = f"n={row['n']} M={row['layers']} k={row['proposers']}{load}"
+    said += f": {row['verdict']}" if row["mode"] == "steady" else f": {row['prompts']} prompts"
     if drift is not None:
         said += f", drift {drift:.3g}{_theory(row['theory_drift'])}"
     if latency is None:

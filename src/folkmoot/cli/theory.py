@@ -87,7 +87,7 @@ def told(found: dict[str, Any]) -> list[str]:
     n, load = found["n"], found["load"]
     devices = f"{n} device" + ("" if n == 1 else "s")
     lines = [
-        f"{devices}, M={found['layers']} k={found['proposers']}: {found['jobs_per_prompt']:.6g} jobs a prompt"
+        f"{devices}, M={found['layers']} k={found['proposers']}: {found['jobs_per_prompt']:.6g} job{'' if found['jobs_per_prompt'] == 1 else 's'} a prompt"
         + (f", {found['quorum']} answers end a layer" if found["quorum"] else "")
     ]
     at = f"at {found['rate']:.4g} prompts/s and device"
@@ -115,7 +115,7 @@ def told(found: dict[str, Any]) -> list[str]:
         lines.append(f"[E] limit with any peers {any_limit:.4g} prompts/s and device")
     if any_limit and (found["best_choice_limit"] or 0) > any_limit * 1.001:
         lines.append(
-            f"[E] no choice of peers can raise the limit beyond {found['best_choice_limit']:.4g} prompts/s"
+            f"[E] no choice of peers can raise the limit beyond {found['best_choice_limit']:.4g} prompts/s and device"
         )
     if latency := found["latency"]:
         error = ", mean field" if latency["tag"] == "A" else ""
@@ -129,7 +129,7 @@ def told(found: dict[str, Any]) -> list[str]:
         tag = found["join_buffer_tag"]
         error = error_told(tag, found["join_buffer_error_low"], found["join_buffer_error_high"])
         lines.append(f"[{tag}] {found['join_buffer']:.4g} answers wait in a device's join buffer{error}")
-    if beyond := found["overload"]:
+    if (beyond := found["overload"]) and beyond["drift"] > 0:
         drifts, goodput = beyond["drifts"], f"{beyond['goodput']:.4g} prompts/s and device get to their end"
         grows = f"{beyond['drift']:.4g} jobs more wait at each device per service time"
         growing = [device for device, drift in enumerate(drifts) if drift > 0]

@@ -63,5 +63,5 @@ def validate(quick: bool, beyond: bool, workers: int | None, as_json: bool) -> N
         click.echo(f"{len(rows) - failed} of {len(rows)} statements hold")
     if failed:
         raise TheoryMismatch(
-            f"{failed} of {len(rows)} statements do not hold; their lines begin with mismatch"
+            f"{failed} of {len(rows)} statements do not hold; their lines begin with mismatch, or too wide"
         )

@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--core", is_flag=True,
-        help="Run the real protocol in virtual time, not the compiled model of it: the same figures, a thousand times "
+        help="Run the real protocol in virtual time, not the compiled model of it: the same figures, ten thousand times "
         "slower. Each of the following flags does so too.",
     ),
     click.option("--slots", type=click.IntRange(1, 1024), metavar="B", help="Jobs that a device serves at a time. [default: 1]"),

@@ -145,15 +145,25 @@ def trace(text: str, table: Table, columns: tuple[str, ...] = (), mean_s: float 
         raise ConfigError(
             f"{text!r}: its first row holds numbers only; a first row with the columns' names is needed"
         )
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{text!r}: column {twice[0]!r} stands there twice; give each a name of its own")
     for name in columns:
         if name not in header:
             raise ConfigError(f"{text!r}: no column {name!r}; the file has {', '.join(header)}")
     chosen = columns or tuple(name for name in header if _numeric(body, header.index(name)))
     if not chosen:
-        raise ConfigError(f"{text!r}: no column holds numbers; the file has {', '.join(header)}")
+        raise ConfigError(
+            f"{text!r}: no column holds numbers; the file has {', '.join(header)}"
+            + ("" if len(header) > 1 else "; cells are separated by commas")
+        )
     places = [header.index(name) for name in chosen]
     rows: list[tuple[float, ...]] = []
     for line, row in enumerate(body, start=1):
+        if len(row) > len(header):
+            raise ConfigError(
+                f"{text!r}: row {line} below the header has {len(row)} cells for {len(header)} columns"
+            )
         rows.append(tuple(_time(text, line, header[place], row, place) for place in places))
     plain = Trace(chosen, tuple(rows))
     if mean_s is None:

@@ -120,7 +120,7 @@ def read_table(file: str) -> Table:
     if file.endswith(".parquet"):
         return _read_parquet(file)
     try:
-        with Path(file).open(newline="", encoding="utf-8") as rows:
+        with Path(file).open(newline="", encoding="utf-8-sig") as rows:
             return list(csv.reader(rows))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"trace {file!r} cannot be read: {error}; give a CSV file with a header") from error

@@ -28,8 +28,10 @@ def number(
 
 def whole(name: str, value: int, *, least: int = 0, most: int | None = None) -> int:
     """`value`, if it is a whole number in its range, at most `MOST` without `most`. Raises `TheoryError`."""
-    if not _finite(value) or value != int(value) or not least <= value <= (MOST if most is None else most):
-        high = "" if most is None and not value > MOST else f", at most {MOST if most is None else most}"
+    known = _finite(value)
+    if not known or value != int(value) or not least <= value <= (MOST if most is None else most):
+        large = isinstance(value, int | float) and value > MOST
+        high = "" if most is None and not large else f", at most {MOST if most is None else most}"
         raise TheoryError(f"{name} is {_plain(value)!r}; it must be a whole number, {least} or more{high}")
     return int(value)
 
@@ -51,6 +53,14 @@ def numbers(
     return vector
 
 
+def length(name: str, values: Sequence[object] | Floats) -> int:
+    """How many values there are. Raises `TheoryError` where they are no sequence."""
+    try:
+        return len(values)
+    except TypeError:
+        raise TheoryError(f"{name} is {_plain(values)!r}; it must be a sequence") from None
+
+
 def array(name: str, values: object) -> Floats:
     """Values as numbers, of any shape. Raises `TheoryError` for what is none."""
     try:
@@ -66,7 +76,7 @@ def measurable(name: str, value: float) -> float:
     return value
 
 
-def _plain(value: float) -> object:
+def _plain(value: object) -> object:
     """A number as people write it, where numpy's says its type."""
     return value.item() if isinstance(value, np.generic) else value
 

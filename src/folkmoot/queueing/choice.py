@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 
 from folkmoot.core.price import Worth
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import Floats, numbers, whole
+from folkmoot.queueing._check import Floats, length, measurable, numbers, whole
 
 
 def best_limit(services_s: Sequence[float] | Floats, layers: int, proposers: int) -> tuple[float, Floats]:
@@ -22,7 +22,7 @@ def best_limit(services_s: Sequence[float] | Floats, layers: int, proposers: int
     x_ij is the rate of jobs from i to j. With enough room it is mean(μ)/K, against min(μ)/K for uniform
     choice. Solved by HiGHS through scipy; n² variables, so n up to some hundreds. k <= n − 1, M >= 1. Source: derived here, rates counted.
     """
-    count = len(services_s)
+    count = length("services_s", services_s)
     whole("layers", layers, least=1)
     whole("proposers", proposers, most=count - 1)
     capacity = 1.0 / numbers("services_s", services_s, count, above=True)
@@ -50,9 +50,11 @@ def best_limit(services_s: Sequence[float] | Floats, layers: int, proposers: int
     )
     if not found.success:
         raise TheoryError(f"the linear programme was not solved: {found.message}")
+    if not found.x[size] > 0.0:
+        raise TheoryError("the services differ by more than the linear programme can tell apart")
     weights = np.zeros((count, count))
     weights[origin, asked] = np.clip(found.x[:size] / (layers * found.x[size]), 0.0, 1.0)  # it errs by 1e-7
-    return float(found.x[size] * scale), weights
+    return measurable("the limit", float(found.x[size] * scale)), weights
 
 
 def best_limit_closed(services_s: Sequence[float] | Floats, layers: int, proposers: int) -> float:

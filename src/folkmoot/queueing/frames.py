@@ -85,7 +85,7 @@ def beside(question: Question) -> Row:
 
     `theory_latency` (s) and `theory_queue_size` (jobs waiting per device, M/G/1 at its load), each with its tag and the
     range of error that was seen for questions like this one (None: not known here), `theory_drift` (jobs per service time
-    and device) and `theory_goodput` (prompts per second and device), both the fluid's [C] beyond the limit. Steady
+    and device) and `theory_goodput` (prompts per second and device), both the fluid's beyond the limit ([C]; [E] for M = 0). Steady
     state, first come first served, peers drawn uniformly: else all are None.
     """
     known = theory(question, _POINTS)

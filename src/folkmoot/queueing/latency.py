@@ -21,7 +21,7 @@ from scipy.special import gammainc, ndtr
 
 from folkmoot.core.law import Exponential, Fixed, Law, Lognormal, Trace, Weibull
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import Floats, number, stable, whole
+from folkmoot.queueing._check import Floats, length, number, stable, whole
 from folkmoot.queueing.stability import Graph, loads
 
 MEAN_FIELD_ERROR = {True: (-0.14, 0.16), False: (-0.35, 0.42)}
@@ -30,6 +30,10 @@ lognormal (cv 0.5) and traced service (False), at loads of 0.3 to 0.9, M = 1…3
 to n = 20 on rings, stars, random graphs and trees with k = 1…3, and for exponential service with aggregations skipped. What lies
 elsewhere `theory.known_error` says. bench/approximations.py has the figures, docs/log.md what came out."""
 POINTS = 1 << 17
+UNSEEN = 600.0
+"""The logarithm of chances that no float tells from 0 and 1."""
+MOST_POINTS = 1 << 26
+"""Half a gigabyte for each grid."""
 LEAST = 1 << 13
 """Points of a grid: so many, and with many devices that differ not fewer than these."""
 KINDS = 1024
@@ -76,8 +80,9 @@ def _moments(law: Law, column: int) -> Moments:
         case Fixed(mean):
             return Moments(mean, mean**2)
         case Lognormal(mean, cv):
-            return Moments(mean, mean**2 * (1.0 + cv**2))
+            return Moments(mean, mean**2 * (1.0 + number("cv", cv) ** 2))
         case Weibull(mean, shape):
+            number("shape", shape, above=True)
             return Moments(mean, mean**2 * math.gamma(1 + 2 / shape) / math.gamma(1 + 1 / shape) ** 2)
         case Trace(columns, rows):
             if not rows or not columns or any(len(row) != len(columns) for row in rows):
@@ -86,6 +91,8 @@ def _moments(law: Law, column: int) -> Moments:
                 )
             times = [number("a time of the trace", row[column]) for row in rows]
             return Moments(math.fsum(times) / len(times), math.fsum(value**2 for value in times) / len(times))
+        case _:
+            raise TheoryError(f"{law!r} is no service law")
 
 
 def mg1_wait(rate_hz: float, service: Moments) -> float:
@@ -249,7 +256,8 @@ def sojourn(
     column = device % len(law.columns) if isinstance(law, Trace) else 0
     queue = _Queue(law, column, moments, rho)
     return queue.sojourn(
-        queue.width if width is None else number("width", width, above=True), whole("points", points, least=2)
+        queue.width if width is None else number("width", width, above=True),
+        whole("points", points, least=2, most=MOST_POINTS),
     )
 
 
@@ -295,7 +303,7 @@ class _Queue:
 
 def each_law(laws: Sequence[Law], count: int) -> tuple[npt.NDArray[np.int64], list[tuple[Law, int]]]:
     """For each device the place of its law among those that differ, and these, with their column. Raises `TheoryError`."""
-    if len(laws) not in (1, count):
+    if length("laws", laws) not in (1, count):
         raise TheoryError(f"{len(laws)} service laws for {count} devices; give 1, or one a device")
     known: dict[tuple[Law, int], int] = {}
     if len(laws) == 1 and not isinstance(laws[0], Trace):
@@ -369,8 +377,10 @@ def _least(law: Law, column: int, at: Floats) -> Floats:
         case Fixed(mean) | Lognormal(mean):
             return np.minimum(at, mean)
         case Weibull(mean, shape):
-            scaled = at / mean * math.gamma(1 + 1 / shape)
-            return np.asarray(mean * gammainc(1 / shape, scaled**shape))
+            with np.errstate(divide="ignore"):
+                power = shape * np.log(at / mean * math.gamma(1 + 1 / shape))
+            within = mean * gammainc(1 / shape, np.exp(np.clip(power, -UNSEEN, UNSEEN)))
+            return np.where(power < -UNSEEN, at, within)  # below that no service is as short
         case Trace(_, rows):
             ordered = np.sort([row[column] for row in rows])
             below = np.searchsorted(ordered, at, side="right")

@@ -15,7 +15,7 @@ from folkmoot.core.law import Exponential, Law
 from folkmoot.core.load import jobs_per_prompt as most_jobs
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import calendar, fcfs
-from folkmoot.queueing._check import Floats, number, numbers, whole
+from folkmoot.queueing._check import Floats, length, number, numbers, whole
 from folkmoot.queueing.estimate import Interval, growing, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
 from folkmoot.queueing.latency import Moments, each_law
@@ -74,7 +74,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device's part: its load by the theory, and means over the replications."""
+    """One device's part: its load by the theory if any peers are asked, and means over the replications."""
 
     rho: float
     utilisation: float
@@ -259,10 +259,12 @@ def summary(
     runs: Sequence[Replication],
     stages: Sequence[float] = (),
     stops: Sequence[float] = (),
+    speed: float = 1.0,
 ) -> Result:
     """The replications as means with intervals.
 
-    `stages` are factors on the service times of the M + 1 stages, if not 1; `stops` chances to stop after each layer.
+    `stages` are factors on the service times of the M + 1 stages, if not 1; `stops` chances to stop after each layer; `speed`
+    is how many times as much a device does as with one job at a time.
     """
     seen, load = measures(question, runs), rho(question)
     mean_s = mean_service(question)
@@ -278,6 +280,7 @@ def summary(
     else:
         jobs = (question.proposers + 1) * question.layers + ends
         overload = 1.0 / fluid_root(1.01 / jobs, [1.0] * question.layers, ends, question.proposers) - 1.0
+    overload *= speed
     with np.errstate(divide="ignore", invalid="ignore"):
         overloads = np.nan_to_num(overload * mean_s / service_means(question), nan=math.inf, posinf=math.inf)
     goodput = interval(seen.goodput)
@@ -412,6 +415,7 @@ def rho(question: Question) -> Floats:
 def rho_most(question: Question) -> Floats:
     """[E] The load of each device if no job is cancelled, shape (n,): a quorum can only take from it."""
     means = service_means(question)  # and the memory is checked
+    length("rates_hz", question.rates_hz)
     rates = numbers("rates_hz", question.rates_hz, question.devices)
     return loads(
         rates, means, question.layers, question.proposers, graph=question.graph,

@@ -10,6 +10,7 @@ graph. Services may follow any law. Source: derived here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import Floats, measurable, number, numbers, whole
-from folkmoot.queueing.stability import Graph, loads, stage_flow
+from folkmoot.queueing._check import Floats, length, measurable, number, numbers, whole
+from folkmoot.queueing.stability import Graph, loads, stage_flow, stage_services
 
 FLUID_ERROR = (-0.02, 0.03)
 """Growth and goodput over those of simulations, less 1, least and largest: M = 1…3, exponential and fixed service, devices,
@@ -46,9 +47,8 @@ def fluid_root(
     Source: derived here (see the top of this file).
     """
     number("rate_hz", rate_hz, above=True)
-    services = [*numbers("stage_services_s", stage_services_s or [0.0], max(1, len(stage_services_s)))]
-    services = services if stage_services_s else []
-    number("aggregate_s", aggregate_s, above=not stage_services_s)
+    services = stage_services(stage_services_s)
+    number("aggregate_s", aggregate_s, above=not services)
     fan = whole("proposers", proposers) + 1
     reached, ends = stage_flow(len(services), stops)
 
@@ -61,7 +61,12 @@ def fluid_root(
 
     with np.errstate(over="ignore"):
         most = measurable("the load", excess(1.0))
-    return 1.0 if most <= 0.0 else float(brentq(excess, 0.0, 1.0, xtol=1e-14))
+    if most <= 0.0:
+        return 1.0
+    low = 1.0 / (1.0 + most)  # where no share is lost but once
+    if not services or excess(low) >= 0.0:
+        return low
+    return math.exp(float(brentq(lambda y: excess(math.exp(y)), math.log(low), 0.0, xtol=1e-14)))
 
 
 def drift(
@@ -77,7 +82,7 @@ def drift(
     at most 1. Arguments as in `fluid_root`. Source: jobs that come less those that are served, x of each stage.
     """
     x = fluid_root(rate_hz, stage_services_s, aggregate_s, proposers, stops)
-    reached, ends = stage_flow(len(stage_services_s), stops)
+    reached, ends = stage_flow(length("stage_services_s", stage_services_s), stops)
     arriving = (proposers + 1) * sum(chance * x**stage for stage, chance in enumerate(reached))
     arriving += sum(chance * x**stage for stage, chance in enumerate(ends))
     return rate_hz * arriving * (1.0 - x)
@@ -128,7 +133,7 @@ def fluid(
     point is found by damped iteration; that there is one only is not proven. Arguments as in `loads`. With devices that
     are alike it is `fluid_root`. Error: `FLUID_ERROR`. Source: derived here.
     """
-    count = len(rates_hz)
+    count = length("rates_hz", rates_hz)
     rates, services = numbers("rates_hz", rates_hz, count), numbers("services_s", services_s, count)
     loads(
         rates, services, layers, proposers, graph=graph, skip_aggregation=skip_aggregation

@@ -14,7 +14,7 @@ import numpy as np
 
 from folkmoot.core.load import jobs_per_prompt
 from folkmoot.errors import TheoryError
-from folkmoot.queueing._check import Floats, array, measurable, number, numbers, whole
+from folkmoot.queueing._check import Floats, array, length, measurable, number, numbers, whole
 
 Graph = Sequence[Sequence[int]]
 """For each device the devices that it may ask."""
@@ -35,7 +35,9 @@ def load(rate_hz: float, service_s: float, layers: int, proposers: int) -> float
 
 def limit_rate(service_s: float, layers: int, proposers: int) -> float:
     """[E] λ* = 1/(αK), prompts per second and device. Source: Theorem 1."""
-    return 1.0 / (number("service_s", service_s, above=True) * _jobs(layers, proposers))
+    return measurable(
+        "the limit", 1.0 / (number("service_s", service_s, above=True) * _jobs(layers, proposers))
+    )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the sum is looked at in the end
@@ -60,7 +62,7 @@ def loads(
     (shape (n, n), no chance above 1, rows sum to k: `best_limit` gives some), which makes the sum over j Σ_j λ_j w_ji.
     Source: jobs counted; Remark 1 for its case.
     """
-    count = whole("devices", len(rates_hz), least=1)
+    count = whole("devices", length("rates_hz", rates_hz), least=1)
     rates = numbers("rates_hz", rates_hz, count)
     services = numbers("services_s", services_s, count)
     whole("layers", layers)
@@ -118,11 +120,9 @@ def stage_load(
     Devices alike, k <= n − 1. Source: Theorem 1, each stage counted with its own time.
     """
     number("rate_hz", rate_hz)
-    reached, _ = stage_flow(len(stage_services_s), stops)
-    total = sum(
-        chance * number("stage_services_s", service)
-        for chance, service in zip(reached, stage_services_s, strict=True)
-    )
+    services = stage_services(stage_services_s)
+    reached, _ = stage_flow(len(services), stops)
+    total = sum(chance * service for chance, service in zip(reached, services, strict=True))
     jobs_s = (whole("proposers", proposers) + 1) * total + number("aggregate_s", aggregate_s)
     return measurable("the load", rate_hz * jobs_s)
 
@@ -138,7 +138,7 @@ def early_stopping_jobs(stops: Sequence[float], proposers: int) -> float:
 
 def stop_chances(stops: Sequence[float] | Floats) -> Floats:
     """Chances to stop after each layer as an array, shape (M,), sum 1. Raises `TheoryError`."""
-    found = numbers("stops", stops, whole("stops", len(stops), least=1))
+    found = numbers("stops", stops, whole("stops", length("stops", stops), least=1))
     if abs(float(found.sum()) - 1.0) > 1e-9:
         raise TheoryError(f"stops sum to {found.sum():.6g}; they are chances and sum to 1")
     return found
@@ -146,12 +146,18 @@ def stop_chances(stops: Sequence[float] | Floats) -> Floats:
 
 def stage_flow(layers: int, stops: Sequence[float]) -> tuple[list[float], list[float]]:
     """S_1 … S_M, the chance to get to each layer, and p_0 … p_M, that to end after so many."""
-    if not stops:
+    if not length("stops", stops):
         return [1.0] * layers, [0.0] * layers + [1.0]
     chances = stop_chances(stops)
     if len(chances) != layers:
         raise TheoryError(f"stops has {len(chances)} chances for {layers} layers; give one a layer")
     return [float(chances[layer:].sum()) for layer in range(layers)], [0.0, *map(float, chances)]
+
+
+def stage_services(services_s: Sequence[float] | Floats) -> list[float]:
+    """The service times of M stages, seconds, none for M = 0. Raises `TheoryError`."""
+    count = length("stage_services_s", services_s)
+    return [float(each) for each in numbers("stage_services_s", services_s, count)] if count else []
 
 
 def skipping_jobs(layers: int, proposers: int, skip_aggregation: float) -> float:
@@ -182,7 +188,8 @@ def quorum_load(rate_hz: float, service_s: float, layers: int, proposers: int, q
     """
     number("rate_hz", rate_hz)
     whole("quorum", quorum, least=1, most=whole("proposers", proposers) + 1)
-    return rate_hz * number("service_s", service_s, above=True) * (quorum * whole("layers", layers) + 1)
+    jobs = quorum * whole("layers", layers) + 1
+    return measurable("the load", rate_hz * number("service_s", service_s, above=True) * jobs)
 
 
 def _jobs(layers: int, proposers: int) -> int:

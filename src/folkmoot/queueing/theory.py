@@ -241,7 +241,8 @@ def _plain(question: Question) -> bool:
 
 
 def _stable_best(question: Question, busiest: float | None) -> bool | None:
-    """With the best of d among devices that differ: [E] not beyond `choice_limit`; [C] wherever any peers would do."""
+    """With the best of d among devices that differ, where `choice_limit` is known: [E] not beyond it; [C] where any peers
+    would do."""
     limit = choice_limit(question)
     if limit is None or busiest is None:
         return None

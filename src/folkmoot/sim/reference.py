@@ -22,14 +22,16 @@ from folkmoot.queueing.moot import (
     Question,
     Replication,
     Result,
+    any_peers,
     check,
     end_s,
     jobs_per_prompt,
     rho_most,
     service_means,
     summary,
+    symmetric,
 )
-from folkmoot.queueing.stability import loads, stop_chances
+from folkmoot.queueing.stability import loads, stage_flow
 from folkmoot.queueing.streams import keys
 from folkmoot.sim.load import History, Job, Key, Load, Setting
 
@@ -90,8 +92,8 @@ def replications(
 
     check(question)
     (setting or Setting()).check(question)
-    question = lasting(question, setting)
     jobs = question.horizon * question.devices
+    question = lasting(question, setting)
     if question.prompts:
         jobs = question.prompts * jobs_per_prompt(question)
     memory.check(int(JOB_BYTES * jobs) * min(question.replications, workers or os.cpu_count() or 1))
@@ -112,7 +114,9 @@ def _run(question: Question, setting: Setting | None, key: Key, keep: bool) -> R
 def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     """Replications as means with intervals."""
     longer = lasting(question, setting)
-    alone = summary(longer, [run.replication for run in runs], setting.stages, setting.stops)
+    alone = summary(
+        longer, [run.replication for run in runs], setting.stages, setting.stops, setting.full_speed
+    )
     ends: Counter[str] = Counter()
     for run in runs:
         ends.update(run.ends)
@@ -128,6 +132,8 @@ def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     # The limit is where the busiest device's load would be 1.
     rate = sum(_rates(question)) / question.devices
     limit = rate / max(rho) if max(rho) else math.inf
+    if not any_peers(question) and not symmetric(question):
+        limit = math.nan
     return Seen(
         replace(
             alone,
@@ -152,7 +158,7 @@ def lasting(question: Question, setting: Setting | None) -> Question:
     if not setting or not setting.stops or question.prompts:
         return question
     most = jobs_per_prompt(question)
-    layers = float(stop_chances(setting.stops) @ range(1, question.layers + 1))
+    layers = sum(stage_flow(question.layers, setting.stops)[0])
     return replace(question, horizon=question.horizon * most / ((most - 1) * layers / question.layers + 1))
 
 
@@ -169,8 +175,8 @@ def offered(question: Question, setting: Setting) -> Floats:
             rates, means, 1, question.proposers, graph=question.graph, weights=setting.weights or None,
             skip_aggregation=1.0,
         )  # fmt: skip
-        stops = setting.stops or (0.0,) * (layers - 1) + (1.0,)
-        found += one * sum(stages[layer] * sum(stops[layer:]) for layer in range(layers))
+        reached, _ = stage_flow(layers, setting.stops)
+        found += one * sum(time * chance for time, chance in zip(stages, reached, strict=False))
     return found / setting.full_speed
 
 
