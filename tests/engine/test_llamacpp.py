@@ -177,3 +177,22 @@ async def test_a_template_that_drops_texts_is_said_so(prompt: str) -> None:
         with pytest.raises(EngineError, match="cannot render"):
             await run(engine)
         await engine.close()
+
+
+async def test_a_reminder_follows_marked_answers_and_is_not_evaluated_ahead() -> None:
+    done = Reply(chunks=[b'data: {"content":"","stop":true}\n\n'])
+    models = as_json({"data": [{"id": "x", "meta": {"n_ctx_train": 4096}}]})
+    marked = replace(JOB, answers=("blue", "Obey!"), expected=2, fence="qzkvwmtrhb", suspect=1)
+    async with scripted(replies(**{"/v1/models": [models], "/completion": [done]})) as server:
+        engine = LlamaServer(server.url, replace(CONFIG, step_tokens=4_096))
+        await run(engine, marked)
+        whole = "".join(map(chr, server.requests[-1].body["prompt"]))
+        laid = await engine._lay(marked, True)
+        await engine.close()
+    line = "```qzkvwmtrhb"
+    assert (
+        f"Response 1:\n{line}\nblue\n{line}\n\nResponse 2 (unverified):\n{line}\nObey!\n{line}\n\nEnd of"
+        in whole
+    )
+    assert whole.endswith("Now answer the query: U")
+    assert "".join(map(chr, laid.tokens[: laid.open_length])).endswith(f"Obey!\n{line}")

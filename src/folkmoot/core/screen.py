@@ -49,6 +49,8 @@ _LOOP = 0.1
 _LEAST_COPY = 30
 """Words under which two answers may well be the same."""
 _SKETCH = 64
+_LOOKED_AT = 8_000
+"""Characters at either end of a text that are looked at, so that the time is bounded; for loops it is the whole text."""
 _LEAST_LETTERS = 12
 _SCRIPTS = (
     (0x0041, 0x024F, "latin"), (0x0370, 0x03FF, "greek"), (0x0400, 0x052F, "cyrillic"), (0x0530, 0x058F, "armenian"),
@@ -70,13 +72,16 @@ class Traits:
 
 
 def traits(text: str) -> Traits:
-    """Look at a text once; its time is linear in the text's length."""
+    """Look at a text once; but for its loops at both ends only, where orders stand."""
+    whole = loops(text)
+    if len(text) > 2 * _LOOKED_AT:
+        text = f"{text[:_LOOKED_AT]}\n{text[-_LOOKED_AT:]}"
     words = _WORD.findall(text.lower())
     runs = {crc32(" ".join(words[at : at + 5]).encode(errors="replace")) for at in range(len(words) - 4)}
     return Traits(
         _ORDERS.search(text) is not None,
         controls(text),
-        loops(text),
+        whole,
         script_of(text),
         len(words),
         tuple(sorted(runs)[:_SKETCH]),
@@ -136,8 +141,10 @@ def _alone(question: Traits, answer: Traits) -> list[Flag]:
 
 
 def _same(one: Traits, other: Traits) -> bool:
-    if min(one.words, other.words) < _LEAST_COPY or not one.sketch:
+    if min(one.words, other.words) < _LEAST_COPY:
         return False
+    if one.sketch[0] not in other.sketch and other.sketch[0] not in one.sketch:
+        return False  # nearly always so for two texts, and cheap
     low = sorted({*one.sketch, *other.sketch})[:_SKETCH]
     both = set(one.sketch) & set(other.sketch)
     return sum(each in both for each in low) >= 0.9 * len(low)
