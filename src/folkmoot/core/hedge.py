@@ -21,14 +21,14 @@ class HedgeConfig:
     """How many copies there may be, and when one is asked for.
 
     `share` extra jobs for each other job, 0 for none; `burst` of them are saved up at most (guess), and a device starts with
-    one. A job is late after `late` times its peer's own estimate (docs/explanation/faults.md has the figures), or when its
+    one. Half of them are kept for peers that are silent. A job is late after `late` times its peer's own estimate (docs/explanation/faults.md has the figures), or when its
     peer says no first word: `word_s` is the least patience for that and `first_word_s` that with a peer who has never said one
     (RFC 6298: 1 s), both longer by a question's length at `characters_hz` (guess: a link of 1 Mbit/s).
     """
 
     share: float = 0.0
     burst: float = 4.0
-    late: float = 3.0
+    late: float = 4.0
     word_s: float = 0.5
     first_word_s: float = 1.0
     characters_hz: float = 100_000.0
@@ -55,9 +55,9 @@ class Hedges:
         """A job that is no copy is asked for: a share of a copy is saved up."""
         self._saved = min(self.config.burst, self._saved + self.config.share)
 
-    def take(self) -> bool:
-        """Whether a copy may be asked for now; if so it is counted."""
-        if self._saved < 1.0:
+    def take(self, *, silent: bool) -> bool:
+        """Whether a copy of a job may be asked for now, whose peer is silent or slow; if so it is counted."""
+        if self._saved < (1.0 if silent else 1.0 + self.config.burst / 2.0):
             return False
         self._saved -= 1.0
         return True

@@ -762,7 +762,7 @@ class Mixture:
             stand_in: DeviceId | None = own
         else:
             stand_in = self._choice.stand_in((*tried, own), self._rng, within_s)
-        if stand_in is None or not self._choice.hedges.take():
+        if stand_in is None or not self._choice.hedges.take(silent=within_s is None):
             return []
         work.hedged = True
         self._decide(

@@ -121,7 +121,7 @@ class Peer:
         self.membership = Membership(me, card, incarnation, config.membership, rng)
         self.queue = Queue(me, config.queue, bool(card.model), config.max_wait_s)
         self._breakers = Breakers(config.breaker)
-        self._hedges = Hedges(config.hedge)
+        self.hedges = Hedges(config.hedge)
         self._choice = Choice(
             me,
             self.membership,
@@ -129,7 +129,7 @@ class Peer:
             config.price,
             config.diverse,
             breakers=self._breakers,
-            hedges=self._hedges,
+            hedges=self.hedges,
             max_wait_s=config.max_wait_s,
             repute=Repute(config.repute),
         )
@@ -321,7 +321,7 @@ class Peer:
         why = "it has left the moot" if member.standing is Standing.LEFT else "it is held dead"
         effects = self.queue.on_origin_gone(member.device, now)
         self._breakers.forget(member.device)
-        self._hedges.forget(member.device)
+        self.hedges.forget(member.device)
         for mixture in list(self._mixtures.values()):
             effects += self._settle(mixture, mixture.on_device_gone(member.device, why, now))
         return effects

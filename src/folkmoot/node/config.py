@@ -68,7 +68,7 @@ def _policies() -> PeerConfig:
         queue=QueueConfig(discipline="lsf", meter=MeterConfig(share=2.0)),
         mixture=MixtureConfig(fence=True, screen=True),
         max_wait_s=300.0,
-        price=PriceConfig(enabled=True, haste=1.0),
+        price=PriceConfig(enabled=True, haste=0.5),
         hedge=HedgeConfig(share=0.05),
         breaker=BreakerConfig(failures=3),
         repute=ReputeConfig(enabled=True),
