@@ -212,13 +212,13 @@ def test_a_peer_is_late_by_its_own_estimate() -> None:
     known(moot, 10.0)
     prompt = moot.ask("ann", fixed(1, 1, select=("bob",)))
     saved_up(moot)
-    moot.pass_time(39.0)
+    moot.pass_time(29.0)
     assert asked_of(moot) == ["bob"]
     moot.pass_time(1.5)
     assert len(asked_of(moot)) == 2
     moot.work()
     (decision,) = answered(moot, prompt).provenance.decisions
-    assert decision.why.startswith("it has taken 40 s")
+    assert decision.why.startswith("it has taken 30 s")
 
 
 def test_a_queue_that_it_told_of_is_no_lateness() -> None:
@@ -227,7 +227,7 @@ def test_a_queue_that_it_told_of_is_no_lateness() -> None:
     known(moot, 10.0)
     moot.ask("ann", fixed(1, 1, select=("bob",)))
     saved_up(moot)
-    moot.pass_time(79.0)
+    moot.pass_time(59.0)
     assert asked_of(moot) == ["bob"]
     moot.pass_time(2.0)
     assert len(asked_of(moot)) == 2
@@ -239,9 +239,9 @@ def test_nobody_stands_in_who_would_take_longer() -> None:
     known(moot, 10.0, cid=4, dot=4)
     moot.ask("ann", fixed(1, 1, select=("bob",)))
     saved_up(moot)
-    moot.pass_time(41.0)
+    moot.pass_time(31.0)
     assert asked_of(moot) == ["bob"]
-    moot.pass_time(20.0)
+    moot.pass_time(30.0)
     assert len(asked_of(moot)) == 2
 
 

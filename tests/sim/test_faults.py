@@ -23,7 +23,7 @@ ALPHA_S = 0.2
 PATIENT = Setting(price=PriceConfig(enabled=True), share=2.0, gossip=True, links=LinkConfig())
 IMPATIENT = replace(
     PATIENT,
-    price=PriceConfig(enabled=True, haste=1.0),
+    price=PriceConfig(enabled=True, haste=0.5),
     hedge=HedgeConfig(share=0.05),
     breaker=BreakerConfig(failures=3),
 )
@@ -70,10 +70,11 @@ def rest() -> float:
 
 def test_a_frozen_device_costs_hardly_anything_even_before_its_death_is_known(rest: float) -> None:
     found = runs(question(6), replace(IMPATIENT, frozen=FREEZES))
-    assert mean_s(found, frozen=True) <= 1.1 * rest  # measured: 0.99
+    assert mean_s(found) <= 1.1 * rest
+    assert mean_s(found, frozen=True) <= 1.2 * rest  # 65 prompts
     assert copies(found) <= 0.055  # 5 %, and one for each device
     patient = runs(question(6), replace(PATIENT, frozen=FREEZES))
-    assert mean_s(patient, frozen=True) > 1.2 * rest, "measured: 1.5"
+    assert mean_s(patient, frozen=True) > 1.3 * rest
 
 
 def test_a_device_ten_times_slower_costs_hardly_anything(rest: float) -> None:

@@ -28,7 +28,7 @@ class HedgeConfig:
 
     share: float = 0.0
     burst: float = 4.0
-    late: float = 4.0
+    late: float = 3.0
     word_s: float = 0.5
     first_word_s: float = 1.0
     characters_hz: float = 100_000.0
