@@ -151,7 +151,7 @@ def _home(home: Path) -> Check:
         return Check("home", True, f"{home} (made at the first start)")
     mode = stat.S_IMODE(home.stat().st_mode)
     open_files = [p.name for p in home.iterdir() if p.is_file() and stat.S_IMODE(p.stat().st_mode) & 0o077]
-    private = [name for name in open_files if name.endswith((".key", ".token", ".json"))]
+    private = [name for name in open_files if name.endswith((".key", ".token", ".json", ".db", ".db-wal"))]
     if mode & 0o077:
         return Check("home", False, f"{home} has mode {mode:04o}", f"chmod 700 {home}")
     if private:

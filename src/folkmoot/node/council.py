@@ -72,7 +72,6 @@ class Council:
         step = await asyncio.to_thread(self._identity.rotate, self._now(), grace_s)
         for link in self._links():
             self.tell(link)
-        self._show_mine()
         return step
 
     # ---- everybody's -------------------------------------------------------------------------------
@@ -86,8 +85,15 @@ class Council:
         await self._enact(self._news(raw), None)
 
     def tell(self, link: Link) -> None:
-        """Tell a peer of all decrees, in the background."""
-        self._post(link, _bundles(self._identity.decrees.all()))
+        """Tell a peer of all decrees, in the background.
+
+        And of this device's certificate: it may have got a new one since it said hello on this connection.
+        """
+        membership, known = self._identity.membership, self._identity.decrees
+        messages = _bundles(known.all())
+        if membership is not None and known.rotations():
+            messages.append(MINE + membership.certificate.to_bytes())
+        self._post(link, messages)
 
     async def listen(self, link: Link) -> None:
         """Take what a peer sends until its connection is lost."""
@@ -187,9 +193,13 @@ class Council:
         membership = self._identity.membership
         if membership is None or self._identity.decrees.successor(membership.moot) is None:
             return
-        await asyncio.to_thread(self._identity.renew, certificate)
-        log.info("this device has a certificate of the new root key")
-        self._show_mine()
+        try:
+            await asyncio.to_thread(self._identity.renew, certificate)
+        except AdmissionError as error:
+            log.info("this is no certificate of the new root key: %s", error)
+        else:
+            log.info("this device has a certificate of the new root key")
+            self._show_mine()
 
     def _show_mine(self) -> None:
         membership = self._identity.membership
