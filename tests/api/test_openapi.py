@@ -181,6 +181,15 @@ async def test_a_slash_too_many_is_no_redirect_of_which_the_document_does_not_kn
     assert got.json()["error"]["code"] in ("not_found", "unknown_model")
 
 
+async def test_a_wrong_method_is_told_all_that_are_right(client):
+    document = (await client.get("/openapi.json")).json()
+    for path, operations in document["paths"].items():
+        got = await client.request("OPTIONS", path.replace("{", "").replace("}", ""))
+        known = {method.upper() for method in operations}
+        assert got.status_code == 405
+        assert set(got.headers["allow"].split(", ")) - {"HEAD"} == known
+
+
 async def test_keys_and_a_loading_engine_are_as_the_document_says(connect, village):
     client = connect(keys=("secret",))
     village.engine = "loading"

@@ -66,10 +66,16 @@ async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # registered for it alone
     if error.status_code == 405:
         message = f"{request.method} is not for {request.url.path}"
-        return failure_response("wrong_method", message, headers=error.headers)
+        return failure_response("wrong_method", message, headers={"Allow": ", ".join(_allowed(request))})
     if error.status_code == 404:
         return failure_response("not_found", f"nothing is at {request.url.path}; see /openapi.json")
     return failure_response("invalid", error.detail)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method that the path of a request knows: its routes have one each, and name that one only."""
+    here = [route for route in request.app.routes if route.path_regex.match(request.url.path)]
+    return sorted({method for route in here for method in route.methods})
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:
