@@ -12,7 +12,7 @@ seed; what becomes of them also depends on the machine. The history keeps all of
 
 Phases: a load without faults, which begins with as many prompts at once as any later burst, and after it three seconds of
 silence: the least that a device holds in them is what its memory at the end is held against. Then the load with faults, and
-silence until no device holds anything and all know all.
+silence until no device holds anything and all know all. Last each device is asked once more, and must answer.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class Run:
             for strike in strikes:
                 strike.cancel()
             await asyncio.gather(*strikes, return_exceptions=True)
+        await self._settle()
+        self._phase("again")
+        for device in self.devices:
+            self._clients.ask_plainly(device.number)
+        await self._clients.finish()
         await self._settle()
         self._phase("quiet")
         await self._clients.fetch_again()

@@ -7,7 +7,7 @@
 3. When all is quiet, no device holds a job, a prompt or an answer of which nobody knows any more.
 4. No queue was ever seen above its bound.
 5. A device holds at most 10 % more memory than after the first load, before the first fault.
-6. All devices are one moot again, and each that was told to stop ended as it should.
+6. All devices are one moot again, which answers at each of them; each that was told to stop ended as it should.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def judge(entries: Iterable[Entry]) -> Verdict:
     _judge_clients(found, downs, verdict)
     _judge_devices(found, verdict)
     _judge_looks(found, verdict)
+    _judge_again(found, verdict)
     _judge_stops(found, verdict)
     for entry in found:
         if entry["what"] == "wrong":
@@ -225,6 +226,21 @@ def _judge_looks(found: list[Entry], verdict: Verdict) -> None:
         verdict.memory = max(verdict.memory, more)
         if more > MORE_MEMORY:
             verdict.wrong.append(f"d{device} holds {more:.2f} times the memory that it held at first")
+
+
+def _judge_again(found: list[Entry], verdict: Verdict) -> None:
+    """What was asked after it all was answered."""
+    phase, asked, answered = "", dict[int, int](), set[int]()
+    for entry in found:
+        if entry["what"] == "phase":
+            phase = entry["name"]
+        elif entry["what"] == "sent" and phase == "again":
+            asked[entry["n"]] = entry["device"]
+        elif entry["what"] == "seen" and entry["end"] == "answered":
+            answered.add(entry["n"])
+    everybody = {entry["device"] for entry in found if entry["what"] == "up"}
+    works = {device for number, device in asked.items() if number in answered}
+    verdict.wrong += [f"d{device} does not answer when all is over" for device in sorted(everybody - works)]
 
 
 def _judge_stops(found: list[Entry], verdict: Verdict) -> None:

@@ -67,7 +67,15 @@ class Clients:
         if way == "later":
             task = asyncio.ensure_future(self._ask_later(self._number, device, own))
         else:
-            task = asyncio.ensure_future(self._ask(self._number, device, way, own, leaves_s, streams))
+            task = asyncio.ensure_future(self._ask(self._number, device, way, own, leaves_s, streams=streams))
+        self._open[task] = None
+        task.add_done_callback(lambda done: self._open.pop(done, None))
+
+    def ask_plainly(self, device: int) -> None:
+        """Send one prompt now that a moot of three and more must answer."""
+        self._number += 1
+        own = {"layers": 1, "proposers": 2}
+        task = asyncio.ensure_future(self._ask(self._number, device, "whole", own, None, streams=False))
         self._open[task] = None
         task.add_done_callback(lambda done: self._open.pop(done, None))
 
@@ -83,7 +91,14 @@ class Clients:
         await self._http.aclose()
 
     async def _ask(
-        self, number: int, device: int, way: str, own: dict[str, Any], leaves_s: float | None, streams: bool
+        self,
+        number: int,
+        device: int,
+        way: str,
+        own: dict[str, Any],
+        leaves_s: float | None,
+        *,
+        streams: bool,
     ) -> None:
         body = {
             "model": "nobody" if way == "unknown" else "moot",

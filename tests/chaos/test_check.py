@@ -22,15 +22,24 @@ def look(moment: float, device: int, rss: float = 60.0, **more: int) -> Entry:
 
 
 def answered(moment: float, n: int, device: int = 0, name: str = "", **more: Any) -> Entry:
-    seen = {"status": 200, "id": name or f"p{n}", "whole": True, "jobs": 3, "ends": 1, "after": 0, "done": 1}
-    return at(moment, "seen", n=n, device=device, end="answered", **{**seen, **more})
+    seen = {
+        "end": "answered",
+        "status": 200,
+        "id": name or f"p{n}",
+        "whole": True,
+        "jobs": 3,
+        "ends": 1,
+        "after": 0,
+        "done": 1,
+    }
+    return at(moment, "seen", n=n, device=device, **{**seen, **more})
 
 
 def failed(moment: float, n: int, code: str, device: int = 0) -> Entry:
     return at(moment, "seen", n=n, device=device, end="error", status=429, code=code, ends=1, after=0, done=0)
 
 
-def history(*middle: Entry, quiet: list[Entry] | None = None) -> list[Entry]:
+def history(*middle: Entry, quiet: list[Entry] | None = None, **last: Any) -> list[Entry]:
     """Two devices, a baseline, what is given, and rest."""
     start = [at(float(device), "up", device=device, life=1) for device in (0, 1)]
     baseline = [
@@ -39,8 +48,10 @@ def history(*middle: Entry, quiet: list[Entry] | None = None) -> list[Entry]:
         look(5.2, 1),
         at(6.0, "phase", name="faults"),
     ]
+    again = [at(80.0, "phase", name="again"), sent(80.1, 91), sent(80.1, 92, device=1), answered(81.0, 91)]
+    again.append(answered(81.0, 92, device=1, **last))
     rest = [look(91.0, 0), look(91.0, 1)] if quiet is None else quiet
-    return [*start, *baseline, *middle, at(90.0, "phase", name="quiet"), *rest]
+    return [*start, *baseline, *middle, *again, at(90.0, "phase", name="quiet"), *rest]
 
 
 def sent(moment: float, n: int, device: int = 0) -> Entry:
@@ -85,7 +96,7 @@ def test_a_good_history_holds_every_promise() -> None:
     )
     assert told.wrong == []
     assert as_json(told) == {
-        "prompts": 6, "answered": 2, "typed_errors": 1, "lost": 0, "answered_twice": 0, "leaked_jobs": 0,
+        "prompts": 8, "answered": 4, "typed_errors": 1, "lost": 0, "answered_twice": 0, "leaked_jobs": 0,
         "faults": {"kill": 1}, "left": 1, "cut_by_kill": 2, "background": 1, "codes": {"overloaded": 1}, "queue_max": MAX_WAITING,
         "memory": 1.0, "wrong": [],
     }  # fmt: skip
@@ -155,3 +166,8 @@ def test_what_is_broken_is_found(name: str) -> None:
 def test_the_end_must_be_quiet(quiet: list[Entry], words: str) -> None:
     told = judge(history(quiet=quiet))
     assert any(words in each for each in told.wrong), told.wrong
+
+
+def test_a_device_that_answers_no_more_is_found() -> None:
+    told = judge(history(end="error", code="overloaded"))
+    assert told.wrong == ["d1 does not answer when all is over"]
