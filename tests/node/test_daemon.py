@@ -427,6 +427,7 @@ async def test_a_banned_member_has_left_for_good_whatever_is_said_of_it(home: Ho
     number = bad.status().device
     with pytest.raises(AdmissionError, match="founder"):
         await second.ban("d2")
+    assert await first.ban("e" * 64) == "e" * 64, "whoever is in no list any more is banned by its id"
     assert await first.ban("d2") == number
     for daemon in (first, second):
         await until(

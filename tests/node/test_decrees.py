@@ -7,6 +7,8 @@ from pathlib import Path
 
 import iroh
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from folkmoot.core.ids import DeviceId
 from folkmoot.errors import AdmissionError, NodeError, RemoteProtocolError
@@ -44,6 +46,16 @@ def test_what_was_written_is_read_and_a_changed_byte_is_noticed(roots: list[iroh
                 from_bytes(bytes(changed))
             with pytest.raises(RemoteProtocolError):
                 from_bytes(data[:place])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=512))
+def test_random_bytes_are_no_decree(data: bytes) -> None:
+    for read in (from_bytes, lambda some: [from_bytes(each) for each in decrees.unpack(some, 8)]):
+        try:
+            assert read(data) == []
+        except RemoteProtocolError:
+            continue
 
 
 def test_a_ban_counts_from_the_newest_root_alone(known: Decrees, roots: list[iroh.SecretKey]) -> None:

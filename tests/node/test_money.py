@@ -182,3 +182,16 @@ async def test_jobs_that_wait_when_the_budget_ends_are_handed_back(home: Home) -
     ]
     assert len(served) == 1
     assert paid.status().members[0].card.closed
+
+
+async def test_many_prompts_at_once_do_not_run_past_the_own_budget(home: Home) -> None:
+    """All are let in before the first one has cost anything; only what is in service then goes on."""
+    engine = Odd()
+    daemon = Daemon(
+        home.folder / "paid", "paid", engine, NodeConfig(), MoneyConfig(price_in=1e6, budget_own=0.5)
+    )
+    await home.up(daemon)
+    prompts = [ask(daemon, mode="local", private=True) for _ in range(8)]
+    ends = [notices[-1] for notices in await asyncio.gather(*(told(daemon, each) for each in prompts))]
+    assert [type(end) for end in ends].count(PromptAnswered) == 1
+    assert {end.code for end in ends if isinstance(end, PromptFailed)} == {"over_budget"}

@@ -167,12 +167,15 @@ class Banned:
 
 @dataclass(frozen=True, slots=True)
 class ServiceLimited:
-    """Whom this device serves no more, for the money that it costs: all `others`, or these `origins`; `code` and `detail` tell them."""
+    """Whom this device serves no more, for the money that it costs: all `others`, or these `origins`; `code` and `detail` tell
+    them. `own`: nor its own users.
+    """
 
     others: bool
     origins: tuple[DeviceId, ...]
     code: str
     detail: str
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

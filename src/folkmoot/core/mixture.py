@@ -646,7 +646,8 @@ class Mixture:
             asked = work.stands_in_for or work.device
             return effects + self._ask(work.stage, work.slot, stand_in, now, asked)
         if work.stage is Stage.AGGREGATE:
-            known = code if code in ("overloaded", "deadline") else "no_device"
+            mine = code == "over_budget" and work.device == self._choice.me
+            known = code if mine or code in ("overloaded", "deadline") else "no_device"
             tried = [w for w in self._works.values() if w.stage is Stage.AGGREGATE]
             reasons = "; ".join(f"{self._name(w.device)}: {w.error}" for w in tried)
             return effects + self.fail(known, f"no device could aggregate ({reasons})", now)

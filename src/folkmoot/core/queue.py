@@ -43,7 +43,7 @@ from folkmoot.core.messages import (
 )
 from folkmoot.core.meter import Meter, MeterConfig
 from folkmoot.core.price import Offer
-from folkmoot.errors import ConfigError
+from folkmoot.errors import BudgetSpent, ConfigError
 
 DISCIPLINES = ("fcfs", "lsf")
 """First come first served; later stage first: of the jobs of the latest layer the first come."""
@@ -278,7 +278,7 @@ class Queue:
         if self.closing and origin != self._me:
             return "leaving", _LEAVING
         if self._is_limited(origin):
-            return self._limited.code, self._limited.detail
+            return self._told(origin)
         if ask.hops:
             return "recursion", f"the job has crossed {ask.hops} moot(s) already: no recursion"
         jobs, texts = self.config.max_waiting, self.config.max_characters
@@ -512,13 +512,20 @@ class Queue:
             self._waiting.take(key, job)
             if not job.excess:
                 self.meter.gone(now)
-            effects.append(Send(key[0], Undone(key[1], Outcome.REFUSED, limited.code, limited.detail)))
+            effects.append(Send(key[0], Undone(key[1], Outcome.REFUSED, *self._told(key[0]))))
         for asker, prompt in [known for known in self._warming if self._is_limited(known[0])]:
             effects += self.cool(asker, prompt)
         return effects
 
+    def _told(self, origin: DeviceId) -> tuple[str, str]:
+        """What somebody hears who is served no more."""
+        if origin == self._me:
+            return BudgetSpent.code, "this device's own budget is used up for today"
+        return self._limited.code, self._limited.detail
+
     def _is_limited(self, origin: DeviceId) -> bool:
-        return origin != self._me and (self._limited.others or origin in self._limited.origins)
+        limited = self._limited
+        return limited.own if origin == self._me else limited.others or origin in limited.origins
 
     def hand_back(self) -> list[Effect]:
         """Shutting down: give every waiting job of another origin back; take none any more."""

@@ -63,6 +63,8 @@ COUNT_S = 3.0
 
 _SHUTTING_DOWN = "this device is shutting down"
 
+_ID = re.compile("[0-9a-f]{64}")
+
 log = logging.getLogger(__name__)
 
 
@@ -586,7 +588,8 @@ class Daemon:
         """Ban a device, by its name or id, for good. Raises AdmissionError, UnknownModel, PromptInvalid, NodeError."""
         if self._network is None or self._peer is None:
             raise NodeError("this device is still starting; try again in a moment")
-        device = self._peer.find(name)
+        # Whoever is not in the list any more is banned by its whole id.
+        device = DeviceId(name) if _ID.fullmatch(name) else self._peer.find(name)
         await self._network.council.ban(device)
         return device
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from folkmoot.core.events import ServiceLimited
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Usage
-from folkmoot.errors import ConfigError
+from folkmoot.errors import BudgetSpent, ConfigError
 from folkmoot.node import storage
 
 FILE = "spending.json"
@@ -103,31 +103,33 @@ class Purse:
 
     def limits(self) -> ServiceLimited:
         """Who is served no more today."""
-        config = self.config
+        config, own = self.config, self._own_is_spent()
         if not config.serve:
-            return ServiceLimited(True, (), "not_serving", "this device serves its own users only")
+            return ServiceLimited(True, (), "not_serving", "this device serves its own users only", own)
         if self.others >= config.budget_per_day:
-            return ServiceLimited(
-                True, (), "over_budget", "this device has spent what it may for others today"
-            )
+            why = "this device has spent what it may for others today"
+            return ServiceLimited(True, (), BudgetSpent.code, why, own)
         most = config.budget_per_origin or config.budget_per_day
         spent = tuple(
             DeviceId(device)
             for device, amount in self._spent.items()
             if device != self._me and amount >= most
         )
-        return ServiceLimited(
-            False, spent, "over_budget", "this device has spent what it may for the asker today"
-        )
+        why = "this device has spent what it may for the asker today"
+        return ServiceLimited(False, spent, BudgetSpent.code, why, own)
+
+    def _own_is_spent(self) -> bool:
+        return 0.0 < self.config.budget_own <= self.own
 
     def own_refusal(self, now: float) -> tuple[str, float] | None:
         """Why its own users are served no more today, and in how many seconds they are again."""
         self.roll(now)
-        most = self.config.budget_own
-        if not most or self.own < most:
+        if not self._own_is_spent():
             return None
         wait_s = _midnight(now) - now
-        why = f"this device's own budget of {most:g} a day is used up ({self.own:.4g} spent)"
+        why = (
+            f"this device's own budget of {self.config.budget_own:g} a day is used up ({self.own:.4g} spent)"
+        )
         return f"{why}; it begins anew at 00:00 UTC, or raise money.budget_own", wait_s
 
     def snapshot(self) -> Spending:
