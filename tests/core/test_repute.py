@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from folkmoot.core.ids import DeviceId
@@ -9,6 +11,7 @@ from folkmoot.core.repute import Repute, ReputeConfig, harms, terms
 from folkmoot.errors import ConfigError
 
 BOB = DeviceId("bob")
+WORDS = [f"word{number}" for number in range(30)]
 ASKED = "Which planet is the largest?"
 TRUE = [
     "Jupiter is the largest planet of the solar system.",
@@ -142,3 +145,14 @@ def test_claims_are_not_believed_far_below_what_was_timed_and_a_queue_drains() -
     for _ in range(5):
         off.time(BOB, 8.0, 2.0, 1.0)
     assert off.floor(BOB) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 8, 40])
+def test_words_by_chance_condemn_nobody(words: int) -> None:
+    rng, repute = Random(words), on()
+    for number in range(400):
+        said = [" ".join(rng.choice(WORDS) for _ in range(rng.randint(1, words))) for _ in range(4)]
+        for place, harm in enumerate(harms("why?", said[0], said, rng.choice(WORDS))):
+            if harm is not None:
+                repute.note(DeviceId(f"d{place}"), harm, float(number))
+        assert not repute.shunned

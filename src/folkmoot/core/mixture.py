@@ -58,6 +58,9 @@ from folkmoot.core.price import enough
 from folkmoot.core.repute import harms
 from folkmoot.core.screen import Flag, Traits, screen, traits
 
+DOUBTED = 0.8
+"""How harmful an answer is that the screen doubts although it agrees with the others (guess): its style may be honest."""
+
 MOST_AHEAD = 256
 """More jobs than a queue's bound are not before ours, whatever its device says."""
 
@@ -472,7 +475,9 @@ class Mixture:
             for place, work in enumerate(said):
                 odd = any(flag is not Flag.COPY for flag in flags[place])
                 harm = (unheard if work.device == final.device else heard)[place]
-                self._choice.judged(work.device, 1.0 if odd and len(said) > 1 else harm, now)
+                if odd and len(said) > 1:
+                    harm = DOUBTED if harm == 0.0 else 1.0
+                self._choice.judged(work.device, harm, now)
             for work in works:
                 if not work.useful and said:
                     self._choice.judged(work.device, 1.0, now)

@@ -21,8 +21,10 @@ _LOOKED_AT = 20_000
 _TERM = re.compile(r"[^\W_]+")
 _LEAST_TERM = 4
 """Letters of a word that says something; shorter ones must hold a digit or be of a script without spaces."""
+_LEAST = 3
+"""Answers below which nobody is judged: of two that differ either may be wrong."""
 _AGREED = 0.2
-"""The others' agreement below which a question has no common answer, and nobody is judged."""
+"""The agreement of a layer's answers, pair by pair, below which the question has no common answer and nobody is judged."""
 _GAIN = 0.3
 """Of what is timed (guess): ten jobs make an estimate."""
 _HARM, _NONE = 0.25, 0.5
@@ -159,25 +161,32 @@ def harms(question: str, own: str, answers: Sequence[str], final: str) -> list[f
 
     An answer is held against what the others reach among themselves: its agreement with the origin's `own` answer or,
     if that is more, with all others, and the share of it that is in the `final` answer. The better of the two counts: one
-    who is right against all others and is heard did no harm. Fewer than three answers, or others that do not agree,
+    who is right against all others and is heard did no harm. Fewer than three answers, or such as do not agree,
     judge nobody.
     """
     asked = terms(question)
     said = [terms(answer) - asked for answer in answers]
     mine, end = terms(own) - asked, terms(final) - asked
+    # One measure for the whole layer: judged each by the others alone, those who differ would be judged more often than
+    # those who agree, and answers of a word or two that agree by chance would condemn the honest.
+    if len(said) < _LEAST or mean(_pairs(said)) < _AGREED:
+        return [None] * len(said)
     found: list[float | None] = []
     for place, each in enumerate(said):
         others = [other for at, other in enumerate(said) if at != place and other]
-        pairs = [alike(one, two) for at, one in enumerate(others) for two in others[:at]]
-        if not each or not pairs or mean(pairs) < _AGREED:
+        reach = mean(_pairs(others) or [0.0])
+        if not each or not reach:
             found.append(None)
             continue
-        agrees = max(alike(each, mine), mean(alike(each, other) for other in others)) / mean(pairs)
+        agrees = max(alike(each, mine), mean(alike(each, other) for other in others)) / reach
         stays = mean(_within(other, end) for other in others)
         lives = _within(each, end) / stays if stays else float(bool(each & end))
-        reached = max(agrees, lives)
-        found.append(min(1.0, max(0.0, (_NONE - reached) / (_NONE - _HARM))))
+        found.append(min(1.0, max(0.0, (_NONE - max(agrees, lives)) / (_NONE - _HARM))))
     return found
+
+
+def _pairs(said: Sequence[frozenset[str]]) -> list[float]:
+    return [alike(one, two) for at, one in enumerate(said) for two in said[:at]]
 
 
 def terms(text: str) -> frozenset[str]:
