@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.properties.storm import Storm
 
 from folkmoot.core.events import CardChanged, Plan, PromptAnswered, ServiceLimited
+from folkmoot.core.hedge import HedgeConfig
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.load import jobs_per_prompt
 from folkmoot.core.messages import Outcome
@@ -246,3 +247,38 @@ def test_loss_and_doubling_alone_never_leave_a_prompt_open(
             storm.next_timer(storm.now + 100.0)
     storm.settle(0.0)
     assert DeviceId("ann") in storm.devices
+
+
+@settings(SLACK, max_examples=80)
+@given(devices=st.integers(2, 5), seed=st.integers(0, 2**32))
+def test_whatever_fails_no_word_of_a_private_prompt_leaves_its_device(devices: int, seed: int) -> None:
+    """Engines break before and after the first word, lose their model and come back; the storm looks at each message."""
+    rng = Random(seed)
+    storm = Storm(dict.fromkeys(NAMES[:devices], "m"), PeerConfig(hedge=HedgeConfig(share=0.5)), seed)
+    private = [storm.submit(rng.choice(NAMES[:devices]), Plan(private=True)) for _ in range(4)]
+    for _ in range(3):
+        storm.submit(rng.choice(NAMES[:devices]), Plan("fixed", rng.randrange(1, 3), rng.randrange(1, 4)))
+    while not all(prompt in storm.ends for prompt in private):
+        running = [name for name, device in storm.devices.items() if device.running is not None]
+        warming = [name for name, device in storm.devices.items() if device.warming is not None]
+        moves = ["card", "time"] + 4 * (["mail"] * bool(storm.mail) + ["warm"] * bool(warming))
+        moves += (["write"] * 2 + ["break"] * 2) * bool(running)
+        match rng.choice(moves):
+            case "mail":
+                storm.pick(rng.randrange(len(storm.mail)), keep=rng.random() < 0.1)
+            case "write":
+                storm.write(rng.choice(running), "so ", whole=rng.random() < 0.3)
+            case "break":
+                storm.break_engine(rng.choice(running), rng.choice(("engine_failed", "engine_unreachable")))
+            case "warm":
+                storm.step_done(rng.choice(warming), whole=rng.random() < 0.5)
+            case "card":
+                name = DeviceId(rng.choice(NAMES[:devices]))
+                mine = storm.devices[name].peer.membership.members[name].card
+                storm.tell(name, CardChanged(replace(mine, model=rng.choice(("", "m")))))
+            case "time":
+                storm.pass_time(rng.choice((0.5, 3.0)))
+    for prompt in private:
+        end = storm.ends[prompt]
+        how = end.provenance
+        assert how is None or {job.device for job in how.jobs} <= {storm.origins[prompt]}
