@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from pathlib import Path
 
@@ -221,3 +222,34 @@ def test_a_crash_at_any_write_of_a_rotation_leaves_a_founder(
     assert not (again.home / "root-next.json").exists()
     certificate = issue(again._root, again.membership.moot, ANN, may_invite=False, issued_at=11)  # type: ignore[arg-type]
     again.check(certificate, ANN, 20.0)
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_a_full_disk_undoes_a_decree_and_the_next_try_succeeds(
+    founder: Identity, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    left = writes
+    save = storage.save
+
+    def full(path: Path, value: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise NodeError("cannot write: no space left on device")
+        save(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "save", full)
+        for attempt in (lambda: founder.ban(BOB, 5.0), lambda: founder.rotate(10.0, 50.0)):
+            with contextlib.suppress(NodeError):
+                attempt()
+    assert founder.founder
+    if not founder.decrees.is_banned(BOB):
+        founder.ban(BOB, 6.0)
+    founder.rotate(11.0, 50.0)
+    again = Identity.open(founder.home)
+    assert again.founder
+    assert again.decrees.is_banned(BOB)
+    assert again.membership == founder.membership
+    assert again.membership is not None
+    assert again.decrees.head(again.membership.moot) == again.membership.moot

@@ -7,7 +7,8 @@ back, so an old one that is sent again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,11 +225,27 @@ class Decrees:
         """Write them down. Raises NodeError."""
         storage.save(self._path, _Book(1, tuple(to_bytes(decree).hex() for decree in self.all())))
 
-    def clear(self) -> None:
-        """Forget all of them, as this device has left. Raises NodeError."""
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is added in the block is on disk at its end, or not there at all. Raises NodeError."""
+        before = self.all()
+        try:
+            yield
+            self.save()
+        except BaseException:
+            self._empty()
+            for decree in before:
+                self.add(decree)
+            raise
+
+    def _empty(self) -> None:
         self._bans.clear()
         self._rotations.clear()
         self._raw.clear()
+
+    def clear(self) -> None:
+        """Forget all of them, as this device has left. Raises NodeError."""
+        self._empty()
         storage.remove(self._path)
 
 

@@ -148,9 +148,9 @@ class Identity:
         if device == self.device:
             raise AdmissionError("the founder cannot ban itself; `folkmoot leave` takes it out of the moot")
         decree = make_ban(self._root, device, int(now))
-        if not self.decrees.add(decree):
-            raise AdmissionError(f"{device[:8]} is banned already, or {MAX_BANS} devices are")
-        self.decrees.save()
+        with self.decrees.kept():
+            if not self.decrees.add(decree):
+                raise AdmissionError(f"{device[:8]} is banned already, or {MAX_BANS} devices are")
         return decree
 
     def rotate(self, now: float, grace_s: float) -> Rotation:
@@ -167,13 +167,19 @@ class Identity:
             raise AdmissionError(
                 f"a grace of {grace_s} s; more than 0 and up to {MAX_GRACE_S} s are possible"
             )
+        moot = device_of(root.public().to_bytes())
+        if (begun := self.decrees.successor(moot)) is not None:
+            self._finish_rotation()  # a full disk has stopped it half-way
+            return begun
         successor = _make_key(self.home / _NEXT)
         step = make_rotation(root, successor, self.device, int(now + grace_s) + 1)
-        if not self.decrees.add(step):
-            raise AdmissionError(f"a moot's root key can be changed {MAX_ROTATIONS} times; found a new moot")
-        for banned in self.decrees.banned():
-            self.decrees.add(make_ban(successor, banned, int(now)))
-        self.decrees.save()
+        with self.decrees.kept():
+            if not self.decrees.add(step):
+                raise AdmissionError(
+                    f"a moot's root key can be changed {MAX_ROTATIONS} times; found a new moot"
+                )
+            for banned in self.decrees.banned():
+                self.decrees.add(make_ban(successor, banned, int(now)))
         self._succeed(successor, int(now))
         return step
 
