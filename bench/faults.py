@@ -25,6 +25,7 @@ import signal
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -112,7 +113,7 @@ async def window(devices: Sequence[DeviceProcess], seconds: float, seed: int) ->
     """Ask the devices at moments that wait for nobody."""
     moments = list(poisson(len(devices), RATE_HZ, seconds, seed))
     sent = [Sent(due) for due, _ in moments]
-    clients = [httpx.AsyncClient(base_url=each.api, timeout=120.0, trust_env=False) for each in devices]
+    clients = [httpx.AsyncClient(base_url=each.api, timeout=60.0, trust_env=False) for each in devices]
     began = time.monotonic()
 
     async def one(number: int) -> None:
@@ -130,7 +131,7 @@ async def window(devices: Sequence[DeviceProcess], seconds: float, seed: int) ->
 async def warm(devices: Sequence[DeviceProcess]) -> None:
     """Everybody learns how long an inference takes everywhere."""
     for device in devices:
-        async with httpx.AsyncClient(base_url=device.api, timeout=120.0, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=device.api, timeout=60.0, trust_env=False) as client:
             own = {"layers": 1, "proposers": len(devices) - 1}
             await asyncio.gather(*(ask(client, body(number, SEED, own), Sent(0.0)) for number in range(2)))
 
@@ -194,7 +195,7 @@ async def kills(moot: Village, count: int, rng: Random) -> tuple[Window, int]:
     struck, over = 0, asyncio.Event()
 
     async def load() -> None:
-        async with httpx.AsyncClient(base_url=origin.api, timeout=120.0, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=origin.api, timeout=60.0, trust_env=False) as client:
             number = 0
             while not over.is_set():
                 own = {"layers": 2, "proposers": 2} if number % 2 else None
@@ -255,10 +256,10 @@ async def measure(seconds: float, windows: int, kill: int, tell: Callable[[str],
         for job in sent.told.get("jobs", ())
         if job["outcome"] in ("failed", "late")
     ]
-    ends = [sent.code for each in everything for sent in each.sent if sent.code]
+    ends = Counter(sent.code for each in everything for sent in each.sent if sent.code)
     return found | {
         "hedged_share": copies / max(1, len(jobs) - copies), "copies": copies, "jobs": len(jobs),
-        "lost": len(ends), "ends": {code: ends.count(code) for code in sorted(set(ends))},
+        "lost": ends.total(), "ends": dict(sorted(ends.items())),
         "kills": struck, "struck": len(hit), "prompts": sum(len(each.sent) for each in everything),
         "prompts_while_killing": len(killed.sent),
     }  # fmt: skip
@@ -281,7 +282,8 @@ def _said(found: Window) -> str:
         for sent in found.sent
         for each in sent.told.get("decisions", ())
     )
-    codes = "".join(f", {sent.code}" for sent in found.sent if sent.code)
+    ends = Counter(sent.code for sent in found.sent if sent.code)
+    codes = "".join(f", {count} {code}" for code, count in ends.items())
     mean = statistics.fmean(done) if done else float("nan")
     return f"{len(done)} of {len(found.sent)} answered, mean {mean:.3f} s, {copies} copies{codes}"
 

@@ -43,6 +43,7 @@ from folkmoot.errors import BudgetSpent, EngineError, FolkmootError, NodeError, 
 from folkmoot.node.config import NodeConfig, parse_listen
 from folkmoot.node.discovery import Discovery, is_local_only
 from folkmoot.node.driver import Driver
+from folkmoot.node.garbage import collect_here
 from folkmoot.node.identity import Identity
 from folkmoot.node.link import Stream, Traffic
 from folkmoot.node.memory import Memory
@@ -184,6 +185,7 @@ class Daemon:
     async def _live(
         self, network: Network, join: str | None, ready: Callable[[Ready], Awaitable[None]]
     ) -> None:
+        self._spawn(collect_here())
         address = await network.start()
         contacts, founded = await self._enter(network, join)
         self._card = replace(self._card, address=address)
