@@ -5,8 +5,9 @@
 
 Three devices with the engine `timed:exp:0.05`. Of one of them, clients ask prompts in the background, each with an
 Idempotency-Key: some for its own engine (`local`), some for the moot (`moot-M1-k2`). A request that meets no device
-is sent again with the same key. That device gets SIGKILL at a moment drawn from its whole life, the start included,
-and is started again at once; in between the clients fetch what they were promised, and cancel some of it.
+is sent again with the same key. That device gets SIGKILL and is started again at once: one time in four while it
+starts, else at a moment drawn from its first 1.5 s of service, when it answers what it owes and takes what is new.
+In between the clients fetch what they were promised, and cancel some of it.
 
 Counted over all prompts whose id was told: `lost`, those without an end at the end of the run; `changed`, those that
 read differently after they had ended once, a cancelled one that was answered all the same among them; `twice`, keys
@@ -43,6 +44,8 @@ CLIENTS = 4
 AHEAD = 60
 """Prompts that may be unanswered before a client asks no more."""
 CANCELLED_SHARE = 0.05
+STARTING_SHARE = 0.25
+SERVICE_S = 1.5
 ENDED = ("completed", "incomplete", "failed", "cancelled")
 PATIENCE_S = 180.0
 
@@ -55,9 +58,11 @@ class Device:
     name: str
     port: int
     process: asyncio.subprocess.Process | None = None
+    is_up: bool = False
 
     async def start(self, join: str | None = None) -> None:
         """Begin; `ready` waits until it is up."""
+        self.is_up = False
         command = [*FOLKMOOT, "up", "--json", "--name", self.name, "--engine", ENGINE]
         command += ["--api", f"127.0.0.1:{self.port}", *(["--join", join] if join else [])]
         log = self.home.with_suffix(".log").open("ab")
@@ -70,10 +75,13 @@ class Device:
             )
 
     async def ready(self) -> None:
-        """Raises SystemExit where it ends instead."""
+        """Wait until it is up, if it is not yet. Raises SystemExit where it ends instead."""
         assert self.process is not None
         assert self.process.stdout is not None
-        if not await self.process.stdout.readline():
+        if self.is_up:
+            return
+        self.is_up = bool(await self.process.stdout.readline())
+        if not self.is_up:
             raise SystemExit(
                 f"{self.name} did not start: {self.home.with_suffix('.log').read_text()[-2000:]}"
             )
@@ -214,7 +222,11 @@ async def run(kills: int, seed: int, root: Path) -> dict[str, object]:
             ]
             began = time.monotonic()
             for number in range(kills):
-                await asyncio.sleep(rng.uniform(0.0, start_s + 1.0))
+                if rng.random() < STARTING_SHARE:
+                    await asyncio.sleep(rng.uniform(0.0, start_s))
+                else:
+                    await ash.ready()
+                    await asyncio.sleep(rng.uniform(0.0, SERVICE_S))
                 at_work += bool(promises.open)
                 await ash.kill()
                 await ash.start()
