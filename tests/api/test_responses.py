@@ -209,7 +209,9 @@ async def test_what_was_not_answered_is_answered_after_the_next_start(connect, v
     village.hold = asyncio.Event()
     first = connect()
     names = [(await first.post(RESPONSES, json=body(background=True))).json()["id"] for _ in range(3)]
-    await village.asked.wait()
+    async with asyncio.timeout(20):
+        while len(village.prompts) < 3:
+            await first.get(f"{RESPONSES}/{names[0]}")
     village.prompts.clear()
     village.hold = None
     second = connect()  # the same journal, opened by another desk: the first one's answers come too late
@@ -316,7 +318,9 @@ async def test_so_many_are_put_to_the_moot_at_a_time(connect, village):
     village.hold = asyncio.Event()
     client = connect(background_prompts=2)
     names = [(await client.post(RESPONSES, json=body(background=True))).json()["id"] for _ in range(5)]
-    await village.asked.wait()
+    async with asyncio.timeout(20):
+        while len(village.prompts) < 2:
+            await client.get(f"{RESPONSES}/{names[0]}")
     states = [(await client.get(f"{RESPONSES}/{name}")).json()["status"] for name in names]
     assert sorted(states) == ["in_progress"] * 2 + ["queued"] * 3
     assert len(village.prompts) == 2
