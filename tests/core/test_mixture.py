@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 
 import pytest
 from tests.core.world import FOUR, Moot, answered, failed, fixed
@@ -516,8 +517,29 @@ def test_who_prepares_what() -> None:
     prompt = moot.ask("ann", fixed(2, 2, select=("bob", "cid"), aggregator="fixed:bob"))
     moot.work()
     assert answered(moot, prompt)
-    assert {(s, t) for s, t, _ in sent} <= {("ann", "bob"), ("ann", "cid")}
-    assert {n for _, _, n in sent} >= {0, 1, 2}
+    assert {(s, t) for s, t, _ in sent} == {("ann", "bob")}, (
+        "cid writes its own answer until the layer is whole"
+    )
+    assert {n for _, _, n in sent} == {2}
+
+
+@pytest.mark.parametrize("order", list(permutations(("ann", "bob", "cid"))))
+def test_nobody_sees_the_others_answers_or_the_fence_before_its_own_is_there(order: tuple[str, ...]) -> None:
+    moot = Moot(FOUR, WARY)
+    answered_by: list[str] = []
+
+    def note(sender: str, to: str, message: object) -> bool:
+        assert not isinstance(message, Prepare) or to in answered_by
+        return False
+
+    moot.lost = note
+    moot.ask("ann", fixed(2, 2, select=("bob", "cid"), aggregator="fixed:bob"))
+    for _ in range(2):
+        answered_by.clear()
+        for name in order:
+            answered_by.append(name)
+            moot.write(name, f"by {name}")
+    assert at_last(moot, "bob").fence
 
 
 def busy(moot: Moot) -> list[str]:

@@ -386,7 +386,11 @@ class Mixture:
         if self._layer > self.plan.layers:
             return []
         inference = self._known(self._plain())
-        nexts = [d for d in self._nexts() if d in self._served and self._choice.serves(d)]
+        # Who is still writing an answer of its own does not get to see the others': it could say them once more.
+        writing = {w.device for w in self._open.values()} - {self._choice.me}
+        nexts = [
+            d for d in self._nexts() if d in self._served and d not in writing and self._choice.serves(d)
+        ]
         return [Send(d, Prepare(inference)) for d in nexts]
 
     def _prepare_written(self, work: _Work) -> list[Effect]:
