@@ -49,6 +49,7 @@ from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.messages import Answer, Ask, Inference, Piece, Sampling, Turn, Usage
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.core.price import PriceConfig
 from folkmoot.core.repute import ReputeConfig
 from folkmoot.core.screen import screen, traits
 from folkmoot.engine.config import EngineConfig, default_models_folder, default_runtime_folder
@@ -337,6 +338,32 @@ def reputation(attack: dict[str, Any], seed: int, prompts: int, fooled: float) -
     return found
 
 
+def claims(seed: int) -> list[dict[str, Any]]:
+    """What it costs the honest that their word on their load is bounded by what is timed: utility as a share of the bound,
+    ten devices in virtual time, at the limit and at twice that, with and without."""
+    from folkmoot.core.law import Exponential
+    from folkmoot.queueing.moot import Question
+    from folkmoot.queueing.streams import keys
+    from folkmoot.sim.load import Load, Setting
+    from folkmoot.sim.overload import earned
+
+    rows, horizon_s = [], 1_200.0
+    for load_, timed in ((1.0, False), (1.0, True), (2.0, False), (2.0, True)):
+        question = Question(10, 2, 3, (load_ / 9,), (Exponential(1.0),), discipline="lsf", best_of=8)
+        setting = Setting(price=PriceConfig(enabled=True), share=2.0, repute=ReputeConfig(enabled=timed))
+        found = [
+            100.0
+            * earned(
+                question, Load(question, key, horizon_s, setting).run(), 0.3 * horizon_s, 0.95 * horizon_s
+            ).of_bound
+            for key in keys(seed, 3)
+        ]
+        rows.append(
+            {"load": load_, "timed": timed, "percent": sum(found) / 3, "low": min(found), "high": max(found)}
+        )
+    return rows
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -358,7 +385,15 @@ def main() -> None:
     parser.add_argument(
         "--reputation", action="store_true", help="how soon liars are asked no more; no model"
     )
+    parser.add_argument("--claims", action="store_true", help="what bounded claims cost the honest; no model")
     args = parser.parse_args()
+    if args.claims:
+        found_claims = claims(args.seed)
+        for row in found_claims:
+            print("  ".join(f"{key}={value}" for key, value in row.items()))
+        if args.json:
+            print(json.dumps({"claims": found_claims, "seed": args.seed}))
+        return
     if args.reputation:
         known = {each["name"]: each for each in load("attacks.toml", "attack")}
         rows = [

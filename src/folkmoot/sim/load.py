@@ -47,6 +47,7 @@ from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import QueueConfig
+from folkmoot.core.repute import ReputeConfig
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.moot import Question, service_means
 from folkmoot.queueing.stability import chances, early_stopping_jobs
@@ -99,7 +100,7 @@ class Setting:
     With a `price` prompts are asked in mode auto, and devices choose M and k by it; M and k of the question are then those
     of its loads only. `cheats` are devices that ask for as many all the same, `share` is `MeterConfig`'s. From each time
     in `steps` (rising) on prompts come so many times as often as the question says; each has `deadline_s`.
-    `hedge`, `breaker` and `max_wait_s` are `PeerConfig`'s. Each of `frozen` is a device, and from when on for how many
+    `hedge`, `breaker`, `max_wait_s` and `repute` are `PeerConfig`'s. Each of `frozen` is a device, and from when on for how many
     seconds it handles nothing; others hear of that by gossip alone.
     """
 
@@ -121,6 +122,7 @@ class Setting:
     hedge: HedgeConfig = HedgeConfig()
     breaker: BreakerConfig = BreakerConfig()
     max_wait_s: float = 0.0
+    repute: ReputeConfig = ReputeConfig()
     frozen: tuple[tuple[int, float, float], ...] = ()
 
     @property
@@ -322,6 +324,7 @@ class Load:
             price=PriceConfig() if number in self.setting.cheats else self.setting.price or PriceConfig(),
             hedge=self.setting.hedge,
             breaker=self.setting.breaker,
+            repute=self.setting.repute,
         )  # fmt: skip
         peer = Peer(
             device,
