@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+os.environ["RUST_LIB_BACKTRACE"] = "0"  # as `folkmoot up` does: iroh's errors would take their time else
+
 from folkmoot.api import ApiConfig, Desk, create_app
 from folkmoot.api.server import bind, make_server, url_of
 from folkmoot.core.events import (

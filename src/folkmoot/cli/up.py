@@ -92,7 +92,10 @@ def up(
         flags["node.peer.price.enabled"] = "true" if admission == "on" else "false"
     settings = settings_of(config_file, flags).settings
     invitation = invitation_of(join) if join is not None else None
-    with home_of(settings.home):
+    from folkmoot.settings import environment
+
+    # Where RUST_BACKTRACE is set, each error that iroh tells of would cost a fifth of a second.
+    with home_of(settings.home), environment(RUST_LIB_BACKTRACE="0"):
         stopped_by = exits.wait_for(_run(settings, invitation, as_json))
     if stopped_by == signal.SIGINT:
         raise Interrupted("stopped")
