@@ -10,8 +10,8 @@ prompts. Where the user may have namespaces (root, or unprivileged ones), each d
 a hook in the devices' transport cuts and slows them (`chaos/hook.py`), no disk is filled, and `without` says so. The faults and the prompts are the same for one
 seed; what becomes of them also depends on the machine. The history keeps all of it, a JSON object a line.
 
-Phases: a load without faults, which begins with as many prompts at once as any later burst, and after it three seconds of
-silence: the least that a device holds in them is what its memory at the end is held against. Then the load with faults, and
+Phases: a load which begins with as many prompts at once as any later burst, and with noise and a flood at each device while it
+stands still, so that what an allocator keeps for good is there; after it three seconds of silence: the least that a device holds in them is what its memory at the end is held against. Then the load with faults, and
 silence until no device holds anything and all know all. Last each device is asked once more, and must answer.
 """
 
@@ -72,6 +72,7 @@ class Run:
         looking = self._spawn(self._look())
         self._phase("warm-up")
         begun = told.now
+        await asyncio.gather(*(self._strikes.rehearse(device) for device in self.devices))
         for device in self.devices:
             for _ in range(BURST):
                 self._clients.ask(device.number)

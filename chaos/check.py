@@ -1,7 +1,7 @@
 """What must hold, whatever happened: proven from a history alone.
 
 1. Every prompt that was sent has one end that its client saw: an answer that is whole, or one typed error. A connection may
-   break without an end only where its device was killed meanwhile, and be refused only while its device was not there.
+   break without an end only where its device was killed meanwhile, and be refused only from when it was told to stop.
 2. No prompt is answered twice, in one response or by two; a device tells of each prompt that it accepted one end at most, and
    where it lived on, one. What was accepted in the background has one end, whatever its device went through, and keeps it.
 3. When all is quiet, no device holds a job, a prompt or an answer of which nobody knows any more.
@@ -138,7 +138,8 @@ def _judge_clients(found: list[Entry], downs: dict[int, list[_Down]], verdict: V
             case "broken":
                 verdict.cut_by_kill += 1
                 killed = any(down.how == "killed" for down in during)
-                wrong = "" if killed else "broke off, and its device was not killed"
+                late = any(down.begin <= begin for down in during)  # its device was on the way out by then
+                wrong = "" if killed or late else "broke off, and its device was not killed"
             case other:
                 wrong = f"saw no end: {other}"
         if wrong:

@@ -68,6 +68,12 @@ class Strikes:
                 await doing[fault.kind](fault, device)
         self._history.note("over", kind=fault.kind, devices=fault.devices)
 
+    async def rehearse(self, device: Device) -> None:
+        """The worst of its surroundings once, before anything counts: noise and a flood while it stands still."""
+        await asyncio.gather(
+            *(each(Fault(0.0, "", (), 1.0), device) for each in (self._freeze, self._garbage, self._flood))
+        )
+
     def _note(self, fault: Fault) -> None:
         self._history.note(
             "fault",

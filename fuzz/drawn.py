@@ -10,6 +10,8 @@ from random import Random
 from typing import Any
 from urllib.parse import quote
 
+MOST_BYTES = 5 << 20
+"""More than a body may have."""
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 NUMBERS = (
     0,
@@ -130,6 +132,7 @@ class Requests:
             body = json.dumps(value, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
         except ValueError:
             return b"{}"
+        body = body[:MOST_BYTES]
         if rng.random() < 0.05 and body:
             place = rng.randrange(len(body))
             body = body[:place] + rng.choice((b"", rng.randbytes(3), b",", b'"', b"\\")) + body[place + 1 :]

@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
-from folkmoot.api import ApiConfig
-from folkmoot.api.server import bind, url_of
+from folkmoot.api import ApiConfig, create_app
+from folkmoot.api.server import bind, make_server, url_of
 from folkmoot.errors import NodeError
 
 ASK = {"model": "moot", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
@@ -163,3 +163,23 @@ async def test_a_request_that_turns_into_noise_is_answered_once_and_is_no_bug(se
     assert got.startswith(b"HTTP/1.1 400 ")
     assert got.count(b"HTTP/1.1") == 1
     assert "Exception" not in caplog.text
+
+
+async def test_a_request_that_arrives_while_the_server_ends_is_answered(village, make_desk):
+    config = ApiConfig(listen="127.0.0.1:0")
+    listener = bind(config)
+    server = make_server(create_app(village, config, "owner", make_desk(config)))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    port = int(url_of(listener).rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while not server.server_state.connections:  # noqa: ASYNC110 (what is waited for has no event)
+        await asyncio.sleep(0)
+    server.should_exit = True
+    while server.servers[0].is_serving():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    got = await reader.read()
+    assert got.startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
+    await serving

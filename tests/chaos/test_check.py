@@ -85,6 +85,10 @@ def test_a_good_history_holds_every_promise() -> None:
             answered(14.0, 1),
             failed(15.0, 4, "overloaded"),
             at(15.0, "seen", n=5, device=0, end="left"),
+            at(25.0, "down", device=0, how="stopped"),
+            sent(25.1, 7),
+            at(25.2, "seen", n=7, device=0, end="broken", status=0, why="ReadError"),
+            at(27.0, "up", device=0, life=1),
             at(12.0, "told", device=0, life=1, kind="accepted", id="p1"),
             at(14.0, "told", device=0, life=1, kind="answered", id="p1"),
             look(20.0, 0, queue=MAX_WAITING, rss=80.0),
@@ -96,8 +100,8 @@ def test_a_good_history_holds_every_promise() -> None:
     )
     assert told.wrong == []
     assert as_json(told) == {
-        "prompts": 8, "answered": 4, "typed_errors": 1, "lost": 0, "answered_twice": 0, "leaked_jobs": 0,
-        "faults": {"kill": 1}, "left": 1, "cut_by_kill": 2, "background": 1, "codes": {"overloaded": 1}, "queue_max": MAX_WAITING,
+        "prompts": 9, "answered": 4, "typed_errors": 1, "lost": 0, "answered_twice": 0, "leaked_jobs": 0,
+        "faults": {"kill": 1}, "left": 1, "cut_by_kill": 3, "background": 1, "codes": {"overloaded": 1}, "queue_max": MAX_WAITING,
         "memory": 1.0, "wrong": [],
     }  # fmt: skip
 

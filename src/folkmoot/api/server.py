@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import socket
@@ -15,9 +16,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from folkmoot.api.config import ApiConfig, split_address
 from folkmoot.errors import NodeError
 
+KNOCK_S = 0.25
+"""So long a connection whose request was not read yet is waited for when the server ends (guess)."""
+
 
 class Server(uvicorn.Server):
     """uvicorn without signal handlers: whoever runs the device decides when it stops."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, once those are let in who knocked before: what still waits at a socket that is closed is thrown away."""
+        await asyncio.sleep(KNOCK_S)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -41,6 +50,14 @@ class Http(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Close the connection in a moment, if nothing is asked on it: what has arrived may not have been read yet."""
+        self.loop.call_later(KNOCK_S, self._end)
+
+    def _end(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
 
 def bind(config: ApiConfig) -> socket.socket:
