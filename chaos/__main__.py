@@ -72,6 +72,9 @@ class Run:
         looking = self._spawn(self._look())
         self._phase("warm-up")
         begun = told.now
+        for device in self.devices:
+            self._clients.ask_plainly(device.number, later=True)
+        await self._clients.finish()
         await asyncio.gather(*(self._strikes.rehearse(device) for device in self.devices))
         for device in self.devices:
             for _ in range(BURST):
@@ -81,6 +84,7 @@ class Run:
         self._phase("baseline")
         await asyncio.sleep(3.0)
         self._phase("faults")
+        self._clients.patient = True
         begin, end = told.now, told.now + seconds - warm_s
         kinds = (*ALWAYS, *self._wires.faults)
         faults = plan.faults(self._seed, DEVICES, begin, end - 2.0, kinds, SMALL_DISK)

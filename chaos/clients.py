@@ -40,6 +40,8 @@ class Clients:
         self._number = 0
         self._open: dict[asyncio.Task[None], None] = {}
         self._accepted: dict[int, tuple[int, str]] = {}
+        self.patient = False
+        """Whether there are prompts in the background: after a burst one may wait for a minute until it is tried again."""
         # A connection a request: on one that was kept, a request may meet its end without anybody's fault.
         self._http = httpx.AsyncClient(
             headers={"authorization": f"Bearer {KEY}", "connection": "close"},
@@ -64,6 +66,8 @@ class Clients:
             own["deadline_s"] = rng.uniform(0.05, 1.5)
         leaves_s = rng.uniform(0.0, 0.6) if way == "leave" else None
         streams = rng.random() < 0.5
+        if way == "later" and not self.patient:
+            way = "whole"
         if way == "later":
             task = asyncio.ensure_future(self._ask_later(self._number, device, own))
         else:
@@ -71,11 +75,14 @@ class Clients:
         self._open[task] = None
         task.add_done_callback(lambda done: self._open.pop(done, None))
 
-    def ask_plainly(self, device: int) -> None:
-        """Send one prompt now that a moot of three and more must answer."""
+    def ask_plainly(self, device: int, *, later: bool = False) -> None:
+        """Send one prompt now that a moot of three and more must answer, in the user's presence or in the background."""
         self._number += 1
         own = {"layers": 1, "proposers": 2}
-        task = asyncio.ensure_future(self._ask(self._number, device, "whole", own, None, streams=False))
+        if later:
+            task = asyncio.ensure_future(self._ask_later(self._number, device, own))
+        else:
+            task = asyncio.ensure_future(self._ask(self._number, device, "whole", own, None, streams=False))
         self._open[task] = None
         task.add_done_callback(lambda done: self._open.pop(done, None))
 
