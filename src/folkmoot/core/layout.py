@@ -105,8 +105,13 @@ def fenced(number: int, text: str, fence: str = "", marked: bool = False) -> str
 
 def spelled(text: str, fence: str) -> str:
     """The text without signs that nobody sees, and with the fence and control tokens in it taken apart."""
-    plain = defused(_UNSEEN.sub("", text))
+    plain = defused(visible(text))
     return re.sub(re.escape(fence), lambda found: f"{found[0][0]} {found[0][1:]}", plain, flags=re.IGNORECASE)
+
+
+def visible(text: str) -> str:
+    """The text without the signs that nobody sees."""
+    return _UNSEEN.sub("", text)
 
 
 def spoken(answers: Sequence[str]) -> tuple[str, ...]:

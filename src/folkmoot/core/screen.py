@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from zlib import compress, crc32
 
-from folkmoot.core.layout import controls
+from folkmoot.core.layout import controls, visible
 
 
 class Flag(StrEnum):
@@ -76,6 +76,7 @@ def traits(text: str) -> Traits:
     whole = loops(text)
     if len(text) > 2 * _LOOKED_AT:
         text = f"{text[:_LOOKED_AT]}\n{text[-_LOOKED_AT:]}"
+    text = visible(text)
     words = _WORD.findall(text.lower())
     runs = {crc32(" ".join(words[at : at + 5]).encode(errors="replace")) for at in range(len(words) - 4)}
     return Traits(
