@@ -130,12 +130,15 @@ async def window(devices: Sequence[DeviceProcess], seconds: float, seed: int) ->
     return Window(sent)
 
 
-async def warm(devices: Sequence[DeviceProcess]) -> None:
-    """Everybody learns how long an inference takes everywhere."""
-    for device in devices:
+async def warm(devices: Sequence[DeviceProcess], askers: Sequence[DeviceProcess]) -> None:
+    """Each device has served a job, and the askers have heard of all of them."""
+
+    async def one(device: DeviceProcess) -> None:
         async with httpx.AsyncClient(base_url=device.api, timeout=60.0, trust_env=False) as client:
             own = {"layers": 1, "proposers": len(devices) - 1}
-            await asyncio.gather(*(ask(client, body(number, SEED, own), Sent(0.0)) for number in range(2)))
+            await ask(client, body(0, SEED, own), Sent(0.0))
+
+    await asyncio.gather(*(one(device) for device in askers))
 
 
 # ---- the faults --------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ async def warm(devices: Sequence[DeviceProcess]) -> None:
 async def frozen(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
     """A sixth device is stopped when the window begins."""
     victim = await moot.add(LAW)
-    await warm(moot.devices)
+    await warm(moot.devices, healthy)
     victim.process.send_signal(signal.SIGSTOP)
     found = await window(healthy, seconds, seed)
     victim.process.send_signal(signal.SIGCONT)
@@ -155,7 +158,7 @@ async def frozen(moot: Village, healthy: Sequence[DeviceProcess], seconds: float
 async def dead(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
     """A sixth device is killed when the window begins."""
     victim = await moot.add(LAW)
-    await warm(moot.devices)
+    await warm(moot.devices, healthy)
     victim.process.kill()
     found = await window(healthy, seconds, seed)
     await gone(moot, victim)
@@ -165,7 +168,7 @@ async def dead(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, 
 async def slow(moot: Village, healthy: Sequence[DeviceProcess], seconds: float, seed: int) -> Window:
     """A sixth device is ten times slower than the others."""
     victim = await moot.add(SLOW_LAW)
-    await warm(moot.devices)
+    await warm(moot.devices, healthy[:1])
     found = await window(healthy, seconds, seed)
     await gone(moot, victim)
     return found
@@ -230,7 +233,7 @@ async def measure(seconds: float, windows: int, kill: int, tell: Callable[[str],
     async with village(dict(os.environ), tell) as moot:
         await moot.start([LAW] * DEVICES)
         healthy = list(moot.devices)
-        await warm(healthy)
+        await warm(healthy, healthy)
         for turn in range(windows):
             for name, fault in FAULTS.items():
                 seen[name].append(await fault(moot, healthy, seconds, SEED + turn))
@@ -294,17 +297,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one window of 4 s a row, few kills")
+    parser.add_argument("--quick", action="store_true", help="one window of 3 s a row, few kills")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--windows", type=int, help="so many windows a row (default 4; 1 with --quick)")
-    parser.add_argument("--kills", type=int, help="so many kills (default 200; 3 with --quick)")
+    parser.add_argument("--kills", type=int, help="so many kills (default 200; 2 with --quick)")
     asked = parser.parse_args()
     began = time.monotonic()
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr if asked.json else sys.stdout, flush=True)
 
-    seconds, windows, kill = (4.0, 1, 3) if asked.quick else (30.0, 4, 200)
+    seconds, windows, kill = (3.0, 1, 2) if asked.quick else (30.0, 4, 200)
     windows = windows if asked.windows is None else asked.windows
     kill = kill if asked.kills is None else asked.kills
     found = asyncio.run(measure(seconds, windows, kill, tell))

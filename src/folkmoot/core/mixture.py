@@ -752,7 +752,8 @@ class Mixture:
         elif now >= work.late_at:
             took = now - work.asked
             why = f"it has taken {took:.2g} s, {work.expected_s:.2g} s were expected from the last {now - work.since:.2g}"
-            effects = self._hedge(work, why, work.expected_s, now)
+            late_s = self._choice.hedges.config.late * work.expected_s
+            effects = self._hedge(work, why, late_s, now)
             # A peer may say that a job takes it no time at all: then nothing would be done but to look again.
             again_s = max(work.expected_s, self._choice.hedges.config.word_s)
             work.late_at = math.inf if work.hedged else now + again_s
