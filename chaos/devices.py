@@ -28,12 +28,8 @@ SETTINGS = {
     "FOLKMOOT_NODE__DISCOVERY": "off",
     "FOLKMOOT_NODE__PEER__MAX_PROMPTS": str(MAX_PROMPTS),
     "FOLKMOOT_NODE__PEER__QUEUE__MAX_WAITING": str(MAX_WAITING),
-    "RUST_BACKTRACE": "0",
 }
-"""Bounds that are small enough to be reached. The key is needed since the devices listen on more than loopback.
-
-Where the variable for Rust is 1, the transport reads the debug symbols of all libraries at its first error: 50 MB, once.
-"""
+"""Bounds that are small enough to be reached. The key is needed since the devices listen on more than loopback."""
 
 
 class DeviceLost(Exception):
