@@ -85,7 +85,7 @@ def main() -> None:
     began, rows = time.perf_counter(), list[Row]()
     for layers, proposers in SHAPES[:1] if asked.quick else SHAPES:
         for load in LOADS:
-            seconds, runs = (6.0, 2) if asked.quick else (asked.seconds, asked.runs)
+            seconds, runs = (5.0, 2) if asked.quick else (asked.seconds, asked.runs)
             rows.append(row(layers, proposers, load, seconds, runs))
             print(json.dumps(rows[-1]), file=sys.stderr if asked.json else sys.stdout, flush=True)
     found = {

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from folkmoot.queueing.moot import Question
 
 PROMPT = "Which way is the wind?"
-UNBOUNDED = {"node.peer.max_prompts": "1000000", "node.peer.queue.max_waiting": "1000000"}
+PLAIN = {
+    "node.peer.max_prompts": "1000000", "node.peer.queue.max_waiting": "1000000", "node.peer.max_wait_s": "0",
+    "node.peer.hedge.share": "0", "node.peer.breaker.failures": "0",
+}  # fmt: skip
+"""Without admission the moot is the paper's: nothing is refused, and nobody is asked beside those who were drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +198,8 @@ async def _run(asked: Asked, config_file: Path | None) -> tuple[list[str], Drive
                 "engine.threads": "1",
                 "node.peer.queue.discipline": asked.discipline,
                 "node.peer.price.enabled": "true" if asked.admission == "on" else "false",
-                # An open loop without admission is to show what becomes of it, not these bounds.
-                **({} if asked.admission == "on" else UNBOUNDED),
+                "node.peer.repute.enabled": "false",  # texts without a meaning agree by chance
+                **({} if asked.admission == "on" else PLAIN),
             }
         )
         async with village(environ, exits.tell) as moot:
