@@ -191,6 +191,7 @@ async def _run(told: History, root: Path, seconds: float, seed: int, inside: boo
         await run.run(seconds)
     finally:
         await run.close()
+        network.close()
     return network
 
 

@@ -56,6 +56,10 @@ class Wires(Protocol):
         """Put a home onto a disk of its own that is soon full."""
         ...
 
+    def close(self) -> None:
+        """Take that disk away."""
+        ...
+
 
 class Namespaces:
     """A network namespace a device, which dies with this process, as does every mount.
@@ -69,6 +73,7 @@ class Namespaces:
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
+        self._disks: list[Path] = []
         for bridge in ("bridge0", "bridge1"):
             _ip("link", "add", bridge, "type", "bridge")
             _ip("link", "set", bridge, "up")
@@ -144,6 +149,11 @@ class Namespaces:
             check=True,
             capture_output=True,
         )
+        self._disks.append(home)
+
+    def close(self) -> None:
+        for disk in self._disks:
+            subprocess.run(["umount", "--lazy", str(disk)], check=False, capture_output=True)
 
 
 class Loopback:
@@ -185,6 +195,9 @@ class Loopback:
 
     def small_disk(self, home: Path) -> None:
         raise NotImplementedError
+
+    def close(self) -> None:
+        return
 
     def _file(self, device: int) -> Path:
         return self._folder / f"hook{device}.json"
