@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from folkmoot.api.schema import MAX_TOKENS, Answer, Count, Own
+from folkmoot.api.schema import MAX_TOKENS, Answer, CompletionTokensDetails, Count, Own, PromptTokensDetails
 from folkmoot.wire import limits
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -71,26 +71,13 @@ class OutputMessage(Struct, frozen=True):
     content: tuple[OutputText, ...]
 
 
-class InputTokensDetails(Struct, frozen=True):
-    """Of the tokens read: those that a cache spared."""
-
-    cached_tokens: Count
-
-
-class OutputTokensDetails(Struct, frozen=True):
-    """Of the tokens written: the final answer's own, and the proposals' behind it."""
-
-    answer_tokens: Count
-    reasoning_tokens: Count
-
-
 class ResponseUsage(Struct, frozen=True):
     """The true sum over all jobs of the prompt."""
 
     input_tokens: Count
-    input_tokens_details: InputTokensDetails
+    input_tokens_details: PromptTokensDetails
     output_tokens: Count
-    output_tokens_details: OutputTokensDetails
+    output_tokens_details: CompletionTokensDetails
     total_tokens: Count
 
 

@@ -10,10 +10,8 @@ from folkmoot.api.faults import FieldInvalid
 from folkmoot.api.response_schema import (
     Incomplete,
     InputMessage,
-    InputTokensDetails,
     OutputMessage,
     OutputText,
-    OutputTokensDetails,
     Response,
     ResponseFault,
     ResponseRequest,
@@ -90,12 +88,9 @@ def ended(response: Response, end: PromptAnswered, now: float, *, proposals: boo
         output=(message_of(response, status, end.answer),),
         usage=ResponseUsage(
             input_tokens=usage.prompt_tokens,
-            input_tokens_details=InputTokensDetails(usage.prompt_tokens_details.cached_tokens),
+            input_tokens_details=usage.prompt_tokens_details,
             output_tokens=usage.completion_tokens,
-            output_tokens_details=OutputTokensDetails(
-                usage.completion_tokens_details.answer_tokens,
-                usage.completion_tokens_details.reasoning_tokens,
-            ),
+            output_tokens_details=usage.completion_tokens_details,
             total_tokens=usage.total_tokens,
         ),
         incomplete_details=Incomplete("max_output_tokens") if end.truncated else None,

@@ -15,6 +15,7 @@ from enum import Enum
 
 from folkmoot.core.events import BreakTimer, Effect, SetTimer
 from folkmoot.core.ids import DeviceId
+from folkmoot.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class BreakerConfig:
     failures: int = 0
     open_s: float = 5.0
     most_s: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not (self.silences >= 1 and self.failures >= 0 and 0.0 < self.open_s <= self.most_s):
+            raise ConfigError(
+                "breaker: silences is 1 or more, failures 0 or more, open_s more than 0 and at most most_s"
+            )
 
 
 class State(Enum):

@@ -21,9 +21,10 @@ class HedgeConfig:
     """How many copies there may be, and when one is asked for.
 
     `share` extra jobs for each other job, 0 for none; `burst` of them are saved up at most (guess), and a device starts with
-    one. Half of them are kept for peers that are silent. A job is late after `late` times its peer's own estimate (docs/explanation/faults.md has the figures), or when its
-    peer says no first word: `word_s` is the least patience for that and `first_word_s` that with a peer who has never said one
-    (RFC 6298: 1 s), both longer by a question's length at `characters_hz` (guess: a link of 1 Mbit/s).
+    one. Half of them are kept for peers that are silent. A job is late after `late` times its peer's own estimate
+    (docs/explanation/faults.md has the figures), or when its peer says no first word: `word_s` is the least patience for
+    that and `first_word_s` that with a peer who has never said one (RFC 6298: 1 s), both longer by a question's length at
+    `characters_hz` (guess: a link of 1 Mbit/s).
     """
 
     share: float = 0.0
@@ -34,8 +35,11 @@ class HedgeConfig:
     characters_hz: float = 100_000.0
 
     def __post_init__(self) -> None:
-        if self.burst < 1.0 or self.late < 1.0 or self.characters_hz <= 0.0:
-            raise ConfigError("hedge: burst and late are 1 or more, characters_hz is more than 0")
+        floors = (self.burst >= 1.0, self.late >= 1.0, self.word_s > 0.0, self.first_word_s > 0.0)
+        if not 0.0 <= self.share <= 1.0 or not all(floors) or not self.characters_hz > 0.0:
+            raise ConfigError(
+                "hedge: share lies between 0 and 1, burst and late are 1 or more, all else is more than 0"
+            )
 
 
 class Hedges:

@@ -140,6 +140,7 @@ class _Work:
     armed: float = math.inf
     unheard: bool = False
     hedged: bool = False
+    traits: Traits | None = None
 
     def expect(self, seconds: float, late: float, now: float) -> None:
         """Its device's estimate from now on: it is late after `late` times that."""
@@ -149,8 +150,6 @@ class _Work:
     def left_s(self, now: float) -> float:
         """What it is expected to take yet; once it is late, as long as it is late already."""
         return abs(self.expected_s - (now - self.since))
-
-    traits: Traits | None = None
 
     @property
     def answer(self) -> str:
@@ -666,10 +665,8 @@ class Mixture:
 
     def _may_shrink(self) -> bool:
         """Whether load may cost this layer an answer: never in mode fixed, but for what a quorum leaves out."""
-        quorum = self.plan.quorum
-        return self.prompt.plan.mode != "fixed" or 0 < quorum <= len(
-            {w.slot for w in self._open.values()}
-        ) + len(self._arrived)
+        quorum, places = self.plan.quorum, {w.slot for w in self._open.values()}
+        return self.prompt.plan.mode != "fixed" or 0 < quorum <= len(places) + len(self._arrived)
 
     def _has_waited(self, work: _Work, now: float) -> bool:
         """Whether a job was in a queue for as long as it is said: nobody ends a prompt by a word."""

@@ -49,11 +49,8 @@ class PriceConfig:
         if self.worth(0, 0) <= 0.0:
             raise ConfigError("worths must say what M = 0 is worth")
         positive = (self.pressure, self.draw, self.caution)
-        if (
-            not all(each > 0 for each in positive)
-            or min(self.queue, self.haste) < 0.0
-            or not self.returning >= 1.0
-        ):
+        floors = (self.queue >= 0.0, self.haste >= 0.0, self.returning >= 1.0)
+        if not all(each > 0 for each in positive) or not all(floors):
             raise ConfigError(
                 "price: pressure, draw and caution are more than 0, queue and haste 0 or more, returning 1 or more"
             )

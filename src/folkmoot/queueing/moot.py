@@ -270,7 +270,7 @@ def summary(
     mean_s = mean_service(question)
     most = float(load.max())
     limit = math.inf if most == 0 else _rate(question) / question.devices / most
-    if not any_peers(question) and not symmetric(question):
+    if weighed(question):
         limit = math.nan
     # What the number waiting grows by in a service time of a device that is overloaded by 1 %: 1/x − 1.
     ends = 1.0 - question.skip_aggregation
@@ -371,6 +371,11 @@ def symmetric(question: Question) -> bool:
     """Whether no device differs from another, so that each has the mean load whoever is asked."""
     kinds = each_law(question.laws, question.devices)[1]
     return question.graph is None and len(set(question.rates_hz)) == len(kinds) == 1
+
+
+def weighed(question: Question) -> bool:
+    """Whether the choice of peers shifts load between devices, so that uniform choice's limit is not this one's."""
+    return not any_peers(question) and not symmetric(question)
 
 
 def check(question: Question) -> None:

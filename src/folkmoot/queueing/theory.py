@@ -24,7 +24,7 @@ from folkmoot.queueing.latency import (
     mean_field,
     mg1_wait,
 )
-from folkmoot.queueing.moot import Question, any_peers, mean_service, rho, rho_most, service_means, symmetric
+from folkmoot.queueing.moot import Question, any_peers, mean_service, rho, rho_most, service_means, weighed
 from folkmoot.queueing.overload import (
     FLUID_DEVICES,
     FLUID_ERROR,
@@ -117,8 +117,8 @@ def theory(question: Question, points: int = POINTS) -> Theory:
     rates = set(question.rates_hz)
     plain = _plain(question) and len(rates) == 1 and _alike(question.laws) and question.graph is None
     plain = plain and not question.skip_aggregation
-    weighed = not any_peers(question) and not symmetric(question)
-    if weighed:
+    shifted = weighed(question)
+    if shifted:
         stable = _stable_best(question, busiest)
     latency, layer, aggregation, why = _latency(question, most, points)
     return Theory(
@@ -128,7 +128,7 @@ def theory(question: Question, points: int = POINTS) -> Theory:
         load_most=float(most.max()),
         stable=stable,
         stable_tag=None if stable is None else "C" if stable and fed_back else "E",
-        limit_rate=_mean_rate(question) / busiest if busiest and not weighed else None,
+        limit_rate=_mean_rate(question) / busiest if busiest and not shifted else None,
         latency=latency,
         layer=layer,
         aggregation=aggregation,

@@ -22,14 +22,13 @@ from folkmoot.queueing.moot import (
     Question,
     Replication,
     Result,
-    any_peers,
     check,
     end_s,
     jobs_per_prompt,
     rho_most,
     service_means,
     summary,
-    symmetric,
+    weighed,
 )
 from folkmoot.queueing.stability import loads, stage_flow
 from folkmoot.queueing.streams import keys
@@ -132,7 +131,7 @@ def summed(question: Question, setting: Setting, runs: Sequence[Run]) -> Seen:
     # The limit is where the busiest device's load would be 1.
     rate = sum(_rates(question)) / question.devices
     limit = rate / max(rho) if max(rho) else math.inf
-    if not any_peers(question) and not symmetric(question):
+    if weighed(question):
         limit = math.nan
     return Seen(
         replace(
