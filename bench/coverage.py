@@ -8,6 +8,8 @@ services a device. `covered` is the share of seeds whose 95 % interval of the me
 with its own 95 % interval (Clopper and Pearson). `naive` is the share for the interval that takes the prompts of one
 replication for independent. `mser5` says how much of a replication MSER-5 would leave out, as a check on the fifth: the
 share in the median and at most, and in how many replications it is no more than the fifth.
+
+`verdicts` is how often the verdict is which word, at loads where the truth is known: stable below 1, and neither at 1.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import platform
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +41,12 @@ CASES = {
         Question(3, 2, 0, (0.7 / 3,), (ONE,)),
         q.refining_alone(0.7 / 3, 1.0, 2),
     ),
+}
+LOADS = (0.5, 0.8, 0.95, 1.0)
+SHAPES = {
+    "one queue": (1, 0, 0),
+    "M = 2, k = 2, four devices": (4, 2, 2),
+    "M = 1, k = 3, twenty devices": (20, 1, 3),
 }
 
 
@@ -76,6 +85,16 @@ def row(name: str, seeds: int, horizon: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def verdicts(name: str, load: float, seeds: int, horizon: float) -> dict[str, Any]:
+    """The share of seeds that each word has, for one shape at one load."""
+    devices, layers, proposers = SHAPES[name]
+    rate = load / ((proposers + 1) * layers + 1)
+    asked = Question(devices, layers, proposers, (rate,), (ONE,), horizon=horizon)
+    said = Counter(simulate(replace(asked, seed=seed)).verdict for seed in range(1, seeds + 1))
+    shares = {word: said[word] / seeds for word in ("stable", "undecided", "unstable")}
+    return {"shape": name, "load": load, "seeds": seeds, "horizon": horizon} | shares
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -95,9 +114,19 @@ def main() -> None:
             f"no more than a fifth in {100 * one['mser5']['within_warm_up']:.0f} %",
             file=sys.stderr if args.json else sys.stdout,
         )
+    verdict_rows = []
+    for name in SHAPES:
+        for load in LOADS:
+            seeds = args.seeds or (10 if args.quick else 200)
+            verdict_rows.append(verdicts(name, load, seeds, args.horizon))
+            one = verdict_rows[-1]
+            print(
+                f"{name}, load {load}: stable {one['stable']:.1%}, undecided {one['undecided']:.1%}, unstable {one['unstable']:.1%}",
+                file=sys.stderr if args.json else sys.stdout,
+            )
     if args.json:
         machine = {"arch": platform.machine(), "python": platform.python_version()}
-        print(json.dumps({"rows": found, "machine": machine, "seed": 1}))
+        print(json.dumps({"rows": found, "verdicts": verdict_rows, "machine": machine, "seed": 1}))
 
 
 if __name__ == "__main__":

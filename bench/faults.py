@@ -12,6 +12,11 @@ before the moot can know of a death. `..._p99_ratio` is that of the 99th percent
 Then the peers of one device are killed while prompts run on it, half of them in mode auto and half with M = 2, k = 2, streamed and
 not, and started again in their old homes. `lost` are prompts that got no whole answer though they were not refused (429), `struck` jobs that a kill ended or made
 late, `hedged_share` the copies of late jobs as a share of all other jobs, over everything above.
+
+    python bench/faults.py --simulated --json    by hand: some ten minutes
+
+`--simulated` shows, by the same core in virtual time, what `node.peer.hedge.late` and `node.peer.price.haste` do among eight healthy
+devices with a mean service of 1: the points that the answers earn, latencies, copies. `late` 0 stands for no copies.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -35,6 +40,15 @@ import httpx
 
 from folkmoot.cli.open_loop import poisson
 from folkmoot.cli.village import DeviceProcess, Village, village
+from folkmoot.core.breaker import BreakerConfig
+from folkmoot.core.hedge import HedgeConfig
+from folkmoot.core.law import parse_law
+from folkmoot.core.price import PriceConfig
+from folkmoot.queueing.moot import Question
+from folkmoot.queueing.streams import keys
+from folkmoot.sim.links import LinkConfig
+from folkmoot.sim.load import Load, Setting
+from folkmoot.sim.overload import earned
 
 ALPHA_S, DEVICES, SLOWER = 0.2, 5, 10
 RATE_HZ = 0.2
@@ -43,6 +57,7 @@ KILLED_HZ = 1.2
 """Prompts per second at the device whose peers are killed: its own jobs keep it busy for seven tenths of the time."""
 FIRST_S = 5.0
 SEED = 7
+SIMULATED, UNTIL_S, ONE, EVEN = 8, 1_500.0, "exp:1", "lognormal:1:0.5"
 LAW, SLOW_LAW = f"timed:exp:{ALPHA_S}", f"timed:exp:{ALPHA_S * SLOWER:g}"
 
 Body = dict[str, Any]
@@ -224,6 +239,57 @@ async def kills(moot: Village, count: int, rng: Random) -> tuple[Window, int]:
     return Window(sent), struck
 
 
+# ---- what the settings do ------------------------------------------------------------------------------
+
+LATE, HASTE = HedgeConfig().late, PriceConfig(enabled=True, haste=0.5)
+SETTINGS = (
+    *((law, load, late, 0.0) for law, load in ((ONE, 0.3), (ONE, 1.0), (ONE, 3.0)) for late in (0.0, 2.0, LATE, 4.0)),
+    *((law, load, LATE, haste) for law, load in ((ONE, 0.3), (ONE, 1.0), (EVEN, 0.3)) for haste in (0.5, 1.0)),
+)  # fmt: skip
+
+
+def setting(law: str, load: float, late: float, haste: float, seeds: int) -> dict[str, Any]:
+    """Healthy devices in mode auto; load 1 is the limit of (2, 3)."""
+    question = Question(
+        SIMULATED, 2, 3, (load / 9,), (parse_law(law),), horizon=UNTIL_S, replications=1, discipline="lsf", best_of=7,
+    )  # fmt: skip
+    how = Setting(
+        price=replace(HASTE, haste=haste), share=2.0, gossip=True, links=LinkConfig(),
+        hedge=HedgeConfig(share=0.05 if late else 0.0, late=late or LATE), breaker=BreakerConfig(failures=3),
+    )  # fmt: skip
+
+    def one(key: Any) -> tuple[float, ...]:
+        history = Load(question, key, UNTIL_S, how).run()
+        found = earned(question, history, 0.2 * UNTIL_S, 0.9 * UNTIL_S)
+        took = [
+            each.ended - each.born for each in history.prompts if not each.code and each.born > 0.2 * UNTIL_S
+        ]
+        copies = sum(each.copies for each in history.prompts)
+        return (
+            found.points,
+            statistics.fmean(took),
+            found.p50_s,
+            found.p99_s,
+            copies / (len(history.jobs) - copies),
+        )
+
+    from joblib import Parallel, delayed
+
+    rows = Parallel(n_jobs=-1)(delayed(one)(key) for key in keys(500, seeds))
+    names = ("points", "mean", "p50", "p99", "copies")
+    means = dict(zip(names, (statistics.fmean(column) for column in zip(*rows, strict=True)), strict=True))
+    spread = statistics.stdev(row[1] for row in rows) / len(rows) ** 0.5
+    return {
+        "law": law,
+        "load": load,
+        "late": late,
+        "haste": haste,
+        **means,
+        "mean_error": spread,
+        "seeds": seeds,
+    }
+
+
 # ---- all of it ---------------------------------------------------------------------------------------
 
 
@@ -301,12 +367,22 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--windows", type=int, help="so many windows a row (default 4; 1 with --quick)")
     parser.add_argument("--kills", type=int, help="so many kills (default 200; 2 with --quick)")
+    parser.add_argument("--simulated", action="store_true", help="what the settings do, in virtual time")
+    parser.add_argument("--seeds", type=int, default=6, help="of each simulated row")
     asked = parser.parse_args()
     began = time.monotonic()
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr if asked.json else sys.stdout, flush=True)
 
+    if asked.simulated:
+        rows = []
+        for each in SETTINGS:
+            rows.append(setting(*each, asked.seeds))
+            tell(json.dumps(rows[-1]))
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+        print(json.dumps({"rows": rows, "machine": machine, "wall_s": time.monotonic() - began}))
+        return
     seconds, windows, kill = (3.0, 1, 2) if asked.quick else (30.0, 4, 200)
     windows = windows if asked.windows is None else asked.windows
     kill = kill if asked.kills is None else asked.kills

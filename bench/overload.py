@@ -8,7 +8,8 @@ first served and later stage first without admission (mode fixed), and later sta
 which may shrink M and k and refuse). `goodput_of_limit` is answers per second and device ÷ λ*, of the time after the
 warm-up; it exceeds 1 where fewer jobs a prompt are made. `where` is live (processes, sockets, HTTP, an open loop) or
 sim (the same core in virtual time, seeds of its own, `low` and `high` over them). p50 and p99 are of what was let in and
-answered. `table` redoes the table of ADMISSION.md: utility as a share of the bound, by load and number of devices.
+answered. `auto` has mode auto on live devices at 1 and 5 times the limit: `percent` is the utility as a share of the bound
+(the worth of the answers that went in, refused and unanswered prompts 0), `p99_growth` its p99 at 5 over that at 1. `table` redoes the table of ADMISSION.md: utility as a share of the bound, by load and number of devices.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from folkmoot.queueing.estimate import interval
 from folkmoot.queueing.moot import WARM_UP, Question
 from folkmoot.queueing.streams import keys
 from folkmoot.sim.load import Load, Setting
-from folkmoot.sim.overload import earned
+from folkmoot.sim.overload import bound, earned
 
 ALPHA_S, LAYERS, PROPOSERS, DEVICES = 0.2, 2, 3, 6
 LIMIT_HZ = 1.0 / (ALPHA_S * ((PROPOSERS + 1) * LAYERS + 1))
@@ -57,8 +58,18 @@ def live(discipline: str, admission: str, load: float, seconds: float) -> Row:
         "where": "live", "discipline": discipline, "admission": admission, "load": load,
         "goodput_of_limit": found["goodput"] / LIMIT_HZ, "p50_s": found["latency"]["p50"],
         "p99_s": found["latency"]["p99"], "refused": found["refused"] / found["prompts"],
-        "drift": found["drift"]["value"], "seconds": seconds,
+        "drift": found["drift"]["value"], "seconds": seconds, "percent": 100.0 * _utility(found, load),
     }  # fmt: skip
+
+
+def _utility(found: Row, load: float) -> float:
+    """What the answers of a live run are worth, by the most that any policy could earn."""
+    prices = PriceConfig()
+    points = sum(
+        each["prompts"] * prices.worth(each["layers"], each["answers"] - 1) for each in found["went_in"]
+    )
+    question = Question(DEVICES, LAYERS, PROPOSERS, (load * LIMIT_HZ,), (Exponential(ALPHA_S),))
+    return float(points / found["due"] / bound(question))
 
 
 def simulated(discipline: str, admission: str, load: float, seconds: float, seeds: int) -> Row:
@@ -128,6 +139,10 @@ def main() -> None:
                 _tell(asked.json, rows[-1])
             rows.append(simulated(discipline, admission, load, sim_s, seeds))
             _tell(asked.json, rows[-1])
+    auto = list[Row]()
+    for load in (1.0, 5.0):
+        auto.append(live("lsf", "on", load, live_s))
+        _tell(asked.json, auto[-1])
     cells = [(10, load) for load in ((1.0, 5.0) if asked.quick else (0.5, 1.0, 2.0, 5.0, 15.0))]
     cells += [] if asked.quick else [(4, load) for load in (1.0, 3.0, 5.0, 15.0)] + [(100, 1.0), (100, 5.0)]
     for devices, load in cells:
@@ -137,6 +152,8 @@ def main() -> None:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     found = {
         "rows": rows,
+        "auto": auto,
+        "p99_growth": auto[1]["p99_s"] / auto[0]["p99_s"],
         "table": table,
         "machine": machine,
         "seed": SEED,

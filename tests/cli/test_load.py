@@ -49,6 +49,7 @@ def test_what_is_counted_is_what_came_after_the_warm_up():
     assert found["drift"]["value"] == pytest.approx(0.5 * 2.0)  # one grows by 1 a second, the other not
     assert found["in_service"] == [1.0, 1.0]
     assert found["plans"] == [{"layers": 1, "proposers": 1, "prompts": 2}]
+    assert (found["due"], found["went_in"]) == (5, [{"layers": 1, "answers": 1, "prompts": 2}])
     text = "\n".join(told(found | {"theory": None, "simulated": None}))
     assert "6 prompts in 10 s at 2 devices: 3 answered, 1 refused, 1 open at the end, 1 deadline" in text
 

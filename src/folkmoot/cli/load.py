@@ -266,7 +266,8 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
     """What was seen after the warm-up. Rates per second and device, times in seconds, queues in jobs per device.
 
     `drift` is the growth of the number waiting over the second half, in jobs per service time: the mean over the
-    devices and its 95 % interval, which holds as far as devices are independent of each other.
+    devices and its 95 % interval, which holds as far as devices are independent of each other. `went_in`: of the `due`
+    prompts after the warm-up, how many were answered from how many answers in the layer that had the fewest.
     """
     import numpy as np
 
@@ -285,6 +286,7 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
     slopes = [slope([look.queue for look in some], some[-1].at - some[0].at) for some in late]
     drift = interval([each * service_s for each in slopes])
     plans = Counter((sent.layers, sent.proposers) for sent in due if not sent.code)
+    answers = Counter((sent.layers, sent.answers) for sent in due if not sent.code)
     p50, p90, p99 = np.quantile(took, [0.5, 0.9, 0.99]).tolist() if took else (None, None, None)
     return {
         "n": n, "devices": list(names), "rate": asked.rate_hz, "seconds": asked.seconds,
@@ -301,6 +303,7 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
         "drifts": [each * service_s for each in slopes],
         "service_s": service_s,
         "plans": [{"layers": m, "proposers": k, "prompts": count} for (m, k), count in sorted(plans.items())],
+        "due": len(due), "went_in": [{"layers": m, "answers": a, "prompts": count} for (m, a), count in sorted(answers.items())],
         "seed": asked.seed,
     }  # fmt: skip
 

@@ -24,7 +24,8 @@ ANSWER_S = 3_600.0
 class Sent:
     """A prompt: the device's number, when it was due and when it ended, in seconds since the beginning.
 
-    `code` is empty where it was answered, an error's code where it was not, `open` before its end.
+    `code` is empty where it was answered, an error's code where it was not, `open` before its end. `answers` of the layer
+    that had the fewest went into it.
     """
 
     device: int
@@ -33,6 +34,7 @@ class Sent:
     code: str = "open"
     layers: int = 0
     proposers: int = 0
+    answers: int = 1
 
     @property
     def latency_s(self) -> float:
@@ -156,8 +158,10 @@ async def _ask(client: httpx.AsyncClient, body: Mapping[str, Any], sent: Sent) -
         response = await client.post("/v1/chat/completions", json=body)
         found = response.json()
         if response.status_code == 200:
+            told = found["folkmoot"]
+            sent.layers, sent.proposers = told["layers"], told["proposers"]
+            sent.answers = min((len(each["answered"]) for each in told["rounds"]), default=1)
             sent.code = ""
-            sent.layers, sent.proposers = found["folkmoot"]["layers"], found["folkmoot"]["proposers"]
         else:
             sent.code = str(found["error"]["code"])
     except httpx.TransportError:
