@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 INSTALLED_MIN := .venv-min/.installed
+INSTALLED_FUZZ := .venv-fuzz/.installed
 JOBS ?= 2
 
 .PHONY: install install-min demo test lint format docs bench chaos fuzz clean help
@@ -27,6 +28,12 @@ $(INSTALLED_MIN): pyproject.toml constraints.txt
 	$(call new_venv,.venv-min)
 	@echo "installing Folkmoot alone into .venv-min: about half a minute, without a word until it is done"
 	.venv-min/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# Apart from the rest, as it would load itself into every run of pytest.
+$(INSTALLED_FUZZ): constraints.txt
+	$(call new_venv,.venv-fuzz)
+	.venv-fuzz/bin/pip install --quiet --disable-pip-version-check -c constraints.txt schemathesis
 	@touch $@
 
 # The folder is kept where it is whole, so that an interrupted download starts where it stopped.
@@ -69,8 +76,10 @@ chaos: $(INSTALLED)
 
 MESSAGES ?= 1000000
 REQUESTS ?= 100000
-fuzz: $(INSTALLED)
+EXAMPLES ?= 100
+fuzz: $(INSTALLED) $(INSTALLED_FUZZ)
 	$(BIN)/python -m fuzz --messages $(MESSAGES) --requests $(REQUESTS) --seed $(SEED) --json
+	$(BIN)/python -m fuzz.schema --schemathesis .venv-fuzz/bin/schemathesis --examples $(EXAMPLES) --seed $(SEED) --json
 
 clean:
-	rm -rf .venv .venv-min .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage chaos-history dist
+	rm -rf .venv .venv-min .venv-fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage chaos-history dist
