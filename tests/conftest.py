@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def member(letter: str, name: str, model: str = "model", standing: Standing = Standing.ALIVE) -> Member:
     card = Card(name=name, model=model, context_tokens=4096, skill=0.5, address="quic:" + letter)
-    return Member(DeviceId(letter * 64), 1, standing, card, Pulse(1, 0, 0, 0, 2.0))
+    return Member(DeviceId(letter * 64), 1, standing, card, Pulse(1, 0, 0, 0, 2.0, stages=(1.5, 0.0, 3.0)))
 
 
 @dataclass

@@ -35,6 +35,7 @@ async def test_the_moot_as_this_device_sees_it(client):
     assert [row["name"] for row in found["members"]] == ["ash", "birch", "cedar", "elm"]
     assert found["members"][0]["standing"] == "alive"
     assert found["members"][0]["service_s"] == 2.0
+    assert found["members"][0]["stage_s"] == {"propose": 1.5, "refine": None, "aggregate": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -351,10 +351,10 @@ class Fixed:
         return list(range(count))
 
 
-def told(peer: Peer, device: str, queue: int, service_ms: int) -> None:
+def told(peer: Peer, device: str, queue: int, service_ms: int, stages: tuple[int, ...] = ()) -> None:
     """A heartbeat with the load of a device."""
     version = peer.membership.members[DeviceId(device)].pulse.version + 1
-    hot = Hot(tag_of(DeviceId(device)), version, queue, 0, 0, service_ms)
+    hot = Hot(tag_of(DeviceId(device)), version, queue, 0, 0, service_ms, stages=stages)
     peer.handle(Received(DeviceId(device), Heartbeat(1, 0, (), (hot,))), 0.0)
 
 
@@ -422,10 +422,26 @@ def test_several_slots_are_waited_for_together() -> None:
         told(peer, device, queue, 1000)
     assert asks(peer, 1, best_of=4, proposers=2) == ["b", "c"]
     choice = Choice(peer.me, peer.membership, Fixed())
-    assert choice.delay_s(DeviceId("b")) == pytest.approx(1.75)
+    assert choice.delay_s(DeviceId("b"), Stage.PROPOSE) == pytest.approx(1.75)
     assert choice.offer(DeviceId("b"), 0.0).queue == 1.5
     told(peer, "b", 0, 1000)
-    assert choice.delay_s(DeviceId("b")) == 1.0, "a job takes as long as one, however many slots there are"
+    assert choice.delay_s(DeviceId("b"), Stage.PROPOSE) == 1.0, (
+        "a job takes as long as one, however many slots there are"
+    )
+
+
+def test_a_job_takes_what_its_stage_takes_and_those_before_it_the_mean() -> None:
+    """a and b both say 1 s a job; first-layer jobs take 0.5 s at a and 2 s at b."""
+    peer, _ = seer()
+    told(peer, "a", 1, 1000, (25, 50, 100))
+    told(peer, "b", 0, 1000, (100, 0, 0))
+    assert asks(peer, 1, best_of=2) == ["a"], "1.5 s at a, 2 s at b"
+    choice = Choice(peer.me, peer.membership, Fixed())
+    assert choice.delay_s(DeviceId("a"), Stage.AGGREGATE) == pytest.approx(3.0)
+    assert choice.delay_s(DeviceId("b"), Stage.REFINE) == 1.0, "b has served none: the mean of all"
+    assert choice.expected_s(DeviceId("a"), Stage.AGGREGATE, 0.0, 1) == pytest.approx(2.0)
+    assert choice.expected_s(DeviceId("a"), Stage.PROPOSE, 0.0) == pytest.approx(1.5)
+    assert choice.offer(DeviceId("a"), 0.0).stages == pytest.approx((0.5, 1.0, 2.0))
 
 
 def test_the_best_are_chosen_when_their_layer_is_asked_and_why_is_told() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Stage, Usage
-from folkmoot.core.meter import Decayed, Meter, MeterConfig, drained
+from folkmoot.core.meter import Decayed, Meter, MeterConfig, drained, stage_s
 
 ANN = DeviceId("ann")
 
@@ -93,6 +93,12 @@ def test_stages_have_means_of_their_own() -> None:
     assert (aggregate.tokens_in, aggregate.tokens_cached, aggregate.tokens_out) == (900.0, 500.0, 80.0)
     assert (propose.tokens_in, propose.tokens_cached, propose.tokens_out) == (100.0, 60.0, 40.0)
     assert aggregate.service_s == pytest.approx(3.0)
+    assert meter.each_stage_s == (propose.service_s, 0.0, aggregate.service_s)
+    assert [stage_s(meter.each_stage_s, stage) for stage in (Stage.PROPOSE, Stage.REFINE)] == [
+        propose.service_s,
+        0.0,
+    ]
+    assert stage_s((), Stage.REFINE) == 0.0
     assert aggregate.rate_hz == pytest.approx(0.25, rel=0.05)
     assert propose.rate_hz < 0.01
     assert meter.load(1_600.0) == pytest.approx(0.75, rel=0.05)

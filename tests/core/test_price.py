@@ -70,6 +70,15 @@ def test_expected_latency_by_hand() -> None:
     assert Offer(0.0, 1.0, 1.0, late=5.0).wait_s == pytest.approx(10.0)  # where the formula means nothing
 
 
+def test_each_stage_takes_its_own_time() -> None:
+    own = Offer(0.0, 4.0, 2.0, late=0.5, stages=(1.0, 2.0, 4.0))
+    assert expected_s(0, own, []) == pytest.approx(16.0 + 4.0)
+    peers = [Offer(0.0, 0.0, 1.0, stages=(3.0, 0.0, 1.0))]
+    layers = 3.0 * 1.5, 2.0 * 1.5
+    assert expected_s(1, own, peers) == pytest.approx(16.0 + layers[0] + 4.0 + 4.0)
+    assert expected_s(2, own, peers) == pytest.approx(16.0 + layers[0] + 4.0 + layers[1] + 4.0 + 4.0)
+
+
 @given(offers, st.lists(offers, max_size=3), st.floats(0.1, 10.0), st.floats(0.1, 10.0))
 def test_neither_points_nor_seconds_have_a_unit(
     own: Offer, peers: list[Offer], points: float, seconds: float

@@ -12,6 +12,7 @@ from folkmoot.core.events import GossipTimer, Send
 from folkmoot.core.gossip import (
     DATAGRAM_BYTES,
     Card,
+    Heartbeat,
     Hot,
     Member,
     News,
@@ -29,6 +30,7 @@ from folkmoot.core.gossip import (
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.membership import Membership, MembershipConfig
 from folkmoot.core.rings import Rings
+from folkmoot.core.roster import hot_of
 from folkmoot.wire import encode
 
 ME, TELLER = DeviceId("me"), DeviceId("teller")
@@ -161,7 +163,7 @@ def test_the_byte_estimates_are_upper_bounds(
         incarnation,
         Standing.LEFT,
         Card(name, model, tokens, 1.25, "x" * 100),
-        Pulse(version, 2**31 - 1, 2**31 - 1, 2**31 - 1, 12.5),
+        Pulse(version, *(2**31 - 1,) * 3, 12.5, 1e6, 1.5, 2**31 - 1, 1.5, (1.0, 2.0, 3.0)),
     )
     empty = len(encode(News()))
     if row_bytes(row) <= DATAGRAM_BYTES:
@@ -169,13 +171,35 @@ def test_the_byte_estimates_are_upper_bounds(
     assert len(encode(News((rumour_of(row),)))) - empty <= 52
 
 
-@given(st.integers(0, 2**53 - 1), st.integers(0, 2**31 - 1), st.integers(0, 10**9 - 1))
+@given(
+    st.integers(0, 2**53 - 1),
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 10**9 - 1),
+    st.lists(st.integers(0, 50_000), min_size=3, max_size=3),
+)
 @settings(deadline=None)
-def test_the_size_of_a_pulse_is_no_less_than_the_encoded(version: int, queue: int, service_ms: int) -> None:
-    from folkmoot.core.gossip import Heartbeat
-
-    hot = Hot(2**64 - 1, version, queue, queue // 2, queue // 3, service_ms)
+def test_the_size_of_a_pulse_is_no_less_than_the_encoded(
+    version: int, queue: int, service_ms: int, stages: list[int]
+) -> None:
+    hot = Hot(2**64 - 1, version, queue, queue // 2, queue // 3, service_ms, stages=tuple(stages))
     assert len(encode(Heartbeat(1, 1, (), (hot,)))) - len(encode(Heartbeat(1, 1))) <= hot_bytes(hot)
+
+
+@given(st.floats(0.001, 1e5), st.lists(st.floats(0.0, 1e5), min_size=3, max_size=3))
+def test_the_mean_of_a_stage_arrives_to_a_fiftieth(service_s: float, stages: list[float]) -> None:
+    """Of the mean of all jobs; what is known stays known, and nothing is more than a thousand times the mean."""
+    rows = [Member(DeviceId(d), 1, Standing.ALIVE, card(d)) for d in "ab"]
+    teller, roster = (Membership(row.device, row.card, 1, MembershipConfig(), Random(1)) for row in rows)
+    teller.set_pulse(Pulse(service_s=service_s, stages=tuple(stages)), 0.0)
+    roster.adopt(rows[:1], 0.0)
+    hot = hot_of(teller.members[DeviceId("a")])
+    roster.on_message(DeviceId("a"), Heartbeat(1, 0, (), (hot,)), 0.0)
+    heard = roster.members[DeviceId("a")].pulse
+    for told, stage_s in zip(heard.stages, stages, strict=True):
+        assert bool(told) is bool(stage_s)
+        if stage_s:
+            sent = min(max(stage_s / service_s, 0.02), 1000.0)
+            assert abs(told / heard.service_s - sent) <= 0.0101
 
 
 def test_a_full_heartbeat_fits_into_a_datagram() -> None:
@@ -186,8 +210,9 @@ def test_a_full_heartbeat_fits_into_a_datagram() -> None:
     it.on_timer(GossipTimer("tick"), 0.5)
     for device in devices[1:]:
         row = it.members[device]
-        it._roster.beat(Hot(tag_of(device), 2**50, 70_000, 70_000, 70_000, 10**8))
-        it._hot.add(device, Hot(tag_of(device), 2**50, 70_000, 70_000, 70_000, 10**8), None)
+        hot = Hot(tag_of(device), 2**50, 70_000, 70_000, 70_000, 10**8, stages=(50, 100, 50_000))
+        it._roster.beat(hot)
+        it._hot.add(device, hot, None)
         it._apply(Member(device, row.incarnation, Standing.SUSPECT, row.card), devices[1], _beat_way(), 0.6)
     sizes = [
         len(encode(e.message))

@@ -162,6 +162,8 @@ def test_impossible_claim() -> None:
     for wrong in (
         {"service_s": math.nan}, {"service_s": -1.0}, {"service_s": math.inf}, {"queue": -1}, {"queue": 2**31},
         {"debt": -5.0}, {"debt": math.nan}, {"late": 1e9}, {"load": -0.1}, {"excess": 7}, {"version": 2**53},
+        {"stages": (1.0,)}, {"stages": (1.0, math.nan, 1.0)}, {"stages": (1.0, -1.0, 1.0)}, {"stages": (1e6, 1.0, 1.0)},
+        {"stages": (1.0,) * 4},
     ):  # fmt: skip
         lie = replace(row(BOB, 2), pulse=replace(Pulse(2 << 20), **wrong))  # type: ignore[arg-type]
         it.on_message(EVE, News((), (lie,)), 1.0)
@@ -171,7 +173,15 @@ def test_impossible_claim() -> None:
         except (LocalProtocolError, RemoteProtocolError):
             continue
         assert sent == News((), (lie,)), "what passes the wire is for the core to refuse"
-    for wrong_hot in ({"service_ms": 10**9}, {"queue": -1}, {"excess": 3}, {"debt": 10**10}):
+    for wrong_hot in (
+        {"service_ms": 10**9},
+        {"queue": -1},
+        {"excess": 3},
+        {"debt": 10**10},
+        {"stages": (1, 1)},
+        {"stages": (1, -1, 1)},
+        {"stages": (1, 1, 50_001)},
+    ):
         hot = replace(Hot(tag_of(BOB), 2 << 20, 1, 0, 0, 1), **wrong_hot)
         it.on_message(EVE, Heartbeat(1, 0, (), (hot,)), 1.0)
         assert it.members[BOB].pulse == before

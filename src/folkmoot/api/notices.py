@@ -19,6 +19,7 @@ from folkmoot.api.schema import (
     MootStatus,
     Progress,
     StageRow,
+    StageTimes,
     Wrote,
 )
 from folkmoot.core.events import (
@@ -32,6 +33,8 @@ from folkmoot.core.events import (
     Provenance,
 )
 from folkmoot.core.gossip import Member
+from folkmoot.core.messages import Stage
+from folkmoot.core.meter import stage_s
 from folkmoot.node.service import Status
 
 
@@ -98,6 +101,7 @@ def member_row(member: Member) -> MemberRow:
         busy=pulse.busy,
         buffer=pulse.buffer,
         service_s=pulse.service_s,
+        stage_s=StageTimes(*(stage_s(pulse.stages, stage) or None for stage in Stage)),
         load=pulse.load,
         debt=pulse.debt,
         slots=card.slots,

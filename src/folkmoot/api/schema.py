@@ -218,12 +218,20 @@ class ModelList(Struct, frozen=True):
     data: tuple[Model, ...]
 
 
+class StageTimes(Struct, frozen=True):
+    """Mean seconds of a device's jobs of each stage; null where it has served none."""
+
+    propose: float | None
+    refine: float | None
+    aggregate: float | None
+
+
 class MemberRow(Struct, frozen=True):
     """A device of the moot; `standing` is alive, suspect, dead or left.
 
     `load` is ρ as the device measures it over the last 50 jobs: from 1 on its queue grows. `debt` is its virtual debt in jobs.
     `limit` is what its `slots` can do, jobs per second, and `headroom` what of that is left: below 0 it has too much to do. Both
-    are null before a first job. `closed`: it serves its own users only, for now or for good.
+    are null before a first job. `service_s` is the mean time of its jobs, `stage_s` that of each stage. `closed`: it serves its own users only, for now or for good.
     """
 
     id: str
@@ -237,6 +245,7 @@ class MemberRow(Struct, frozen=True):
     busy: int
     buffer: int
     service_s: float
+    stage_s: StageTimes
     load: float
     debt: float
     slots: int

@@ -14,8 +14,8 @@ from folkmoot.core.gossip import Member, Standing
 from folkmoot.core.hedge import HedgeConfig, Hedges
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.membership import Membership
-from folkmoot.core.messages import Layout
-from folkmoot.core.meter import drained
+from folkmoot.core.messages import Layout, Stage
+from folkmoot.core.meter import drained, stage_s
 from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure
 from folkmoot.core.repute import Repute
 from folkmoot.errors import NoDevice, Overloaded, PromptInvalid, UnknownModel
@@ -152,16 +152,16 @@ class Choice:
         count = min(max(plan.proposers, plan.best_of), len(alive))
         drawn = [alive[place] for place in self._draw.places(prompt, layer, count, len(alive))]
         if plan.best_of:
-            drawn = self._ordered(drawn, plan)
+            drawn = self._ordered(drawn, plan, stage_of(layer))
         chosen = tuple(m.device for m in drawn[: plan.proposers])
         if len(chosen) == plan.proposers:
             return chosen
         more = self.others((plan.own, *chosen), rng, silent=False)
         return chosen + more[: plan.proposers - len(chosen)]
 
-    def _ordered(self, drawn: Sequence[Member], plan: Resolved) -> list[Member]:
+    def _ordered(self, drawn: Sequence[Member], plan: Resolved, stage: Stage) -> list[Member]:
         """The sooner first; who has a model that the layer has already counts as slower."""
-        left = sorted(zip(self._delays(drawn), range(len(drawn)), strict=True))
+        left = sorted(zip(self._delays(drawn, stage), range(len(drawn)), strict=True))
         if not self._diverse:
             return [drawn[place] for _, place in left]
         own, found = self._member(plan.own), list[Member]()
@@ -195,33 +195,37 @@ class Choice:
             now = member.pulse.version
             self._sent[device] = (now, count + 1 if version == now else 1)
 
-    def delay_s(self, device: DeviceId) -> float:
-        """Expected seconds until a job sent now would be done: α max(1, (q + 1)/slots), 0 where α is not known yet.
+    def delay_s(self, device: DeviceId, stage: Stage) -> float:
+        """Expected seconds until a job sent now would be done, 0 where α is not known yet: α max(1, (q + 1)/slots), with the
+        stage's own α for the job itself.
 
         q is what the device last said of its queue and service, and this device's own jobs since then: a view
         that others share and that grows old sends everybody to the same place (SCIENCE.md, Choosing peers).
         """
         member = self._member(device)
-        return 0.0 if member is None else self._delay(member, member.pulse.service_s)
+        return 0.0 if member is None else self._delay(member, member.pulse.service_s, stage)
 
-    def expected_s(self, device: DeviceId, now: float, jobs: int | None = None) -> float:
+    def expected_s(self, device: DeviceId, stage: Stage, now: float, jobs: int | None = None) -> float:
         """What a job takes there by the device's own estimate, α(q + 1)/(1 − ρ_hi); with `jobs` that many inferences.
 
-        0 where its α is not known.
+        The job itself takes the α of its stage, the others that of all. 0 where no α is known.
         """
         offer, member = self.offer(device, now), self._member(device)
         if member is None:
             return 0.0
         turns = max(1.0, offer.queue + 1.0 / member.card.slots if jobs is None else jobs / member.card.slots)
-        return offer.service_s * (1.0 if turns == 1.0 else turns / (1.0 - offer.late_share))
+        waits = 1.0 if turns == 1.0 else turns / (1.0 - offer.late_share)
+        return offer.service_s * waits + (offer.stage_s(stage) - offer.service_s)
 
     @property
     def service_s(self) -> float:
         """The mean time of an inference here, or where nothing was served here that of the peers; 0 where nobody knows."""
         return next((m.pulse.service_s for m in self._known() if m.pulse.service_s), 0.0)
 
-    def stand_in(self, exclude: tuple[DeviceId, ...], rng: Random, within_s: float | None) -> DeviceId | None:
-        """Who may answer in place of a late device: of a few live ones the one with the least expected delay.
+    def stand_in(
+        self, exclude: tuple[DeviceId, ...], stage: Stage, rng: Random, within_s: float | None
+    ) -> DeviceId | None:
+        """Who may answer a job of this stage in place of a late device: of a few live ones the one with the least expected delay.
 
         None where there is nobody else, or the delay is more than `within_s`.
         """
@@ -233,7 +237,7 @@ class Choice:
             and self.breakers.state(m.device) is State.CLOSED
         ]
         some = rng.sample(able, min(STAND_INS, len(able)))
-        delay_s, place = min(zip(self._delays(some), range(len(some)), strict=True), default=(0.0, -1))
+        delay_s, place = min(zip(self._delays(some, stage), range(len(some)), strict=True), default=(0.0, -1))
         if place < 0 or (within_s is not None and delay_s > within_s):
             return None
         return some[place].device
@@ -256,19 +260,22 @@ class Choice:
             max((queue + own) / slots, waiting),
             max(pulse.service_s, service_s),
             pulse.late,
+            tuple(max(each, service_s) if each else 0.0 for each in pulse.stages),
         )
 
-    def _delays(self, members: Sequence[Member]) -> list[float]:
+    def _delays(self, members: Sequence[Member], stage: Stage) -> list[float]:
         """The same for some at once; who has served nothing yet counts as the mean of the others."""
         known = [m.pulse.service_s for m in members if m.pulse.service_s]
         usual = sum(known) / len(known) if known else 1.0
-        return [self._delay(m, m.pulse.service_s or usual) for m in members]
+        return [self._delay(m, m.pulse.service_s or usual, stage) for m in members]
 
-    def _delay(self, member: Member, service_s: float) -> float:
+    def _delay(self, member: Member, service_s: float, stage: Stage) -> float:
         pulse = member.pulse
         jobs = pulse.queue - pulse.excess + pulse.busy + self._own(member) + 1
         least_s, waiting = self.repute.floor(member.device)
-        return max(service_s * max(1.0, jobs / member.card.slots), least_s * (1.0 + waiting))
+        own_s = stage_s(pulse.stages, stage) or service_s
+        told_s = service_s * max(1.0, jobs / member.card.slots) + (own_s - service_s)
+        return max(told_s, least_s * (1.0 + waiting))
 
     def _own(self, member: Member) -> int:
         """Jobs sent to a device that it has not told of yet."""
@@ -458,6 +465,11 @@ class Choice:
                 decisions.append(Decision(f"{name} aggregates", "it has the strongest model"))
             return best
         return self.find(aggregator.removeprefix("fixed:"))
+
+
+def stage_of(layer: int) -> Stage:
+    """What a layer's jobs are (1 the first)."""
+    return Stage.PROPOSE if layer == 1 else Stage.REFINE
 
 
 def _check(plan: Plan) -> None:

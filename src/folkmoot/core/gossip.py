@@ -35,6 +35,12 @@ MAX_AGE_MS = 3_600_000
 MAX_DEBT = 10_000_000
 MAX_LOAD = 1_000
 MAX_SLOTS = 4_096
+STAGES = 3
+"""How many stages of jobs there are (`messages.Stage`)."""
+STAGE_STEPS = 50
+"""A stage's mean travels in fiftieths of the mean of all: one byte up to 2.5 times that."""
+MAX_STAGE = 1_000
+"""A stage takes at most so many times the mean of all."""
 _BIG = 2**31
 _VERSIONS = 2**53
 
@@ -68,7 +74,8 @@ class Pulse:
     """What changes all the time: jobs waiting and in service, prompts between layers, seconds per job.
 
     `debt` is the virtual debt Z in jobs, `late` the load ρ_hi of layers after the first, and `excess` how many of those that
-    wait are beyond the share of who asked for them; `load` is ρ as the device measures it (`meter`).
+    wait are beyond the share of who asked for them; `load` is ρ as the device measures it (`meter`). `stages` are seconds per
+    job of each stage, in the order of `Stage`, 0 where none was served; empty where nothing is known.
     """
 
     version: int = 0
@@ -80,6 +87,7 @@ class Pulse:
     late: float = 0.0
     excess: int = 0
     load: float = 0.0
+    stages: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class Rumour:
 @dataclass(frozen=True, slots=True)
 class Hot:
     """A pulse on its way, small: `tag` is short for the device, times are in milliseconds, the debt in hundredths of a
-    job, loads in thousandths."""
+    job, loads in thousandths, stages in fiftieths of the mean time."""
 
     tag: int
     version: int
@@ -118,6 +126,7 @@ class Hot:
     late: int = 0
     excess: int = 0
     load: int = 0
+    stages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +224,16 @@ def rumour_of(row: Member) -> Rumour:
 
 def row_bytes(row: Member) -> int:
     """An upper bound of a row's encoded size, in bytes."""
-    return _card_bytes(row.card) + 160
+    return _card_bytes(row.card) + 190
 
 
 def hot_bytes(hot: Hot) -> int:
-    """A pulse's encoded size, in bytes: a head, the tag, nine whole numbers."""
+    """A pulse's encoded size, in bytes: a head, the tag, nine whole numbers, the stages."""
     numbers = (
         hot.version, hot.queue, hot.busy, hot.buffer, hot.service_ms, hot.debt, hot.late, hot.excess, hot.load,
+        *hot.stages,
     )  # fmt: skip
-    size = 10
+    size = 11
     for number in numbers:
         size += 1 if number < 128 else 3 if number < 1 << 16 else 5 if number < 1 << 32 else 9
     return size
@@ -290,6 +300,8 @@ def _pulse_ok(pulse: Pulse) -> bool:
         and 0 <= pulse.late < MAX_LOAD
         and 0 <= pulse.excess <= pulse.queue
         and 0 <= pulse.load < MAX_LOAD
+        and len(pulse.stages) in (0, STAGES)
+        and all(0 <= each < 1e6 for each in pulse.stages)
     )
 
 
@@ -312,6 +324,8 @@ def _hot_ok(hot: Hot) -> bool:
         and 0 <= hot.late < MAX_LOAD * 1_000
         and 0 <= hot.excess <= hot.queue
         and 0 <= hot.load < MAX_LOAD * 1_000
+        and len(hot.stages) in (0, STAGES)
+        and all(0 <= each <= MAX_STAGE * STAGE_STEPS for each in hot.stages)
     )
 
 

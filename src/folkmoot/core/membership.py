@@ -306,6 +306,7 @@ class Membership:
             min(max(pulse.late, 0.0), MAX_LOAD - 1.0),
             min(max(pulse.excess, 0), max(pulse.queue, 0), 2**31 - 1),
             min(max(pulse.load, 0.0), MAX_LOAD - 1.0),
+            tuple(min(max(each, 0.0), 999_999.0) for each in pulse.stages),
         )
         self._roster.put(replace(self.members[self._me], pulse=ours))
         self._hot.add(self._me, hot_of(self.members[self._me]), None)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Stage, Usage
 
+_PLACES = {stage: place for place, stage in enumerate(Stage)}
+
 
 @dataclass(frozen=True, slots=True)
 class MeterConfig:
@@ -136,6 +138,11 @@ class Meter:
             if one.seconds.count
         ]  # fmt: skip
 
+    @property
+    def each_stage_s(self) -> tuple[float, ...]:
+        """The smoothed mean of what inferences of each stage took here, in the order of `Stage`; 0 before a first."""
+        return tuple(one.seconds.value for one in self._stages.values())
+
     def exceeds(self, origin: DeviceId, devices: int, now: float) -> bool:
         """Whether one more job is beyond the share of a device; else it is taken from its share."""
         if not self.config.share:
@@ -199,6 +206,11 @@ class Meter:
     @property
     def _window_s(self) -> float:
         return self.config.window * self.service_s
+
+
+def stage_s(stages: Sequence[float], stage: Stage) -> float:
+    """The mean of a stage out of `Meter.each_stage_s`; 0 where it is not known."""
+    return stages[_PLACES[stage]] if stages else 0.0
 
 
 def drained(debt: float, seconds: float, drain_hz: float) -> float:

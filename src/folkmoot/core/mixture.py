@@ -16,7 +16,7 @@ from random import Random
 from string import ascii_lowercase
 from typing import assert_never
 
-from folkmoot.core.choice import Choice, Resolved
+from folkmoot.core.choice import Choice, Resolved, stage_of
 from folkmoot.core.events import (
     Announce,
     AnswerText,
@@ -224,7 +224,7 @@ class Mixture:
         self._next_peers = None
         if self._layer < self.plan.layers and not self.plan.best_of:
             self._next_peers = self._peers(self._layer + 1)
-        stage = Stage.PROPOSE if self._layer == 1 else Stage.REFINE
+        stage = stage_of(self._layer)
         places = list(enumerate((self.plan.own, *peers)))
         if not self._mine_or_serving(self.plan.own):
             del places[0]
@@ -275,7 +275,9 @@ class Mixture:
     def _peers(self, layer: int) -> tuple[DeviceId, ...]:
         peers = self._choice.peers(self.plan, self.prompt.id, layer, self._rng)
         if self.plan.best_of and peers:
-            told = ", ".join(f"{self._name(peer)} {self._choice.delay_s(peer):.3g} s" for peer in peers)
+            told = ", ".join(
+                f"{self._name(peer)} {self._choice.delay_s(peer, stage_of(layer)):.3g} s" for peer in peers
+            )
             why = f"least expected delay of {self.plan.best_of} drawn: {told}"
             self._decide(f"layer {layer} asks {', '.join(map(self._name, peers))}", why)
         return peers
@@ -326,7 +328,7 @@ class Mixture:
         hedges = self._choice.hedges
         if not copy:
             hedges.asked()
-        work.expect(self._choice.expected_s(device, now), hedges.config.late, now)
+        work.expect(self._choice.expected_s(device, stage, now), hedges.config.late, now)
         self._choice.sent(device)
         effects: list[Effect] = [Send(device, ask), self._progress(work)]
         if device != self._choice.me:
@@ -550,7 +552,8 @@ class Mixture:
 
     def _expect(self, work: _Work, jobs: int, now: float) -> None:
         """It is to take so many inferences of its device from now on."""
-        work.expect(self._choice.expected_s(work.device, now, jobs), self._choice.hedges.config.late, now)
+        seconds = self._choice.expected_s(work.device, work.stage, now, jobs)
+        work.expect(seconds, self._choice.hedges.config.late, now)
 
     def _on_piece(self, work: _Work, piece: Piece, now: float) -> list[Effect]:
         fresh = piece.text[max(0, work.length - piece.offset) :]
@@ -769,7 +772,7 @@ class Mixture:
         if work.stage is Stage.AGGREGATE and own not in tried and self._choice.serves(own):
             stand_in: DeviceId | None = own
         else:
-            stand_in = self._choice.stand_in((*tried, own), self._rng, within_s)
+            stand_in = self._choice.stand_in((*tried, own), work.stage, self._rng, within_s)
         if stand_in is None or not self._choice.hedges.take(silent=within_s is None):
             return []
         work.hedged = True

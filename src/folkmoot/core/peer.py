@@ -340,7 +340,7 @@ class Peer:
         queue, meter, old = self.queue, self.queue.meter, self._pulse
         fresh = Pulse(
             old.version + 1, queue.waiting, queue.busy, self.buffer, meter.service_s,
-            meter.debt(now), meter.late_load(now), queue.excess, meter.load(now),
+            meter.debt(now), meter.late_load(now), queue.excess, meter.load(now), meter.each_stage_s,
         )  # fmt: skip
         if _shown(fresh) == _shown(old):
             return []

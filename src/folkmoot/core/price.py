@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from folkmoot.core.messages import Stage
+from folkmoot.core.meter import stage_s
 from folkmoot.errors import ConfigError
 
 Worth = tuple[int, int, float]
@@ -66,12 +68,17 @@ class PriceConfig:
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What is known of a device: its virtual debt Z and queue Q with what it serves (jobs per slot), its mean service time
-    (seconds), and the load of layers after the first."""
+    (seconds), the load of layers after the first, and the mean service time of each stage as `Pulse` has it."""
 
     debt: float
     queue: float
     service_s: float
     late: float = 0.0
+    stages: tuple[float, ...] = ()
+
+    def stage_s(self, stage: Stage) -> float:
+        """α of a stage's jobs; where none was served the mean of all."""
+        return stage_s(self.stages, stage) or self.service_s
 
     @property
     def wait_s(self) -> float:
@@ -136,18 +143,23 @@ def bids(
 
 
 def expected_s(layers: int, own: Offer, peers: Sequence[Offer]) -> float:
-    """[A] T̂ = max W + αH + (M − 1)(α/(1 − ρ_hi) + αH) + α/(1 − ρ_hi) + α, H = 1 + … + 1/(k + 1); W + α for M = 0.
+    """[A] T̂ = max W + α₁H + (M − 1)(α/(1 − ρ_hi) + α₂H) + α/(1 − ρ_hi) + α₃, H = 1 + … + 1/(k + 1); W + α₃ for M = 0.
 
-    α and ρ_hi are the largest of the devices asked. For exponential service; mean off by −4…+25 % (ADMISSION.md).
+    α₁, α₂ and α₃ are those of the stages, α the mean of all jobs; they and ρ_hi are the largest of the devices asked. For
+    exponential service; mean off by −4…+25 % where all α are one (ADMISSION.md).
     """
     if not layers:
-        return own.wait_s + own.service_s
+        return own.wait_s + own.stage_s(Stage.AGGREGATE)
     asked = (own, *peers)
-    service = max(offer.service_s for offer in asked)
+    service, propose, refine, aggregate = (
+        max(offer.service_s if stage is None else offer.stage_s(stage) for offer in asked)
+        for stage in (None, *Stage)
+    )
     again = service / (1.0 - max(offer.late_share for offer in asked))
-    layer = service * sum(1.0 / count for count in range(1, len(asked) + 1))
+    together = sum(1.0 / count for count in range(1, len(asked) + 1))
     first = max(offer.wait_s for offer in asked)
-    return first + layer + (layers - 1) * (again + layer) + again + service
+    later = (layers - 1) * (again + refine * together)
+    return first + propose * together + later + again + aggregate
 
 
 def best(config: PriceConfig, offered: Sequence[Bid], deadline_s: float | None) -> Bid | None:

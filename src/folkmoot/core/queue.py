@@ -226,7 +226,9 @@ class Queue:
         """What this device knows of its own load."""
         meter = self.meter
         ahead = (self.waiting - self.excess + self.busy) / meter.slots
-        return Offer(meter.debt(now) / meter.slots, ahead, meter.service_s, meter.late_load(now))
+        return Offer(
+            meter.debt(now) / meter.slots, ahead, meter.service_s, meter.late_load(now), meter.each_stage_s
+        )
 
     def origin_of(self, job: JobId) -> DeviceId:
         """Who asked for a job in service. Raises KeyError for any other."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from folkmoot.core.gossip import MAX_INCARNATION, Card, Hot, Member, Pulse, Standing, stamp, tag_of
+from folkmoot.core.gossip import (
+    MAX_INCARNATION,
+    MAX_STAGE,
+    STAGE_STEPS,
+    Card,
+    Hot,
+    Member,
+    Pulse,
+    Standing,
+    stamp,
+    tag_of,
+)
 from folkmoot.core.ids import DeviceId
 
 MAX_LEAP = 2**32
@@ -78,6 +89,7 @@ class Roster:
         pulse = Pulse(
             hot.version, hot.queue, hot.busy, hot.buffer,
             hot.service_ms / 1_000, hot.debt / 100, hot.late / 1_000, hot.excess, hot.load / 1_000,
+            tuple(hot.service_ms / 1_000 * each / STAGE_STEPS for each in hot.stages),
         )  # fmt: skip
         self.members[device] = Member(device, row.incarnation, row.standing, row.card, pulse)
         return device, True
@@ -98,4 +110,12 @@ def hot_of(row: Member) -> Hot:
     return Hot(
         tag_of(row.device), pulse.version, pulse.queue, pulse.busy, pulse.buffer,
         int(pulse.service_s * 1_000), int(pulse.debt * 100), int(pulse.late * 1_000), pulse.excess, int(pulse.load * 1_000),
+        tuple(_steps(each, pulse.service_s) for each in pulse.stages),
     )  # fmt: skip
+
+
+def _steps(stage_s: float, service_s: float) -> int:
+    """A stage's mean in steps of the mean of all; what is known is never 0."""
+    if not (stage_s and service_s):
+        return 0
+    return min(max(1, round(STAGE_STEPS * stage_s / service_s)), MAX_STAGE * STAGE_STEPS)

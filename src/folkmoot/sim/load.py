@@ -467,7 +467,7 @@ class Load:
             other = self._peer(member.device)
             pulse = other.membership.members[other.me].pulse
             if self.setting.price is None:
-                pulse = replace(pulse, service_s=self._means[self._numbers[other.me]])
+                pulse = replace(pulse, service_s=self._means[self._numbers[other.me]], stages=())
             peer.membership.hear_pulse(other.me, pulse, self.world.now)
 
     def _peer(self, device: DeviceId) -> Peer:

@@ -43,10 +43,12 @@ PRINTABLE = {"Card.model", "Card.name", "Inference.fence", "Undone.code"}
 LENGTHS = {
     "Heartbeat.hot": 64,
     "Heartbeat.rumours": 64,
+    "Hot.stages": 3,
     "Inference.answers": 64,
     "Inference.conversation": 1_000,
     "News.members": 64,
     "News.rumours": 64,
+    "Pulse.stages": 3,
     "Sampling.stop": 16,
     "Sync.claims": 2_000,
     "SyncReply.members": 2_000,
