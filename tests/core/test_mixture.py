@@ -9,10 +9,12 @@ import pytest
 from tests.core.world import FOUR, Moot, answered, failed, fixed
 
 from folkmoot.core.events import (
+    Advanced,
     AnswerText,
     Chill,
     Generate,
     Generated,
+    Headway,
     JobProgress,
     Leaving,
     Plan,
@@ -47,6 +49,8 @@ from folkmoot.core.mixture import MixtureConfig, jobs_of
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.queue import QueueConfig
 from folkmoot.core.repute import ReputeConfig
+
+ANN = DeviceId("ann")
 
 
 @pytest.mark.parametrize("layers", range(4))
@@ -1088,3 +1092,201 @@ def test_honest_devices_are_asked_for_ever() -> None:
     for _ in range(30):
         told = answered(moot, harmed(moot, "Short waves are scattered more: Rayleigh.")).provenance
     assert {job.device for job in told.jobs} == set(FOUR)
+
+
+# ---- what an earlier try has got -------------------------------------------------------------------
+
+
+def headway(moot: Moot, name: str = "ann") -> Headway:
+    """All that a device was told to keep of its prompt so far."""
+    steps = [n.headway for n in moot.devices[DeviceId(name)].notices if isinstance(n, Advanced)]
+    found = steps[0]
+    for step in steps[1:]:
+        found = found.then(step)
+    return found
+
+
+def again(plan: Plan, past: Headway, models: dict[str, str] = FOUR, **more: object) -> tuple[Moot, PromptId]:
+    """The prompt is put to a moot that knows nothing of the first try."""
+    moot = Moot(models, seed=2, **more)
+    return moot, moot.ask("ann", plan, keep=True, headway=past)
+
+
+def served(moot: Moot) -> list[str]:
+    """Who was asked for what by messages: the device and the layer."""
+    asks = [e for e in moot.devices[DeviceId("ann")].effects if isinstance(e, Send)]
+    told = [f"{e.to} {e.message.layer}" for e in asks if isinstance(e.message, Ask)]
+    mine = moot.devices[DeviceId("ann")].effects
+    return sorted([*told, *(f"ann {e.job.split('.')[1]}" for e in mine if isinstance(e, Generate))])
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("steps", range(13))
+def test_a_prompt_goes_on_where_it_was_cut_off_after_any_step(layers: int, steps: int) -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(layers, 3), keep=True)
+    done = 0
+    while done < steps and not moot.end_of(next(iter(moot.devices[ANN].peer.prompts), PromptId(""))):
+        busy = [name for name, device in moot.devices.items() if device.running is not None]
+        if not busy or not moot.devices[ANN].peer.prompts:
+            break
+        moot.write(busy[done % len(busy)], f"{busy[done % len(busy)]} said it first")
+        done += 1
+    told = [n for n in moot.devices[ANN].notices if isinstance(n, Advanced)]
+    if not told:
+        assert done == 0
+        return
+    past = headway(moot)
+    assert len(past.proposals) == min(done, 4 * layers)
+    later, prompt = again(fixed(layers, 3), past)
+    later.work()
+    end = answered(later, prompt)
+    assert len(served(later)) == 4 * layers + 1 - len(past.proposals)
+    assert len(end.provenance.jobs) == 4 * layers + 1
+    kept = [job for job in end.provenance.jobs if job.text.endswith("first")]
+    assert [(j.layer, j.device, j.text) for j in kept] == [
+        (p.layer, p.device.name, p.text) for p in past.proposals
+    ]
+    assert {(j.tokens_in, j.tokens_out) for j in end.provenance.jobs} == {(10, 5)}
+    assert [sorted(r.asked) for r in end.provenance.rounds] == [sorted(FOUR)] * layers
+    assert [sorted(r.answered) for r in end.provenance.rounds] == [sorted(FOUR)] * layers
+    assert sum("not asked for again" in d.what for d in end.provenance.decisions) == len(
+        {p.layer for p in past.proposals}
+    )
+
+
+def test_kept_answers_reach_the_aggregator_before_those_that_come_now() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 3), keep=True)
+    moot.write("cid", "cid was first")
+    moot.write("ann", "then ann")
+    later, prompt = again(fixed(1, 3), headway(moot))
+    assert served(later) == ["bob 1", "dot 1"]
+    later.work()
+    [final] = [e for e in later.devices[ANN].effects if isinstance(e, Generate)]
+    assert final.inference.answers[:2] == ("cid was first", "then ann")
+    assert len(final.inference.answers) == 4
+    assert answered(later, prompt).provenance.jobs[0].tokens_out == 5
+
+
+def test_answers_of_devices_that_are_not_met_again_still_count() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, select=("bob", "cid")), keep=True)
+    for name in ("bob", "cid"):
+        moot.write(name, f"{name} was there")
+    later, prompt = again(fixed(1, select=("bob", "cid")), headway(moot), {"ann": "m9"})
+    later.work()
+    told = answered(later, prompt).provenance
+    assert [(j.device, j.model) for j in told.jobs] == [
+        ("bob", "m2"),
+        ("cid", "m3"),
+        ("ann", "m9"),
+        ("ann", "m9"),
+    ]
+    assert [r.answered for r in told.rounds] == [("bob", "cid", "ann")]
+
+
+def test_a_named_device_of_a_layer_to_come_is_waited_for() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(2, select=("bob", "cid")), keep=True)
+    moot.write("bob", "bob was there")
+    later, prompt = again(fixed(2, select=("bob", "cid")), headway(moot), {"ann": "m9"})
+    assert failed(later, prompt).code == "unknown_model"
+
+
+def test_a_layer_that_went_on_without_an_answer_is_not_asked_for_it() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 3), keep=True)
+    moot.kill("dot")
+    for name in ("bob", "cid", "ann"):
+        moot.write(name)
+    later, prompt = again(fixed(1, 3), headway(moot))
+    assert served(later) == ["ann 2"]
+    later.work()
+    assert len(answered(later, prompt).provenance.jobs) == 4
+
+
+def test_a_quorum_that_is_there_is_enough() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 3, quorum=2), keep=True)
+    for name in ("bob", "cid"):
+        moot.write(name)
+    past = headway(moot)
+    assert past.layer == 2
+    later, _ = again(fixed(1, 3, quorum=2), Headway(1, 3, 1, past.proposals))
+    assert served(later) == ["ann 2"]
+
+
+def test_mode_auto_goes_on_with_its_m_and_k_though_nobody_is_there_any_more() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", Plan(), keep=True)
+    for name in ("bob", "cid", "dot"):
+        moot.write(name)
+    later, prompt = again(Plan(), headway(moot), {"ann": "m1"})
+    later.work()
+    told = answered(later, prompt).provenance
+    assert (told.layers, told.proposers, len(told.jobs)) == (1, 3, 5)
+    assert "begun so" in told.decisions[0].why
+
+
+def test_a_requester_s_own_jobs_stay_where_they_were() -> None:
+    models = FOUR | {"ann": ""}
+    moot = Moot(models)
+    moot.ask("ann", fixed(1, 2), keep=True)
+    [own] = [name for name, d in moot.devices.items() if d.running and d.running[0].split(".")[2] == "0"]
+    moot.write(own, "in ann's place")
+    for seed in range(5):
+        later = Moot(models, seed=seed)
+        prompt = later.ask("ann", fixed(1, 2), keep=True, headway=headway(moot))
+        later.work()
+        told = answered(later, prompt).provenance
+        assert [j.device for j in told.jobs if j.stands_in_for] == [own, own]
+        assert len({j.device for j in told.jobs if j.layer == 1}) == 3
+
+
+def test_who_stood_in_for_whom_is_kept_as_well() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 2, select=("bob", "cid")), keep=True)
+    moot.kill("bob")
+    moot.write("dot", "in place of bob")
+    later, prompt = again(fixed(1, 2, select=("bob", "cid")), headway(moot))
+    assert served(later) == ["ann 1", "cid 1"]
+    later.work()
+    told = answered(later, prompt).provenance
+    assert told.rounds[0].stood_in == {"bob": "dot"}
+    assert told.jobs[0].stands_in_for == "bob"
+
+
+def test_a_private_prompt_takes_no_answers_of_others_along() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 3), keep=True)
+    moot.write("bob")
+    later, prompt = again(Plan(mode="local", layers=0, proposers=0, private=True), headway(moot))
+    later.work()
+    assert [j.device for j in answered(later, prompt).provenance.jobs] == ["ann"]
+
+
+def test_a_failed_try_leaves_what_it_has_got() -> None:
+    moot = Moot(FOUR)
+    first = moot.ask("ann", fixed(1, 3), keep=True)
+    for name in ("bob", "cid", "dot", "ann"):
+        moot.write(name)
+    moot.tell("ann", Withdrawn(first))
+    prompt = moot.ask("ann", fixed(1, 3), keep=True, headway=headway(moot))
+    moot.work()
+    assert [j.stage for j in answered(moot, prompt).provenance.jobs] == [
+        *[Stage.PROPOSE] * 4,
+        Stage.AGGREGATE,
+    ]
+    assert all(
+        len([e for e in d.effects if isinstance(e, Generate)]) == 1
+        for n, d in moot.devices.items()
+        if n != "ann"
+    )
+
+
+def test_nothing_is_announced_of_a_prompt_that_is_not_kept() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(2, 3))
+    moot.work()
+    assert not [n for n in moot.devices[ANN].notices if isinstance(n, Advanced)]

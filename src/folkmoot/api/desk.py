@@ -1,7 +1,9 @@
 """Answers that outlive their connection: what the journal holds is put to the moot until each has its end.
 
 An entry is on disk before its id is told, and so is its end. Between the two it may be put to the moot more than
-once: after a restart, and when the moot could not take it. Only the first end is kept.
+once: after a restart, and when the moot could not take it. Only the first end is kept. What a layer's devices have
+answered is noted as it comes, behind the prompt's back, and a later try goes on from there: what the last moment before a
+kill had no time to write is asked for again.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from folkmoot.api.models import servers
 from folkmoot.api.response_schema import Response, ResponseRequest
 from folkmoot.api.translate import prompt_of
 from folkmoot.api.written import PREFIX, begun, cancelled, chat_of, ended, failed
-from folkmoot.core.events import PromptAnswered, PromptFailed
+from folkmoot.core.events import Advanced, Headway, PromptAnswered, PromptFailed
 from folkmoot.errors import (
     BudgetSpent,
     DeadlinePassed,
@@ -46,8 +48,6 @@ AGAIN_MOST_S = 60.0
 """And the longest that it waits whatever the moot said (guess)."""
 UNACQUAINTED = (UnknownModel.code, PromptInvalid.code)
 """How a prompt that once was accepted ends after a start, where those whom it names have not been met yet."""
-ACQUAINTED_S = 30.0
-"""After a start, those who have not been met by then are not waited for (guess)."""
 LEAST_S = 0.05
 """The shortest deadline that a prompt can have (INTERFACE.md)."""
 MEET_S = 2.0
@@ -90,6 +90,8 @@ class Desk:
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         self._seated: set[str] = set()
+        self._unwritten: list[tuple[str, bytes]] = []
+        self._writing: asyncio.Task[None] | None = None
         self._since = 0.0
 
     @property
@@ -269,9 +271,8 @@ class Desk:
 
     def _hopes(self, code: str, created: float, now: float) -> bool:
         """Whether a prompt that ended so may be answered yet."""
-        if created < self._since and code in UNACQUAINTED:
-            return now < self._since + ACQUAINTED_S
-        return code in AGAIN and now < max(created, self._since) + self._config.background_wait_s
+        waits = code in AGAIN or (created < self._since and code in UNACQUAINTED)
+        return waits and now < max(created, self._since) + self._config.background_wait_s
 
     async def _ask(self, entry: Entry, kept: Kept) -> PromptAnswered | PromptFailed:
         prompt_id = self._moot.new_prompt_id()
@@ -283,11 +284,37 @@ class Desk:
             if left_s < LEAST_S:
                 raise DeadlinePassed("its deadline passed before the moot could take it")
             prompt = replace(prompt, plan=replace(prompt.plan, deadline_s=left_s))
+        prompt = replace(prompt, keep=True, headway=await self._headway(entry.id))
         async with aclosing(self._moot.ask(prompt)) as notices:
             async for notice in notices:
-                if isinstance(notice, PromptAnswered | PromptFailed):
+                if isinstance(notice, Advanced):
+                    self._note(entry.id, notice.headway)
+                elif isinstance(notice, PromptAnswered | PromptFailed):
                     return notice
         return PromptFailed(prompt_id, NoDevice.code, "this device is shutting down")
+
+    def _note(self, name: str, headway: Headway) -> None:
+        """Keep a step of a prompt. The prompt goes on meanwhile, and what comes until a commit is over makes the next."""
+        self._unwritten.append((name, msgspec.json.encode(headway)))
+        if self._tasks is not None and (self._writing is None or self._writing.done()):
+            self._writing = self._tasks.create_task(self._write())
+
+    async def _write(self) -> None:
+        while self._unwritten:
+            notes, self._unwritten = self._unwritten, []
+            with contextlib.suppress(JournalError):  # its log tells; what is not kept is asked for again
+                await self._do(self._journal.note, notes)
+
+    async def _headway(self, name: str) -> Headway | None:
+        """How far earlier tries of a prompt have come."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        found: Headway | None = None
+        with contextlib.suppress(msgspec.MsgspecError):  # of another version: from there on it is asked again
+            for note in await self._insist(self._journal.notes, name):
+                step = msgspec.json.decode(note, type=Headway)
+                found = step if found is None else found.then(step)
+        return found
 
     async def _fail(self, name: str) -> None:
         entry = await self._insist(self._journal.get, name)

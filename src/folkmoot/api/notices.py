@@ -23,6 +23,7 @@ from folkmoot.api.schema import (
     Wrote,
 )
 from folkmoot.core.events import (
+    Advanced,
     AnswerText,
     JobProgress,
     MemberChanged,
@@ -60,8 +61,8 @@ def progress_of(notice: Notice) -> Progress | None:
             return None
 
 
-def happening_of(notice: Notice) -> Happening:
-    """A notice as an event of `GET /v1/moot/events`: how it goes, never what is said."""
+def happening_of(notice: Notice) -> Happening | None:
+    """A notice as an event of `GET /v1/moot/events`, if it is one: how it goes, never what is said."""
     match notice:
         case PromptAccepted() | JobProgress():
             progress = progress_of(notice)
@@ -75,6 +76,8 @@ def happening_of(notice: Notice) -> Happening:
             return Failed(prompt, code)
         case MemberChanged(member):
             return MemberSeen(member_row(member))
+        case Advanced():
+            return None
         case _:
             assert_never(notice)
 

@@ -126,7 +126,9 @@ class Watch:
             await writer.open()
             async with aclosing(self._room.moot.watch()) as notices:
                 async for notice in notices:
-                    await writer.event(msgspec.json.encode(happening_of(notice)))
+                    if (happening := happening_of(notice)) is None:
+                        continue
+                    await writer.event(msgspec.json.encode(happening))
                     sent += 1
                     if sent == self._limit:
                         break

@@ -9,7 +9,7 @@ from random import Random
 from typing import Protocol
 
 from folkmoot.core.breaker import BreakerConfig, Breakers, State
-from folkmoot.core.events import Decision, DeviceRow, Plan, Prompt
+from folkmoot.core.events import Decision, DeviceRow, Headway, Plan, Prompt
 from folkmoot.core.gossip import Member, Standing
 from folkmoot.core.hedge import HedgeConfig, Hedges
 from folkmoot.core.ids import DeviceId, PromptId
@@ -329,7 +329,8 @@ class Choice:
     def resolve(self, prompt: Prompt, rng: Random, now: float, mine: Offer, room: float = 1.0) -> Resolved:
         """Settle layers, peers and aggregator, at the prices of `now` where there are prices.
 
-        `mine` is this device's own load; `room` times as many jobs as usual may wait. Raises PromptInvalid, UnknownModel,
+        `mine` is this device's own load; `room` times as many jobs as usual may wait. A prompt that has come some way
+        already goes on with its M and k: it has been found worth them. Raises PromptInvalid, UnknownModel,
         NoDevice, or Overloaded where the prompt is not worth what it costs.
         """
         plan = prompt.plan
@@ -344,11 +345,12 @@ class Choice:
             decisions.append(Decision("this device's own engine answers", why))
             plan = Plan(mode="local", deadline_s=plan.deadline_s)
         private = plan.mode == "local"
-        fixed = tuple(self.find(name) for name in plan.select)
-        own = self._place(private, fixed, rng, decisions)
+        past = None if private else prompt.headway
+        fixed = tuple(self._named(name, past) for name in plan.select)
+        own = self._place(private, fixed, rng, decisions, past)
         if self.me in fixed or len(dict.fromkeys(fixed)) < len(fixed):
             raise PromptInvalid("select names peers, each once: the origin answers in any case")
-        layers, proposers = self._size(plan, own, fixed, decisions)
+        layers, proposers = self._size(plan, own, fixed, decisions, past)
         resolved = Resolved(
             layers,
             proposers,
@@ -369,19 +371,37 @@ class Choice:
             )
         if own == self.me:
             self._check_wait(mine)
-        if self.prices.enabled:
+        if self.prices.enabled and past is None:
             resolved = self._priced(resolved, prompt, rng, now, mine, room, decisions)
         aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
         return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
 
+    def _named(self, name: str, past: Headway | None) -> DeviceId:
+        """The device of that name, which need not be there where nothing is to be asked of it any more."""
+        last = () if past is None else tuple(p.device for p in past.proposals if p.layer == past.layers)
+        gone = next((DeviceId(row.id) for row in last if name in (row.name, row.id)), None)
+        return gone or self.find(name)
+
     def _place(
-        self, private: bool, fixed: tuple[DeviceId, ...], rng: Random, decisions: list[Decision]
+        self,
+        private: bool,
+        fixed: tuple[DeviceId, ...],
+        rng: Random,
+        decisions: list[Decision],
+        past: Headway | None,
     ) -> DeviceId:
         if self.serves(self.me):
             return self.me
         if private:
             raise NoDevice("this device has no model of its own, so nothing can be kept on it: ask the moot")
-        others = self.others(fixed, rng) or self.others((), rng)
+        answers = past.proposals if past is not None else ()
+        others = tuple(
+            DeviceId(p.device.id) for p in answers if p.slot == 0 and self.serves(DeviceId(p.device.id))
+        )
+        taken = tuple(DeviceId(p.device.id) for p in answers if p.slot)
+        others = (
+            others or self.others((*fixed, *taken), rng) or self.others(fixed, rng) or self.others((), rng)
+        )
         if not others:
             raise NoDevice("no live device has a model: start one with `folkmoot up`, or wait for it to load")
         name = self.row(others[0]).name
@@ -389,10 +409,20 @@ class Choice:
         return others[0]
 
     def _size(
-        self, plan: Plan, own: DeviceId, fixed: tuple[DeviceId, ...], decisions: list[Decision]
+        self,
+        plan: Plan,
+        own: DeviceId,
+        fixed: tuple[DeviceId, ...],
+        decisions: list[Decision],
+        past: Headway | None,
     ) -> tuple[int, int]:
         if plan.mode == "local":
             return 0, 0
+        if past is not None:
+            if plan.mode == "auto":
+                what = f"M = {past.layers}, k = {past.proposers}"
+                decisions.append(Decision(what, "an earlier try of this prompt was begun so"))
+            return past.layers, past.proposers
         there = sum(1 for m in self._live() if m.device not in (own, self.me))
         if plan.mode == "auto":
             proposers = len(fixed) or min(AUTO_PROPOSERS, there)

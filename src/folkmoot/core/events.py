@@ -15,7 +15,7 @@ The driver's duties:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from folkmoot.core.gossip import Card, Member
 from folkmoot.core.ids import DeviceId, JobId, PromptId
@@ -49,8 +49,48 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A live device, as the provenance and the status name it."""
+
+    id: str
+    name: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An answer of a layer that has arrived whole, with all that its origin needs of it: who wrote it, and at what cost."""
+
+    layer: int
+    slot: int
+    device: DeviceRow
+    text: str
+    usage: Usage = Usage()
+    queued_s: float = 0.0
+    stands_in_for: DeviceRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Headway:
+    """How far a prompt has come: its M and k, the layer that it is in (M + 1 aggregates), and answers, in order of arrival."""
+
+    layers: int
+    proposers: int
+    layer: int
+    proposals: tuple[Proposal, ...] = ()
+
+    def then(self, later: Headway) -> Headway:
+        """This and what came after it."""
+        return replace(later, proposals=self.proposals + later.proposals)
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """A user's prompt. `stream`: its first words are shown as they come, so it cannot start over."""
+    """A user's prompt. `stream`: its first words are shown as they come, so it cannot start over.
+
+    `keep`: each step forward is announced (`Advanced`), so that it can be kept. `headway`: how far an earlier try of
+    the same prompt has come, which is not asked for again.
+    """
 
     id: PromptId
     conversation: tuple[Turn, ...]
@@ -58,6 +98,8 @@ class Prompt:
     sampling: Sampling = Sampling()
     stream: bool = False
     hops: int = 0
+    keep: bool = False
+    headway: Headway | None = None
 
 
 # ---- what happened (events) ------------------------------------------------------------------------
@@ -309,15 +351,6 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRow:
-    """A live device, as the provenance and the status name it."""
-
-    id: str
-    name: str
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
 class Provenance:
     """How an answer came to be (INTERFACE.md, JSON of an answer, without the answer itself)."""
 
@@ -363,6 +396,14 @@ class JobProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Advanced:
+    """A prompt that is to be kept has come forward: what is new since the last of these."""
+
+    prompt: PromptId
+    headway: Headway
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerText:
     """The next words of the final answer, in order."""
 
@@ -399,7 +440,7 @@ class MemberChanged:
     member: Member
 
 
-Notice = PromptAccepted | JobProgress | AnswerText | PromptAnswered | PromptFailed | MemberChanged
+Notice = PromptAccepted | JobProgress | Advanced | AnswerText | PromptAnswered | PromptFailed | MemberChanged
 
 # ---- what is to be done (effects) ------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ road as its peers': an `Ask` to itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from string import ascii_lowercase
@@ -18,12 +18,14 @@ from typing import assert_never
 
 from folkmoot.core.choice import Choice, Resolved, stage_of
 from folkmoot.core.events import (
+    Advanced,
     Announce,
     AnswerText,
     DeadlineTimer,
     Decision,
     DeviceRow,
     Effect,
+    Headway,
     JobProgress,
     JobRecord,
     LateTimer,
@@ -32,6 +34,7 @@ from folkmoot.core.events import (
     PromptAccepted,
     PromptAnswered,
     PromptFailed,
+    Proposal,
     Provenance,
     Round,
     Send,
@@ -105,7 +108,7 @@ class _Work:
     before all of the text that it counts, `gaps` times since the last piece. By its device's own estimate it takes
     `expected_s` from `since` on, 0 where nobody knows; from `late_at` on it is late. `called`: a question that wants a word was sent then,
     None once there was one. `armed`: the timer that looks whether it is late. A `copy` was asked for while another job ran in
-    the same place.
+    the same place. `row`: who its device was when an earlier try of the prompt got this answer.
     """
 
     id: JobId
@@ -141,6 +144,7 @@ class _Work:
     unheard: bool = False
     hedged: bool = False
     traits: Traits | None = None
+    row: DeviceRow | None = None
 
     def expect(self, seconds: float, late: float, now: float) -> None:
         """Its device's estimate from now on: it is late after `late` times that."""
@@ -206,8 +210,8 @@ class Mixture:
         effects: list[Effect] = [Announce(PromptAccepted(self.prompt.id, plan.layers, plan.proposers))]
         if plan.deadline_s is not None:
             effects.append(SetTimer(now + plan.deadline_s, DeadlineTimer(self.prompt.id)))
-        for row in self._choice.rows():
-            self._seen[DeviceId(row.id)] = row
+        for row in (*self._choice.rows(), *self._earlier()):
+            self._seen.setdefault(DeviceId(row.id), row)
         for device, why in self._choice.shunned():
             self._decide(f"{self._name(device)} is not asked", why)
         return effects + self._advance(now)
@@ -217,22 +221,98 @@ class Mixture:
         self._arrived = []
         # A fence for each layer: who writes in the next one has seen this one's.
         self._fence, self._next_fence = self._next_fence, self._draw_fence()
+        effects = self._tell() if self._layer > 1 else []
         if self._layer > self.plan.layers:
-            return self._aggregate(now)
+            return effects + self._aggregate(now)
+        self._recall(now)
+        if self._suffices():
+            return effects + self._step(now)
         self._keep_place()
         peers = self.plan.first if self._layer == 1 and self.plan.first is not None else self._draw()
         self._next_peers = None
         if self._layer < self.plan.layers and not self.plan.best_of:
             self._next_peers = self._peers(self._layer + 1)
         stage = stage_of(self._layer)
-        places = list(enumerate((self.plan.own, *peers)))
-        if not self._mine_or_serving(self.plan.own):
-            del places[0]
-        self._rounds.append(Round(self._layer, tuple(self._name(device) for _, device in places)))
-        effects: list[Effect] = []
+        free = self._free()
+        places = list(zip(free[1:] if 0 in free else free, peers, strict=False))
+        if 0 in free and self._mine_or_serving(self.plan.own):
+            places.insert(0, (0, self.plan.own))
+        self._asked(device for _, device in places)
         for slot, device in places:
             effects += self._ask(stage, slot, device, now, self._away(slot, device))
         return effects + (self._prepare() if places else self._step(now))
+
+    # ---- what an earlier try has got ---------------------------------------------------------------
+
+    def _earlier(self) -> list[DeviceRow]:
+        """Those whose answers are there already, and in whose place."""
+        past = self.prompt.headway
+        rows = [row for p in past.proposals for row in (p.device, p.stands_in_for)] if past else []
+        return [row for row in rows if row is not None]
+
+    def _recall(self, now: float) -> None:
+        """Take this layer's answers that an earlier try of the prompt has got."""
+        self._rounds.append(Round(self._layer, ()))
+        past = self.prompt.headway
+        for proposal in past.proposals if past is not None else ():
+            if proposal.layer == self._layer and proposal.slot in self._free():
+                self._take(proposal, now)
+        if self._arrived:
+            names = ", ".join(self._name(work.device) for work in self._arrived)
+            self._decide(
+                f"the answers of {names} in layer {self._layer} are not asked for again",
+                "an earlier try of this prompt had got them, and they were kept",
+            )
+
+    def _take(self, proposal: Proposal, now: float) -> None:
+        device = DeviceId(proposal.device.id)
+        job = job_id(self.prompt.id, self._layer, proposal.slot)
+        stage = stage_of(self._layer)
+        ask = Ask(job, self.prompt.id, self._layer, stage, Inference(self.prompt.id, ()))
+        absent = None if proposal.stands_in_for is None else DeviceId(proposal.stands_in_for.id)
+        work = _Work(
+            job, device, proposal.slot, stage, self._layer, ask, now, now, absent,
+            text=[proposal.text], length=len(proposal.text), state=Outcome.OK.value, queued_s=proposal.queued_s,
+            outcome=Outcome.OK, usage=proposal.usage, asked=now, row=proposal.device,
+        )  # fmt: skip
+        self._works[job] = work
+        self._arrived.append(work)
+        away = absent == self._choice.me != self.plan.own
+        stood_in = None if away else absent
+        self._asked([stood_in or device])
+        self._note_answer(work)
+        if stood_in is not None:
+            self._stood_in(stood_in, device)
+
+    def _suffices(self) -> bool:
+        """Whether nothing more of this layer is to be asked: it is whole, or the earlier try has gone on without the rest."""
+        past, quorum = self.prompt.headway, self.plan.quorum
+        if not self._arrived or past is None:
+            return False
+        return not self._free() or 0 < quorum <= len(self._arrived) or past.layer > self._layer
+
+    def _free(self) -> list[int]:
+        """The places in this layer whose answers are not there yet."""
+        there = [work.slot for work in self._arrived]
+        return [slot for slot in range(self.plan.proposers + 1) if slot not in there]
+
+    def _tell(self, *proposals: Proposal) -> list[Effect]:
+        """Let the step be kept, where the prompt is."""
+        if not self.prompt.keep:
+            return []
+        headway = Headway(self.plan.layers, self.plan.proposers, self._layer, proposals)
+        return [Announce(Advanced(self.prompt.id, headway))]
+
+    def _proposal(self, work: _Work) -> Proposal:
+        absent = None if work.stands_in_for is None else self._row(work.stands_in_for)
+        row = self._row(work.device)
+        return Proposal(work.layer, work.slot, row, work.answer, work.usage, work.queued_s, absent)
+
+    # ---- whom it asks ------------------------------------------------------------------------------
+
+    def _asked(self, devices: Iterable[DeviceId]) -> None:
+        last = self._rounds[-1]
+        self._rounds[-1] = replace(last, asked=(*last.asked, *map(self._name, devices)))
 
     def _mine_or_serving(self, device: DeviceId) -> bool:
         return device == self._choice.me or self._choice.serves(device)
@@ -253,16 +333,22 @@ class Mixture:
             )
 
     def _draw(self) -> tuple[DeviceId, ...]:
-        """This layer's peers: those drawn ahead while they live, and others in place of those that do not."""
+        """This layer's peers: those drawn ahead while they live, and others in place of those that do not.
+
+        Nobody whose place is taken already, and no more than are missing.
+        """
         if self._next_peers is None or self.plan.fixed:
             peers = self._peers(self._layer)
         else:
             peers = tuple(p for p in self._next_peers if p != self.plan.own and self._choice.serves(p))
             more = self._choice.others(exclude=(self.plan.own, *peers), rng=self._rng)
             peers += more[: self.plan.proposers - len(peers)]
-        if len(peers) < self.plan.proposers:
+        taken = {device for work in self._arrived for device in (work.device, work.stands_in_for)}
+        missing = sum(1 for slot in self._free() if slot)
+        peers = tuple(p for p in peers if p not in taken)[:missing]
+        if len(peers) < missing:
             self._decide(
-                f"layer {self._layer} asks {len(peers)} of {self.plan.proposers} peers",
+                f"layer {self._layer} asks {len(peers)} of {missing} peers",
                 "; ".join(("no more devices with a model are alive", *self._shut())),
             )
         return peers
@@ -599,7 +685,7 @@ class Mixture:
         if work.useful:
             self._arrived.append(work)
             self._note_answer(work)
-            rivals = self._beat(work)
+            rivals = [*self._beat(work), *self._tell(self._proposal(work))]
         effects: list[Effect] = [self._progress(work), *rivals]
         step = self._step(now)
         return effects + (step or self._prepare())
@@ -907,7 +993,7 @@ class Mixture:
         )
 
     def _record(self, work: _Work) -> JobRecord:
-        row = self._row(work.device)
+        row = work.row or self._row(work.device)
         stands_in = work.stands_in_for
         return JobRecord(
             work.layer,

@@ -1,7 +1,8 @@
 """The journal: prompts accepted in the background and the answers that are kept, on disk before anybody is told.
 
-One SQLite file in the home, written ahead and synced at every commit. What is in a request and in a response is
-the API's business: here they are bytes.
+One SQLite file in the home, written ahead and synced at every commit. An open entry may have notes: what has been
+done for it so far, gone with its end. What is in a request, a response and a note is the API's business: here
+they are bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from folkmoot.errors import JournalError, JournalFull, Overloaded, PromptInvalid
 from folkmoot.node.config import JournalConfig
 
 FILE = "journal.db"
-VERSION = 1
+VERSION = 2
 EVICTABLE_S = 3_600.0
 """An answer that ended less long ago is not dropped for want of room (guess)."""
 EVICTED = 64
@@ -44,6 +45,14 @@ CREATE TABLE responses (
 CREATE INDEX responses_ended ON responses (ended);
 CREATE INDEX responses_open ON responses (owner) WHERE response IS NULL;
 """
+NOTES = """
+CREATE TABLE notes (
+    entry TEXT NOT NULL,
+    note BLOB NOT NULL
+);
+CREATE INDEX notes_entry ON notes (entry);
+"""
+"""What version 2 added."""
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +128,27 @@ class Journal:
                 "UPDATE responses SET response = ?, ended = ? WHERE id = ? AND response IS NULL",
                 (response, now, entry),
             )
+            db.execute("DELETE FROM notes WHERE entry = ?", (entry,))
             return done.rowcount == 1
+
+    def note(self, notes: Sequence[tuple[str, bytes]]) -> None:
+        """Keep notes of open entries, each with its entry's id, all in one commit; of any other entry nothing is kept.
+
+        Nor is anything kept where the journal is half full: notes take no answer's place. Raises `JournalError`.
+        """
+        with self._transaction() as db:
+            if _used(db) + sum(len(note) for _, note in notes) <= self._config.max_bytes // 2:
+                db.executemany(
+                    "INSERT INTO notes (entry, note)"
+                    " SELECT id, ?2 FROM responses WHERE id = ?1 AND response IS NULL",
+                    notes,
+                )
+
+    def notes(self, entry: str) -> list[bytes]:
+        """The notes of an entry, oldest first. Raises `JournalError`."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT note FROM notes WHERE entry = ? ORDER BY rowid", (entry,))
+            return [note for (note,) in rows]
 
     def get(self, entry: str) -> Entry | None:
         """An entry by its id."""
@@ -172,6 +201,7 @@ class Journal:
         if not self._path.exists():
             return 0
         with self._transaction() as db:
+            db.execute(f"DELETE FROM notes WHERE entry IN (SELECT id FROM responses WHERE {which})", values)
             gone = db.execute(f"DELETE FROM responses WHERE {which}", values).rowcount
         if gone:
             with self._named():
@@ -338,8 +368,9 @@ def _prepare(db: sqlite3.Connection) -> None:
     if found != "ok":
         raise _Corrupt(found)
     version = _number(db, "PRAGMA user_version")
-    if version == 0:
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    if version in (0, 1):
+        missing = NOTES if version else SCHEMA + NOTES
+        db.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {VERSION}; COMMIT;")
     elif version != VERSION:
         raise sqlite3.DatabaseError(
             f"it is of version {version} and this Folkmoot knows {VERSION}: update Folkmoot, or move the file away"
