@@ -17,9 +17,11 @@ os.environ["RUST_LIB_BACKTRACE"] = "0"  # as `folkmoot up` does: iroh's errors w
 from folkmoot.api import ApiConfig, Desk, create_app
 from folkmoot.api.server import bind, make_server, url_of
 from folkmoot.core.events import (
+    Advanced,
     AnswerText,
     Decision,
     DeviceRow,
+    Headway,
     JobProgress,
     JobRecord,
     MemberChanged,
@@ -28,6 +30,7 @@ from folkmoot.core.events import (
     PromptAccepted,
     PromptAnswered,
     PromptFailed,
+    Proposal,
     Provenance,
     Round,
 )
@@ -161,6 +164,10 @@ class Village:
                 ]
                 record = JobRecord(layer, stage, name, model, Outcome.OK, 0.1, 1.0, 0.2, 10, 4, 7)
                 jobs.append(replace(record, text=f"{name} says that it is blue."))
+                if prompt.keep:
+                    row = DeviceRow(peer.device, name, model)
+                    got = Proposal(layer, slot, row, jobs[-1].text, Usage(10, 4, 7, 1.0, 0.2), 0.1)
+                    out.append(Advanced(prompt.id, Headway(layers, k, layer, (got,))))
         jobs.append(
             JobRecord(
                 layers + 1, Stage.AGGREGATE, "ash", "model", Outcome.OK, 0.0, 1.0, 0.2, 30, 20, len(WORDS)

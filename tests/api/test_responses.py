@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from dataclasses import replace
 
 import httpx
 import openai
@@ -221,6 +222,97 @@ async def test_what_was_not_answered_is_answered_after_the_next_start(connect, v
     third = connect()
     assert [(await third.get(f"{RESPONSES}/{name}")).json() for name in names] == answers
     assert len(village.prompts) == 3, "what has ended is never put to the moot again"
+
+
+def notes(tmp_path):
+    with sqlite3.connect(tmp_path / journals.FILE) as db:
+        found = [note for (note,) in db.execute("SELECT note FROM notes ORDER BY rowid")]
+    db.close()
+    return found
+
+
+async def noted(client, name, tmp_path, count):
+    """So many steps of a prompt are on disk."""
+    async with asyncio.timeout(20):
+        while len(notes(tmp_path)) < count:
+            await client.get(f"{RESPONSES}/{name}")
+
+
+async def test_what_an_earlier_try_has_got_goes_with_the_next(connect, village, tmp_path):
+    village.hold = asyncio.Event()
+    first = connect()
+    name = (await first.post(RESPONSES, json=body(model="moot-M2-k3", background=True))).json()["id"]
+    await noted(first, name, tmp_path, 8)
+    assert village.prompts[0].headway is None
+    village.hold = None
+    second = connect()  # as after a kill
+    assert (await ended(second, name))["status"] == "completed"
+    past = village.prompts[1].headway
+    assert (past.layers, past.proposers, past.layer) == (2, 3, 2)
+    assert [(p.layer, p.slot, p.device.name) for p in past.proposals] == [
+        (layer, slot, peer) for layer in (1, 2) for slot, peer in enumerate(("ash", "birch", "cedar", "elm"))
+    ]
+    assert past.proposals[1].text == "birch says that it is blue."
+    assert past.proposals[1].usage.tokens_out == 7
+    assert notes(tmp_path) == []
+
+
+async def test_a_try_that_fails_leaves_what_it_has_got(client, village, monkeypatch):
+    monkeypatch.setattr("folkmoot.api.desk.AGAIN_S", 0.0)
+    village.fail_late = "overloaded"
+    name = (await client.post(RESPONSES, json=body(model="moot-M1-k3", background=True))).json()["id"]
+    async with asyncio.timeout(20):
+        while len(village.prompts) < 2:
+            await client.get(f"{RESPONSES}/{name}")
+    village.fail_late = ""
+    assert (await ended(client, name))["status"] == "completed"
+    assert len(village.prompts[1].headway.proposals) == 4
+
+
+async def test_notes_that_cannot_be_read_are_done_without(connect, village, tmp_path):
+    village.hold = asyncio.Event()
+    first = connect()
+    name = (await first.post(RESPONSES, json=body(model="moot-M1-k3", background=True))).json()["id"]
+    await noted(first, name, tmp_path, 4)
+    with sqlite3.connect(tmp_path / journals.FILE) as db:
+        db.execute("UPDATE notes SET note = ? WHERE rowid = 2", (b'{"of": "another version"}',))
+    db.close()
+    village.hold = None
+    assert (await ended(connect(), name))["status"] == "completed"
+    assert [p.slot for p in village.prompts[1].headway.proposals] == [0]
+
+
+@pytest.fixture
+async def naming(connect, village, tmp_path, monkeypatch):
+    """A prompt that names two peers, cut off before any answer was kept."""
+    monkeypatch.setattr("folkmoot.api.desk.AGAIN_S", 0.0)
+    village.hold = asyncio.Event()
+    first = connect()
+    asked = body(background=True, folkmoot={"layers": 1, "select": "fixed:birch+cedar"})
+    name = (await first.post(RESPONSES, json=asked)).json()["id"]
+    await noted(first, name, tmp_path, 3)
+    with sqlite3.connect(tmp_path / journals.FILE) as db:
+        db.execute("DELETE FROM notes")
+    db.close()
+    village.hold = None
+    return name
+
+
+async def test_whom_a_prompt_names_is_waited_for_until_it_has_a_model(connect, village, naming):
+    birch = village.members[1]
+    village.members[1] = replace(birch, card=replace(birch.card, model=""))
+    second = connect()
+    for _ in range(20):
+        assert (await second.get(f"{RESPONSES}/{naming}")).json()["status"] in ("queued", "in_progress")
+    assert len(village.prompts) == 1
+    village.members[1] = birch
+    assert (await ended(second, naming))["status"] == "completed"
+
+
+async def test_whom_a_prompt_names_is_not_waited_for_for_ever(connect, village, naming):
+    del village.members[1]
+    assert (await ended(connect(background_wait_s=0.01), naming))["status"] == "completed"
+    assert len(village.prompts) == 2
 
 
 async def test_cancelling_takes_the_prompt_back_and_is_final(client, village):

@@ -1194,6 +1194,18 @@ def test_a_named_device_of_a_layer_to_come_is_waited_for() -> None:
     assert failed(later, prompt).code == "unknown_model"
 
 
+def test_a_named_device_that_died_is_not_waited_for_once_the_layers_are_asked() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, select=("bob", "cid")), keep=True)
+    for name in ("bob", "cid", "dot"):
+        moot.kill(name)
+    moot.write("ann")
+    assert headway(moot).is_asked
+    later, prompt = again(fixed(1, select=("bob", "cid")), headway(moot), {"ann": "m9"})
+    later.work()
+    assert len(answered(later, prompt).provenance.jobs) == 2
+
+
 def test_a_layer_that_went_on_without_an_answer_is_not_asked_for_it() -> None:
     moot = Moot(FOUR)
     moot.ask("ann", fixed(1, 3), keep=True)

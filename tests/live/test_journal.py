@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -83,11 +85,45 @@ def test_the_moot_is_waited_for_after_a_start(crowd: Crowd) -> None:
     ash.process.wait()
     birch.process.kill()
     birch.process.wait()
-    birch = crowd.start("birch", "timed:det:0", home=birch.home.name)
     ash = crowd.start("ash", "timed:det:0", home=ash.home.name)
-    until(lambda: state(ash, name) == "completed")
-    told = ash.get(f"/v1/responses/{name}")["folkmoot"]
-    assert [each["asked"] for each in told["rounds"]] == [["ash", "birch"]]
+    birch = crowd.start("birch", "timed:det:0", home=birch.home.name)
+    told = ended(name, ash, birch)
+    assert [each["asked"] for each in told["folkmoot"]["rounds"]] == [["ash", "birch"]]
+
+
+def ended(name: str, device: Device, *others: Device) -> dict[str, dict[str, list[dict[str, str]]]]:
+    """A response once it has ended, which must be with an answer."""
+    until(lambda: state(device, name) not in ("queued", "in_progress"))
+    told = device.get(f"/v1/responses/{name}")
+    seen = {each.name: each.get("/v1/moot")["members"] for each in (device, *others)}
+    assert told["status"] == "completed", json.dumps({"response": told, "members": seen}, indent=1)
+    return told  # type: ignore[return-value]
+
+
+def noted(device: Device) -> int:
+    """Answers of layers that are in a device's journal."""
+    with closing(sqlite3.connect(device.home / "journal.db", timeout=10)) as db:
+        return sum(len(json.loads(note)["proposals"]) for (note,) in db.execute("SELECT note FROM notes"))
+
+
+@pytest.mark.parametrize("quorum", [0, 2])
+def test_jobs_that_peers_have_done_are_not_asked_of_them_again(crowd: Crowd, quorum: int) -> None:
+    """Killed while its own job of layer 1 runs or, with a quorum of the two peers, while it aggregates."""
+    ash, *peers = crowd.form({"ash": "timed:det:600", "birch": "timed:det:0", "cedar": "timed:det:0"})
+    own = {"layers": 1, "proposers": 2, **({"quorum": quorum} if quorum else {})}
+    name = ask(ash, model="moot", folkmoot=own).json()["id"]
+    until(lambda: noted(ash) == 2)
+    assert [peer.get("/v1/moot")["jobs"] for peer in peers] == [1, 1]
+    ash.process.kill()
+    ash.process.wait()
+    ash = crowd.start("ash", "timed:det:0", home=ash.home.name)
+    told = ended(name, ash, *peers)["folkmoot"]
+    assert [peer.get("/v1/moot")["jobs"] for peer in peers] == [1, 1]
+    jobs = [(job["layer"], job["device"], job["outcome"]) for job in told["jobs"]]
+    assert sorted(jobs[:2]) == [(1, "birch", "ok"), (1, "cedar", "ok")]
+    assert jobs[2:] == [*([] if quorum else [(1, "ash", "ok")]), (2, "ash", "ok")]
+    assert any("not asked for again" in each["what"] for each in told["decisions"])
+    assert noted(ash) == 0
 
 
 def test_a_damaged_journal_is_told_and_everything_else_goes_on(crowd: Crowd) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from folkmoot.errors import ConfigError, JournalError, JournalFull, Overloaded, PromptInvalid
 from folkmoot.node.config import JournalConfig
-from folkmoot.node.journal import FILE, Entry, Journal
+from folkmoot.node.journal import FILE, SCHEMA, Entry, Journal
 
 SECRET = b"what nobody else shall read " * 50
 
@@ -116,7 +116,11 @@ def test_pruning_takes_what_ended_before_and_leaves_the_open(journal):
 @pytest.mark.parametrize("how", ["one", "all", "pruned"])
 def test_forgotten_text_is_in_no_file(journal, tmp_path, how):
     journal.accept(entry("a", request=SECRET))
+    journal.note([("a", SECRET)])
     journal.finish("a", SECRET, 1.0)
+    journal.accept(entry("b", request=SECRET))
+    journal.note([("b", SECRET)])
+    journal.forget("b")
     assert any(SECRET[:20] in path.read_bytes() for path in tmp_path.iterdir())
     match how:
         case "one":
@@ -142,6 +146,54 @@ def test_forgetting_where_nothing_is_makes_no_file(journal, tmp_path):
     assert journal.forget_all() == 0
     assert journal.prune(1.0) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_are_there_for_another_process_in_their_order_until_the_end(journal, tmp_path):
+    for name in "ab":
+        journal.accept(entry(name))
+    journal.note([("a", b"first"), ("b", b"other"), ("a", b"second")])
+    journal.note([("a", b"third")])
+    other = again(tmp_path)
+    assert other.notes("a") == [b"first", b"second", b"third"]
+    other.close()
+    journal.finish("a", b"because", 101.0)
+    assert journal.notes("a") == []
+    assert journal.notes("b") == [b"other"]
+
+
+def test_nothing_is_noted_of_what_has_ended_or_is_gone(journal):
+    for name in "ab":
+        journal.accept(entry(name))
+    journal.finish("a", b"because", 101.0)
+    journal.forget("b")
+    journal.note([(name, SECRET) for name in ("a", "b", "never heard of")])
+    assert [journal.notes(name) for name in ("a", "b", "never heard of")] == [[], [], []]
+
+
+def test_notes_take_no_answers_place(tmp_path):
+    journal = again(tmp_path, max_bytes=400_000)
+    journal.accept(entry("old", response=b"x" * 50_000, ended=1.0))
+    journal.accept(entry("a"))
+    for _ in range(10):
+        journal.note([("a", b"x" * 20_000)])
+    assert 0 < len(journal.notes("a")) < 10
+    assert journal.get("old") is not None
+    journal.accept(entry("b", request=b"x" * 100_000))
+    journal.close()
+
+
+def test_a_journal_without_notes_gets_them(tmp_path):
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.executescript(f"{SCHEMA} PRAGMA user_version = 1;")
+        db.execute("INSERT INTO responses (id, owner, created, request) VALUES ('a', '', 100.0, 'why?')")
+    db.close()
+    journal = again(tmp_path)
+    assert journal.unanswered() == [("a", "")]
+    journal.note([("a", b"first")])
+    journal.close()
+    journal = again(tmp_path)
+    assert journal.notes("a") == [b"first"]
+    journal.close()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")

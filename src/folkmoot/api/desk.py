@@ -26,7 +26,8 @@ from folkmoot.api.models import servers
 from folkmoot.api.response_schema import Response, ResponseRequest
 from folkmoot.api.translate import prompt_of
 from folkmoot.api.written import PREFIX, begun, cancelled, chat_of, ended, failed
-from folkmoot.core.events import Advanced, Headway, PromptAnswered, PromptFailed
+from folkmoot.core.events import Advanced, Headway, Prompt, PromptAnswered, PromptFailed
+from folkmoot.core.gossip import Member
 from folkmoot.errors import (
     BudgetSpent,
     DeadlinePassed,
@@ -271,8 +272,12 @@ class Desk:
 
     def _hopes(self, code: str, created: float, now: float) -> bool:
         """Whether a prompt that ended so may be answered yet."""
-        waits = code in AGAIN or (created < self._since and code in UNACQUAINTED)
-        return waits and now < max(created, self._since) + self._config.background_wait_s
+        known = code in AGAIN or (created < self._since and code in UNACQUAINTED)
+        return known and self._waits(now, created)
+
+    def _waits(self, now: float, created: float) -> bool:
+        """Whether a prompt without a deadline is still put to the moot that does not take it."""
+        return now < max(created, self._since) + self._config.background_wait_s
 
     async def _ask(self, entry: Entry, kept: Kept) -> PromptAnswered | PromptFailed:
         prompt_id = self._moot.new_prompt_id()
@@ -285,6 +290,12 @@ class Desk:
                 raise DeadlinePassed("its deadline passed before the moot could take it")
             prompt = replace(prompt, plan=replace(prompt.plan, deadline_s=left_s))
         prompt = replace(prompt, keep=True, headway=await self._headway(entry.id))
+        if entry.created < self._since and self._waits(time.time(), entry.created):
+            for name in _named(prompt):
+                if not any(_is_called(name, member) for member in servers(self._moot.status())):
+                    return PromptFailed(
+                        prompt_id, NoDevice.code, f"{name!r} is not there yet, or has no model yet"
+                    )
         async with aclosing(self._moot.ask(prompt)) as notices:
             async for notice in notices:
                 if isinstance(notice, Advanced):
@@ -352,6 +363,21 @@ class Desk:
                 if self._journal.damaged:
                     raise
             await asyncio.sleep(STORE_S)
+
+
+def _named(prompt: Prompt) -> list[str]:
+    """The devices that a prompt names and has yet to ask."""
+    plan, past = prompt.plan, prompt.headway
+    select = () if past is not None and past.is_asked else plan.select
+    last = [p.device for p in past.proposals if p.layer == past.layers] if past is not None else []
+    there = {name for row in last for name in (row.name, row.id)}
+    aggregator = [plan.aggregator.removeprefix("fixed:")] if plan.aggregator.startswith("fixed:") else []
+    return [*(name for name in select if name not in there), *aggregator]
+
+
+def _is_called(name: str, member: Member) -> bool:
+    plain, _, piece = name.partition("~")
+    return (member.card.name == plain and member.device.startswith(piece)) or member.device.startswith(name)
 
 
 def _kept(entry: Entry) -> Kept:

@@ -346,7 +346,8 @@ class Choice:
             plan = Plan(mode="local", deadline_s=plan.deadline_s)
         private = plan.mode == "local"
         past = None if private else prompt.headway
-        fixed = tuple(self._named(name, past) for name in plan.select)
+        names = () if past is not None and past.is_asked else plan.select
+        fixed = tuple(self._named(name, past) for name in names)
         own = self._place(private, fixed, rng, decisions, past)
         if self.me in fixed or len(dict.fromkeys(fixed)) < len(fixed):
             raise PromptInvalid("select names peers, each once: the origin answers in any case")

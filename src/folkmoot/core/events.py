@@ -83,6 +83,12 @@ class Headway:
         """This and what came after it."""
         return replace(later, proposals=self.proposals + later.proposals)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether only the aggregation is left: all layers are behind it, each with an answer."""
+        answered = {proposal.layer for proposal in self.proposals}
+        return self.layer > self.layers and all(layer in answered for layer in range(1, self.layers + 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
