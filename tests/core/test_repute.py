@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from folkmoot.core.ids import DeviceId
-from folkmoot.core.repute import Repute, ReputeConfig, harms, terms
+from folkmoot.core.repute import MOST_DEVICES, Books, Judged, Repute, ReputeConfig, Timed, harms, terms
 from folkmoot.errors import ConfigError
 
 BOB = DeviceId("bob")
@@ -156,3 +156,81 @@ def test_words_by_chance_condemn_nobody(words: int) -> None:
             if harm is not None:
                 repute.note(DeviceId(f"d{place}"), harm, float(number))
         assert not repute.shunned
+
+
+def shunning(**more: float) -> Repute:
+    repute = on(**more)
+    for _ in range(20):
+        repute.note(BOB, 1.0, 1_000.0)
+    repute.note(DeviceId("ann"), 0.0, 1_000.0)
+    return repute
+
+
+def test_who_is_shunned_is_so_in_books_that_were_taken_up() -> None:
+    old, fresh = shunning(), on()
+    fresh.take_up(old.books(1_000.0), 0.0, 5.0)
+    assert fresh.shunned == old.shunned
+    assert fresh.books(5.0) == old.books(1_000.0)
+
+
+@pytest.mark.parametrize("down_s", [0.0, 50.0, 150.0, 1e9])
+def test_forgetting_goes_on_while_the_books_are_shut(down_s: float) -> None:
+    old, fresh = shunning(half_life_s=100.0), on(half_life_s=100.0)
+    books = old.books(1_010.0)
+    fresh.take_up(books, down_s, 3.0)
+    old.look(1_010.0 + down_s)
+    assert list(fresh.shunned) == list(old.shunned)
+    assert fresh.harm(BOB) == pytest.approx(old.harm(BOB) if BOB in old.shunned else fresh.harm(BOB))
+    there = {each.device: each for each in fresh.books(3.0).judged}
+    left = 0.5 ** ((10.0 + down_s) / 100.0)
+    assert (BOB in there) == (20.0 * left >= 0.01)
+    if BOB in there:
+        assert there[BOB].harm == pytest.approx(20.0 * left)
+
+
+def test_a_clock_that_was_set_back_makes_nothing_worse() -> None:
+    fresh = on()
+    fresh.take_up(shunning().books(1_000.0), -1e6, 5.0)
+    assert fresh.books(5.0) == shunning().books(1_000.0)
+
+
+def test_what_was_timed_is_taken_up_and_the_queue_has_drained_meanwhile() -> None:
+    old, fresh = on(), on()
+    for at in (10.0, 20.0, 30.0):
+        old.time(BOB, 8.0, 2.0, at)
+    fresh.take_up(old.books(32.0), 2.0, 100.0)
+    assert fresh.floor(BOB) == (1.0, 1.0)
+
+
+def test_books_say_whether_they_changed_and_are_bounded_when_taken_up() -> None:
+    repute = on()
+    before = repute.changes
+    repute.take_up(Books((Judged(BOB, 3.0, 1.0),)), 0.0, 1.0)
+    repute.look(2.0)
+    assert repute.changes == before
+    repute.note(BOB, 1.0, 3.0)
+    repute.time(BOB, 1.0, 1.0, 3.0)
+    assert repute.changes == before + 2
+    many = [DeviceId(f"d{number}") for number in range(MOST_DEVICES + 100)]
+    repute.take_up(
+        Books(tuple(Judged(d, 1e9, 1.0) for d in many), tuple(Timed(d, 1.0, 1.0, 3) for d in many)), 0.0, 4.0
+    )
+    books = repute.books(4.0)
+    assert len(books.judged) == MOST_DEVICES
+    assert len(books.timed) <= MOST_DEVICES
+    assert max(each.harm + each.good for each in books.judged) <= repute.config.most * 1.001
+    assert len(repute.shunned) <= MOST_DEVICES
+
+
+def test_books_that_are_not_kept_take_nothing_up() -> None:
+    off = Repute()
+    off.take_up(shunning().books(1_000.0), 0.0, 0.0)
+    assert not off.shunned
+    assert off.books(0.0) == Books()
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
+def test_books_that_cannot_be_are_told_apart(wrong: float) -> None:
+    assert shunning().books(1_000.0).plausible
+    assert not Books((Judged(BOB, wrong, 1.0),)).plausible
+    assert not Books((), (Timed(BOB, 1.0, wrong, 3),)).plausible

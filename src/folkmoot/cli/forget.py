@@ -23,7 +23,8 @@ def forget(response: str | None, everything: bool, as_json: bool, config_file: P
     """Delete the prompt and the answer of ID (resp_…), or with --all everything that this device keeps.
 
     What is not answered yet is taken back. Works whether the device runs or not. By itself it forgets what ended
-    node.journal.retention_days ago. Other devices keep nothing of a prompt once they have answered.
+    node.journal.retention_days ago. Other devices keep nothing of a prompt once they have answered. What this device
+    has seen of its peers' answers (repute.json: ids and figures, no words) stays: only `folkmoot leave` deletes it.
     """
     if everything == (response is not None):
         raise click.UsageError("say which: an ID, or --all")

@@ -17,6 +17,7 @@ from folkmoot.errors import AdmissionError
 def leave(yes: bool, as_json: bool, config_file: Path | None) -> None:
     """Leave the moot: this device is then free to found or join another. Stop it first."""
     from folkmoot.cli.up import home_of
+    from folkmoot.node import ledger
     from folkmoot.node.identity import Identity
     from folkmoot.node.memory import Memory
 
@@ -35,6 +36,7 @@ def leave(yes: bool, as_json: bool, config_file: Path | None) -> None:
         for device, _ in memory.contacts():
             memory.forget(device)
         memory.save()
+        ledger.forget(home)
     if as_json:
         print_json({"left": membership.name, "moot": membership.moot})
     else:

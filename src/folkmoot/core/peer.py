@@ -122,6 +122,7 @@ class Peer:
         self.queue = Queue(me, config.queue, bool(card.model), config.max_wait_s)
         self._breakers = Breakers(config.breaker)
         self.hedges = Hedges(config.hedge)
+        self.repute = Repute(config.repute)
         self._choice = Choice(
             me,
             self.membership,
@@ -131,7 +132,7 @@ class Peer:
             breakers=self._breakers,
             hedges=self.hedges,
             max_wait_s=config.max_wait_s,
-            repute=Repute(config.repute),
+            repute=self.repute,
         )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
@@ -283,7 +284,7 @@ class Peer:
         if 0 < self.config.admit_waiting <= self.queue.waiting:
             bound = f"{self.queue.waiting} jobs wait at this device, the bound for new prompts is {self.config.admit_waiting}"
             return [_refused(prompt, "overloaded", bound)]
-        self._choice.repute.look(now)
+        self.repute.look(now)
         meter, priced = self.queue.meter, self.config.price
         window_s = meter.config.window * meter.service_s
         room = priced.returning if priced.enabled and self._door.returns(prompt) else 1.0

@@ -7,6 +7,7 @@ itself of a device's jobs, which bounds what the device says of its load.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from folkmoot.core.ids import DeviceId
 from folkmoot.errors import ConfigError
 
 MOST_DEVICES = 4_096
+_GONE = 0.01
+"""Of answers: a record of less is as good as forgotten, and not kept."""
 _LOOKED_AT = 20_000
 """Characters of an answer that are compared."""
 _TERM = re.compile(r"[^\W_]+")
@@ -58,6 +61,40 @@ class ReputeConfig:
             raise ConfigError(f"repute.claims is {self.claims}; it is 1 or more")
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is left of a device's answers at a moment: those that did harm and those that did not, as counts."""
+
+    device: DeviceId
+    harm: float
+    good: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What a device's jobs took: seconds that a new one would wait, seconds of a service, and how many were timed."""
+
+    device: DeviceId
+    wait_s: float
+    service_s: float
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that an origin has seen of its peers, as of one moment; in both lists those seen last stand last."""
+
+    judged: tuple[Judged, ...] = ()
+    timed: tuple[Timed, ...] = ()
+
+    @property
+    def plausible(self) -> bool:
+        """Whether these can be anybody's books: finite counts and times, none of them negative."""
+        figures = [figure for each in self.judged for figure in (each.harm, each.good)]
+        figures += [figure for each in self.timed for figure in (each.wait_s, each.service_s, each.jobs)]
+        return all(math.isfinite(figure) and figure >= 0.0 for figure in figures)
+
+
 @dataclass(slots=True)
 class _Record:
     harm: float
@@ -74,11 +111,15 @@ class _Times:
 
 
 class Repute:
-    """The books of one origin. `shunned`: who is asked no more, with the reason, as of the last look."""
+    """The books of one origin. `shunned`: who is asked no more, with the reason, as of the last look.
+
+    `changes` counts what was written into them.
+    """
 
     def __init__(self, config: ReputeConfig | None = None) -> None:
         self.config = config or ReputeConfig()
         self.shunned: dict[DeviceId, str] = {}
+        self.changes = 0
         self._records: dict[DeviceId, _Record] = {}
         self._times: dict[DeviceId, _Times] = {}
         self._now = 0.0
@@ -92,10 +133,14 @@ class Repute:
         """An answer of a device was so harmful, 0 to 1, seen at `now` seconds."""
         if not self.enabled:
             return
+        self.changes += 1
         record = self._records.pop(device, None) or _Record(0.0, 0.0, now)
         self._age(record, now)
         record.harm += harm
         record.good += 1.0 - harm
+        self._enter(device, record)
+
+    def _enter(self, device: DeviceId, record: _Record) -> None:
         over = (record.harm + record.good) / self.config.most
         if over > 1.0:
             record.harm, record.good = record.harm / over, record.good / over
@@ -106,11 +151,39 @@ class Repute:
             self.shunned.pop(oldest, None)
         self._judge(device, record)
 
+    def books(self, now: float) -> Books:
+        """What stands in the books at `now`, to be taken up again later; what is forgotten is left out."""
+        judged = []
+        for device, record in self._records.items():
+            self._age(record, now)
+            if record.harm + record.good >= _GONE:
+                judged.append(Judged(device, record.harm, record.good))
+        timed = [
+            Timed(device, max(0.0, times.wait_s - (now - times.at)), times.service_s, times.jobs)
+            for device, times in self._times.items()
+        ]
+        return Books(tuple(judged), tuple(timed))
+
+    def take_up(self, books: Books, age_s: float, now: float) -> None:
+        """Go on, at `now`, with books that were taken out `age_s` seconds ago: so long they were forgotten further."""
+        if not self.enabled:
+            return
+        age_s = max(0.0, age_s)
+        for judged in books.judged:
+            record = _Record(judged.harm, judged.good, now - age_s)
+            self._age(record, now)
+            self._enter(judged.device, record)
+        for timed in books.timed:
+            self._times[timed.device] = _Times(timed.wait_s, timed.service_s, now - age_s, timed.jobs)
+        self._trim()
+        self._now = max(self._now, now)
+
     def time(self, device: DeviceId, wait_s: float, service_s: float, now: float) -> None:
         """A job of a device waited and was served so long by this origin's clock, as of now."""
         if not self.enabled:
             return
         self._now = now
+        self.changes += 1
         old = self._times.pop(device, None)
         if old is None:
             self._times[device] = _Times(wait_s, service_s, now)
@@ -118,7 +191,10 @@ class Repute:
             wait_s = old.wait_s + _GAIN * (wait_s - old.wait_s)
             service_s = old.service_s + _GAIN * (service_s - old.service_s)
             self._times[device] = _Times(wait_s, service_s, now, old.jobs + 1)
-        if len(self._times) > MOST_DEVICES:
+        self._trim()
+
+    def _trim(self) -> None:
+        while len(self._times) > MOST_DEVICES:
             del self._times[next(iter(self._times))]
 
     def floor(self, device: DeviceId) -> tuple[float, float]:

@@ -40,6 +40,7 @@ from folkmoot.core.ids import DeviceId, PromptId, draw_prompt_id
 from folkmoot.core.peer import Peer
 from folkmoot.engine.protocol import Engine, EngineInfo
 from folkmoot.errors import BudgetSpent, EngineError, FolkmootError, NodeError, PromptTooLong
+from folkmoot.node import ledger
 from folkmoot.node.config import NodeConfig, parse_listen
 from folkmoot.node.discovery import Discovery, is_local_only
 from folkmoot.node.driver import Driver
@@ -142,6 +143,7 @@ class Daemon:
         self._limits: ServiceLimited | None = None
         self._saving = asyncio.Lock()
         self._discovery: Discovery | None = None
+        self._kept_changes = 0
 
     # ---- life --------------------------------------------------------------------------------------
 
@@ -193,12 +195,14 @@ class Daemon:
         self._peer = Peer(self._identity.device, self._card, incarnation, self._config.peer, self._rng)
         work = Work(self._engine, self._spawn, self._config.coalesce_s)
         self._driver = Driver(self._peer, network, work, self._spawn, self._announce)
+        await self._take_up_books(self._peer)
         work.handle = self._on_work
         self._limit()
         for device in self._identity.decrees.banned():
             self._on_banned(device)
         self._driver.handle(Started(tuple(contacts)))
         self._spawn(self._remember())
+        self._spawn(self._watch_books(self._peer))
         if self._purse is not None:
             self._spawn(self._watch_purse(self._purse))
         if self._wants_discovery():
@@ -319,6 +323,35 @@ class Daemon:
             purse.roll(time.time())
             self._limit()
 
+    # ---- what was seen of peers ----------------------------------------------------------------------
+
+    async def _take_up_books(self, peer: Peer) -> None:
+        if not peer.repute.enabled:
+            return
+        kept = await asyncio.to_thread(ledger.load, self._home, self._identity.device)
+        if kept is not None:
+            peer.repute.take_up(kept.books, time.time() - kept.at, asyncio.get_running_loop().time())
+
+    async def _watch_books(self, peer: Peer) -> None:
+        """Write down now and then what was seen of peers' answers."""
+        while True:
+            await asyncio.sleep(ledger.KEEP_S)
+            await self._keep_books(peer)
+
+    async def _keep_books(self, peer: Peer) -> None:
+        """Write the books down where something was added to them; the rest is forgotten by the clock."""
+        async with self._saving:
+            changes = peer.repute.changes
+            if changes == self._kept_changes:
+                return
+            books = peer.repute.books(asyncio.get_running_loop().time())
+            kept = ledger.Ledger(1, self._identity.device, time.time(), books)
+            try:
+                await asyncio.to_thread(ledger.write, self._home, kept)
+                self._kept_changes = changes
+            except NodeError as error:
+                log.warning("%s; what was seen of peers' answers is not kept for the next start", error)
+
     async def stop(self) -> None:
         """Ask `run` to end; harmless when repeated."""
         self._stop.set()
@@ -338,6 +371,8 @@ class Daemon:
                 mailbox.close()
             await network.close()
         await self._save()
+        if peer is not None:
+            await self._keep_books(peer)
         if self._purse is not None:
             await asyncio.to_thread(self._purse.write, self._purse.snapshot())
 
