@@ -163,3 +163,16 @@ def test_the_bound_is_that_of_the_design():
 def test_what_makes_no_sense_is_refused(changes):
     with pytest.raises(TheoryError):
         replace(PRICED, **changes).check(question(10, 1.0, 10.0))
+
+
+@pytest.mark.parametrize(("diverse", "least", "most"), [(0.0, 1.7, 2.4), (10.0, 2.8, 3.0)])
+def test_a_weight_for_other_models_brings_them_into_a_layer(diverse, least, most):
+    """Eight devices of a, two of b, two of c: of four answers half are of one model by chance, few with a weight."""
+    models = tuple("aaaabcaaaabc")
+    asked = Question(12, 1, 3, (0.3 / 5,), (ONE,), discipline="lsf", best_of=8)
+    history = run(replace(asked, horizon=60.0, replications=1), Setting(models=models, diverse=diverse))
+    layers: dict[int, set[str]] = {}
+    for job in history.jobs:
+        if job.stage == 1:
+            layers.setdefault(job.prompt, set()).add(models[job.device])
+    assert least <= np.mean([len(each) for each in layers.values()]) <= most

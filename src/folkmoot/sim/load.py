@@ -100,7 +100,7 @@ class Setting:
     With a `price` prompts are asked in mode auto, and devices choose M and k by it; M and k of the question are then those
     of its loads only. `cheats` are devices that ask for as many all the same, `share` is `MeterConfig`'s. From each time
     in `steps` (rising) on prompts come so many times as often as the question says; each has `deadline_s`.
-    `hedge`, `breaker`, `max_wait_s` and `repute` are `PeerConfig`'s. Each of `frozen` is a device, and from when on for how many
+    `models` are the devices' models, repeated cyclically. `hedge`, `breaker`, `max_wait_s`, `repute` and `diverse` are `PeerConfig`'s. Each of `frozen` is a device, and from when on for how many
     seconds it handles nothing; others hear of that by gossip alone.
     """
 
@@ -124,6 +124,8 @@ class Setting:
     max_wait_s: float = 0.0
     repute: ReputeConfig = ReputeConfig()
     frozen: tuple[tuple[int, float, float], ...] = ()
+    models: tuple[str, ...] = ("law",)
+    diverse: float = 0.0
 
     @property
     def full_speed(self) -> float:
@@ -325,6 +327,7 @@ class Load:
             hedge=self.setting.hedge,
             breaker=self.setting.breaker,
             repute=self.setting.repute,
+            diverse=self.setting.diverse,
         )  # fmt: skip
         peer = Peer(
             device,
@@ -354,7 +357,8 @@ class Load:
         return [other for other in range(self.question.devices) if other != number]
 
     def _card(self, number: int) -> Card:
-        return Card(f"d{number}", "law", 4096, 1.0, str(self._ids[number]))
+        model = self.setting.models[number % len(self.setting.models)]
+        return Card(f"d{number}", model, 4096, 1.0, str(self._ids[number]), self.setting.slots)
 
     def _fail_later(self, number: int) -> None:
         self.world.at(
