@@ -16,6 +16,7 @@ from folkmoot.core.price import Offer, PriceConfig
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.moot import Question
 from folkmoot.queueing.streams import keys
+from folkmoot.sim.links import LinkConfig
 from folkmoot.sim.load import History, Load, Setting
 from folkmoot.sim.overload import bound, earned
 
@@ -139,6 +140,23 @@ def test_10_deadlines_are_kept_by_what_is_let_in():
     history = run(asked, replace(PRICED, deadline_s=10.0))
     ends = [each.code for each in history.prompts if 100.0 <= each.born < 360.0]
     let_in = [code for code in ends if code != "overloaded"]
+    assert len(let_in) >= 0.8 * len(ends)
+    assert let_in.count("deadline") <= 0.1 * len(let_in)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        {"links": LinkConfig(delay_s=0.2, jitter_s=0.0, loss=0.0)},
+        {"slots": 4, "speed": (1.0, 1.8, 2.4, 2.8)},
+    ],
+)
+def test_deadlines_are_kept_with_delays_and_with_batching_too(world):
+    setting = replace(PRICED, deadline_s=8.0, **world)
+    asked = question(8, 2.0 * setting.full_speed, 60.0, best_of=7, view_s=0.5)
+    ends = [each.code for each in run(asked, setting).prompts if 20.0 <= each.born < 52.0]
+    let_in = [code for code in ends if code != "overloaded"]
+    assert len(ends) > 40
     assert len(let_in) >= 0.8 * len(ends)
     assert let_in.count("deadline") <= 0.1 * len(let_in)
 
