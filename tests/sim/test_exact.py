@@ -23,7 +23,7 @@ def test_early_stops_collapse_as_computed() -> None:
     name = "half of the prompts stop after the first of 2 layers, load 2: goodput"
     (case,) = [case for case in cases(beyond=True) if case.name == name]
     assert case.theory == pytest.approx(0.1644, abs=1e-4)
-    short = replace(case, question=replace(case.question, horizon=250, replications=4))
+    short = replace(case, question=replace(case.question, horizon=250, replications=2))
     (found,) = validate([short], workers=1)
     assert found.simulation.value == pytest.approx(case.theory, rel=0.15)
 
