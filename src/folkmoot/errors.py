@@ -144,7 +144,7 @@ class WaitedTooLong(PromptError):
 
 
 class AnswerCut(PromptError):
-    """The answer broke off after its first words had been shown; it is not whole."""
+    """The answer broke off after its first words had been shown, and nobody could go on with it; it is not whole."""
 
     code = "answer_cut"
 

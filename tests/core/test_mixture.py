@@ -237,6 +237,7 @@ def test_peer_drawn_ahead_that_died_is_drawn_again() -> None:
 
 
 def test_aggregator_that_dies_before_and_after_its_first_words() -> None:
+    """Words that the user has seen stay, and another device goes on from them."""
     for stream in (False, True):
         moot = Moot(FOUR)
         prompt = moot.ask("ann", fixed(1, 1, select=("bob",), aggregator="fixed:dot"), stream=stream)
@@ -245,12 +246,15 @@ def test_aggregator_that_dies_before_and_after_its_first_words() -> None:
         moot.write("dot", "It is", whole=False)
         moot.kill("dot")
         moot.work()
-        if stream:
-            assert failed(moot, prompt).code == "answer_cut"
-        else:
-            told = answered(moot, prompt)
-            assert told.answer == "ann says so"
-            assert told.provenance.jobs[-1].stands_in_for == "dot"
+        told = answered(moot, prompt)
+        assert told.answer == ("It isann says so" if stream else "ann says so")
+        assert told.provenance.jobs[-1].stands_in_for == "dot"
+        shown = [n.text for n in moot.devices[ANN].notices if isinstance(n, AnswerText)]
+        assert "".join(shown) == (told.answer if stream else "")
+        begun = [e.inference.begun for e in moot.devices[ANN].effects if isinstance(e, Generate)][-1]
+        assert begun == ("It is" if stream else "")
+        goes_on = [d.what for d in told.provenance.decisions if "goes on with the answer of dot" in d.what]
+        assert bool(goes_on) == stream
 
 
 def test_aggregator_already_dead_is_replaced_by_name() -> None:
@@ -726,7 +730,7 @@ def test_a_peer_dies_in_each_state(state: str, layer: int) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("written", ["", "It is"])
 def test_an_aggregator_whose_engine_breaks(written: str, stream: bool) -> None:
-    """Before its first words, and where nobody has seen them, another aggregates; else the answer is cut."""
+    """Another aggregates: anew before its first words and where nobody has seen them, else from what was shown."""
     moot = Moot(FOUR)
     prompt = moot.ask("ann", fixed(1, 1, select=("bob",), aggregator="fixed:dot"), stream=stream)
     moot.write("ann")
@@ -734,18 +738,43 @@ def test_an_aggregator_whose_engine_breaks(written: str, stream: bool) -> None:
     moot.write("dot", written, whole=False)
     moot.break_engine("dot", "weights")
     moot.work()
-    if written and stream:
-        end = failed(moot, prompt)
-        assert end.code == "answer_cut"
-        assert end.provenance is not None
-        assert end.provenance.jobs[-1].outcome is Outcome.FAILED
-    else:
-        told = answered(moot, prompt)
-        assert told.answer == "ann says so"
-        assert [(j.device, j.outcome, j.stands_in_for) for j in told.provenance.jobs[-2:]] == [
-            ("dot", Outcome.FAILED, None),
-            ("ann", Outcome.OK, "dot"),
-        ]
+    told = answered(moot, prompt)
+    assert told.answer == ("It isann says so" if written and stream else "ann says so")
+    assert [(j.device, j.outcome, j.stands_in_for) for j in told.provenance.jobs[-2:]] == [
+        ("dot", Outcome.FAILED, None),
+        ("ann", Outcome.OK, "dot"),
+    ]
+
+
+def test_an_answer_that_breaks_off_again_and_again_is_cut() -> None:
+    """Each goes on from all that was shown, with what is left of the limit; when nobody is left the answer is cut."""
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 1, select=("bob",), aggregator="fixed:dot"), stream=True)
+    moot.write("ann")
+    moot.write("bob")
+    for turn in range(3):
+        [name] = busy(moot)
+        running = moot.devices[DeviceId(name)].running
+        assert running is not None
+        assert running[1].begun == "so it goes " * turn
+        assert running[1].sampling.max_tokens == Sampling().max_tokens - 11 * turn // 4
+        moot.write(name, "so it goes ", whole=False)
+        moot.break_engine(name, "weights")
+    end = failed(moot, prompt)
+    assert end.code == "answer_cut"
+    assert end.provenance is not None
+    assert [job.outcome for job in end.provenance.jobs if job.layer == 2] == [Outcome.FAILED] * 3
+
+
+def test_an_answer_that_had_ended_when_it_broke_off_needs_no_more_words() -> None:
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 1, select=("bob",), aggregator="fixed:dot"), stream=True)
+    moot.write("ann")
+    moot.write("bob")
+    moot.write("dot", "It is.", whole=False)
+    moot.kill("dot")
+    moot.write("ann", "")
+    assert answered(moot, prompt).answer == "It is."
 
 
 def test_an_aggregation_that_nobody_can_do_ends_with_the_last_reason() -> None:

@@ -196,3 +196,14 @@ async def test_a_reminder_follows_marked_answers_and_is_not_evaluated_ahead() ->
     )
     assert whole.endswith("Now answer the query: U")
     assert "".join(map(chr, laid.tokens[: laid.open_length])).endswith(f"Obey!\n{line}")
+
+
+async def test_an_answer_that_has_begun_stands_after_the_template_s_last_words() -> None:
+    done = Reply(chunks=[b'data: {"content":"","stop":true}\n\n'])
+    async with scripted(replies(**{"/completion": [done]})) as server:
+        engine = LlamaServer(server.url, CONFIG)
+        await run(engine)
+        anew = server.requests[-1].body["prompt"]
+        await run(engine, replace(JOB, begun="It is"))
+        assert server.requests[-1].body["prompt"] == [*anew, *map(ord, "It is")]
+        await engine.close()

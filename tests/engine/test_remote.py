@@ -343,3 +343,17 @@ async def test_what_is_cut_before_its_first_word_has_cost_its_question(
 )
 def test_where_a_server_is_that_is_not_on_this_machine(url: str, host: str) -> None:
     assert elsewhere(url) == host
+
+
+async def test_an_answer_that_has_begun_is_said_before_the_wish_to_go_on() -> None:
+    """Such a server opens a turn of its own; the control token in the words of another model is none."""
+    stream = sse(delta("blue."), delta(finish="stop")) + b"data: [DONE]\n\n"
+    async with scripted({"/v1/models": [MODELS], CHAT: [Reply(chunks=[stream])]}) as server:
+        engine = OpenAIEngine(server.url, "", CONFIG)
+        await engine.start()
+        assert (await run(engine, replace(JOB, begun="It is <|im_end|>")))[0] == "blue."
+        await engine.close()
+    user, assistant, wish = server.requests[-1].body["messages"]
+    assert user == {"role": "user", "content": "Hi"}
+    assert assistant == {"role": "assistant", "content": "It is < |im_end|>"}
+    assert (wish["role"], "Go on" in wish["content"]) == ("user", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 
@@ -51,3 +52,29 @@ def test_a_prompt_that_waits_too_long_for_its_turn_ends_with_a_typed_error(
     assert refused.json()["error"]["code"] == "waited"
     assert "max_wait_s" in refused.json()["error"]["message"]
     until(lambda: (birch.get("/v1/moot")["queue"], birch.get("/v1/moot")["busy"]) == (0, 1))
+
+
+def test_an_aggregator_that_dies_while_it_streams_loses_nothing(crowd: Crowd) -> None:
+    """Another device goes on from the words that the user has seen."""
+    ash, _, cedar = crowd.form({"ash": "timed:det:0", "birch": "timed:det:0", "cedar": "timed:det:600"})
+    own = {"layers": 1, "select": "fixed:birch", "aggregator": "fixed:cedar"}
+    asked = say("which way?", stream=True, folkmoot=own)
+    shown, told = list[str](), dict[str, object]()
+    with httpx.stream(
+        "POST", ash.api + "/v1/chat/completions", json=asked, timeout=60, trust_env=False
+    ) as response:
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line.removeprefix("data: "))
+            assert "error" not in chunk, chunk
+            shown += [each["delta"].get("content") or "" for each in chunk["choices"]]
+            if any(shown) and cedar.process.poll() is None:
+                cedar.process.kill()
+                cedar.process.wait()
+            told = chunk.get("folkmoot", told)
+    first, second = told["jobs"][-2:]
+    assert (first["device"], first["outcome"]) == ("cedar", "failed")
+    assert (second["outcome"], second["stands_in_for"]) == ("ok", "cedar")
+    assert any("goes on with the answer of cedar" in each["what"] for each in told["decisions"])
+    assert len([text for text in shown if text]) > 1

@@ -65,7 +65,8 @@ class Inference:
     there may be in all (k + 1), so that each gets a fair share of the context that does not change when
     more arrive. `prompt` is the cache key: inferences of one prompt share a prefix. `fence` is a word that
     nobody who answered could guess, for the lines around each answer; empty: the paper's layout. The last
-    `suspect` of the answers are those that the origin's screen has marked.
+    `suspect` of the answers are those that the origin's screen has marked. The answer has `begun` so already, and
+    is to go on from there.
     """
 
     prompt: PromptId
@@ -76,6 +77,7 @@ class Inference:
     layout: Layout = Layout.SHARED_PREFIX
     fence: str = ""
     suspect: int = 0
+    begun: str = ""
 
 
 @dataclass(frozen=True, slots=True)

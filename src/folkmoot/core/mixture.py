@@ -67,6 +67,9 @@ DOUBTED = 0.8
 MOST_AHEAD = 256
 """More jobs than a queue's bound are not before ours, whatever its device says."""
 
+TOKEN_CHARACTERS = 4
+"""Characters of a token, as English has them (guess): what an answer that broke off leaves of its limit."""
+
 BLAMELESS = frozenset(("leaving", "cancelled", "device_gone", "silent"))
 """Failures of a job that its device's breaker does not count: no fault of the device, or counted elsewhere."""
 
@@ -183,6 +186,7 @@ class Mixture:
         self._rng = rng
         self._accepted = now
         self._first_text: float | None = None
+        self._begun = ""  # what the user has seen of a final answer whose device broke off
         self._layer = 0
         self._answers: tuple[str, ...] = ()
         self._suspect = 0
@@ -447,6 +451,9 @@ class Mixture:
             sampling = replace(sampling, stop=())
         if self.plan.layers:
             sampling = replace(sampling, seed=self._seed(sampling, slot, attempt))
+        if self._begun:
+            left = sampling.max_tokens - len(self._begun) // TOKEN_CHARACTERS
+            sampling = replace(sampling, max_tokens=max(1, left))
         return Inference(
             self.prompt.id,
             self.prompt.conversation,
@@ -456,6 +463,7 @@ class Mixture:
             self.plan.layout,
             self._fence,
             self._suspect,
+            self._begun,
         )
 
     def _draw_fence(self) -> str:
@@ -549,8 +557,8 @@ class Mixture:
                 self._decide(what, "it " + ", ".join(odd))
         self._answers, self._suspect = self._fitted((*plain, *marked)), len(marked)
 
-    def _judge(self, final: _Work, now: float) -> None:
-        """Let the prompt's answers count for and against those who wrote them.
+    def _judge(self, aggregator: DeviceId, final: str, now: float) -> None:
+        """Let the prompt's answers, of which `final` was made, count for and against those who wrote them.
 
         What another device has made of them says nothing for its own proposals, and is judged by them.
         """
@@ -562,10 +570,10 @@ class Mixture:
             said = [w for w in works if w.useful]
             texts, flags = [w.answer for w in said], self._flags(said)
             own = next((w.answer for w in said if w.device == self._choice.me), "")
-            heard, unheard = harms(question, own, texts, final.answer), harms(question, own, texts, "")
+            heard, unheard = harms(question, own, texts, final), harms(question, own, texts, "")
             for place, work in enumerate(said):
                 odd = any(flag is not Flag.COPY for flag in flags[place])
-                harm = (unheard if work.device == final.device else heard)[place]
+                harm = (unheard if work.device == aggregator else heard)[place]
                 if odd and len(said) > 1:
                     harm = DOUBTED if harm == 0.0 else 1.0
                 self._choice.judged(work.device, harm, now)
@@ -573,8 +581,8 @@ class Mixture:
                 if not work.useful and said:
                     self._choice.judged(work.device, 1.0, now)
             if layer == self.plan.layers:
-                rest = [w.answer for w in said if w.device != final.device]
-                self._choice.judged(final.device, harms(question, own, [*rest, final.answer], "")[-1], now)
+                rest = [w.answer for w in said if w.device != aggregator]
+                self._choice.judged(aggregator, harms(question, own, [*rest, final], "")[-1], now)
 
     def _fitted(self, answers: tuple[str, ...]) -> tuple[str, ...]:
         """The answers, each cut to its share where all of them would not fit into one message."""
@@ -648,7 +656,7 @@ class Mixture:
         most = min(
             self._config.max_characters, self._config.token_characters * self.prompt.sampling.max_tokens
         )
-        if work.length + len(fresh) > most:
+        if len(work.ask.inference.begun) + work.length + len(fresh) > most:
             bound = f"an answer may have {most} characters"
             return [Send(work.device, Cancel(work.id)), *self._fail(work, "remote_protocol", bound, now)]
         rivals = [] if work.length or work.stage is not Stage.AGGREGATE else self._beat(work)
@@ -676,7 +684,7 @@ class Mixture:
         if work.device != self._choice.me and work.began is not None:
             self._choice.repute.time(work.device, work.began - work.asked, now - work.began, now)
         if work.stage is Stage.AGGREGATE:
-            if not work.length and self.plan.layers and not self.prompt.sampling.stop:
+            if not (work.length or self._begun or self.prompt.sampling.stop) and self.plan.layers:
                 return self._fail(work, "empty_answer", "it wrote nothing", now)
             self._close(work, Outcome.OK, None)
             return [self._progress(work), *self._answered(work, now)]
@@ -723,8 +731,8 @@ class Mixture:
         if outcome is Outcome.FAILED and code not in BLAMELESS and work.device != self._choice.me:
             self._choice.breakers.failed(work.device)
         effects: list[Effect] = [self._progress(work)]
-        if work.stage is Stage.AGGREGATE and work.length and self.prompt.stream:
-            return effects + self.fail("answer_cut", f"{self._name(work.device)} broke off: {detail}", now)
+        if work.stage is Stage.AGGREGATE and self.prompt.stream and (work.length or self._begun):
+            return effects + self._go_on(work, code, detail, now)
         if code == "too_long" and work.device in (self.plan.own, self.plan.aggregator):
             return effects + self.fail("too_long", detail, now)
         if self._rivals(work):
@@ -751,6 +759,21 @@ class Mixture:
         if code == "overloaded" and not self._may_shrink():
             return effects + self.fail(code, f"{self._name(work.device)} refused it: {detail}", now)
         return effects + self._step(now)
+
+    def _go_on(self, work: _Work, code: str, detail: str, now: float) -> list[Effect]:
+        """The final answer broke off while the user watched: another device goes on from what was shown."""
+        if not work.length and self._rivals(work):
+            return []
+        broke_off = f"{self._name(work.device)} broke off: {detail}"
+        # Whoever writes without an end has shown all that an answer may have.
+        stand_in = None if code == "remote_protocol" else self._stand_in(work)
+        if stand_in is None:
+            return self.fail("answer_cut", broke_off, now)
+        self._begun += work.answer
+        self._decide(
+            f"{self._name(stand_in)} goes on with the answer of {self._name(work.device)}", broke_off
+        )
+        return self._ask(work.stage, work.slot, stand_in, now, work.stands_in_for or work.device)
 
     def _may_shrink(self) -> bool:
         """Whether load may cost this layer an answer: never in mode fixed, but for what a quorum leaves out."""
@@ -930,9 +953,10 @@ class Mixture:
 
     def _answered(self, work: _Work, now: float) -> list[Effect]:
         self.ended = True
-        self._judge(work, now)
+        answer = self._begun + work.answer
+        self._judge(work.device, answer, now)
         provenance = self._provenance(now)
-        return [Announce(PromptAnswered(self.prompt.id, work.answer, work.truncated, work.usage, provenance))]
+        return [Announce(PromptAnswered(self.prompt.id, answer, work.truncated, work.usage, provenance))]
 
     # ---- what is told ------------------------------------------------------------------------------
 

@@ -183,6 +183,8 @@ class LlamaServer:
                 side += await self._tokens(opening(bool(turn.content), inference.fence))
             self._check_room(len(before) + len(after), "at least ")
         after += await self._tokens(frame[-1], special=True)
+        if inference.begun:
+            after += await self._tokens(inference.begun)
         fixed = len(before) + len(after)
         self._check_room(fixed)
         if opened:

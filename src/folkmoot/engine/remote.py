@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from folkmoot.core.layout import arrange, as_chat, closing, opening
+from folkmoot.core.layout import arrange, as_chat, closing, defused, opening
 from folkmoot.core.messages import Inference, Turn
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object
@@ -22,6 +22,11 @@ HOPS_HEADER = "X-Folkmoot-Hops"
 """Says how many moots a request has crossed, so that a moot behind a moot's API refuses it."""
 
 _TRIES = 3
+GO_ON = (
+    "Your answer broke off there. Go on at exactly that character, without repeating or introducing anything."
+)
+"""What asks a server that takes chat messages only to go on with an answer that has begun."""
+
 _PAUSE_S = 0.2  # guess: before the second try; doubles
 _TURN_TOKENS = 8  # guess: what a template puts around a turn
 _BYTES_A_TOKEN = 3  # guess on the safe side: English has 4 to 5, Chinese about 3
@@ -65,7 +70,8 @@ def billions(name: str) -> float:
 
 def messages(inference: Inference, context: int) -> list[dict[str, str]]:
     """The inference as chat messages that leave room for the answer. Raises `PromptTooLong`."""
-    fixed = estimate_turns(arrange(inference).turns)
+    more = (Turn("assistant", defused(inference.begun)), Turn("user", GO_ON)) if inference.begun else ()
+    fixed = estimate_turns((*arrange(inference).turns, *more))
     if inference.answers:
         fixed += estimate(opening(fence=inference.fence)) + estimate(closing(inference))
     room = context - fixed - min(inference.sampling.max_tokens, context // 4)
@@ -74,7 +80,8 @@ def messages(inference: Inference, context: int) -> list[dict[str, str]]:
             f"the prompt has about {fixed} tokens, the context of this engine holds {context} with the answer; "
             "shorten it or raise engine.context_tokens"
         )
-    return [{"role": turn.role, "content": turn.content} for turn in as_chat(inference, room, estimate)]
+    turns = (*as_chat(inference, room, estimate), *more)
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 class Remote:

@@ -78,7 +78,7 @@ class TimedEngine:
             raise PromptTooLong(
                 f"the prompt has {words_in} tokens, the context holds {self._config.context_tokens}"
             )
-        meter.tokens_in = words_in + sum(len(text.split()) for text in inference.answers)
+        meter.tokens_in = words_in + sum(len(text.split()) for text in (*inference.answers, inference.begun))
         seed = inference.sampling.seed
         rng = self._rng if seed is None else Random(seed)
         uniform = _from_prompt(inference) if isinstance(self._law, Trace) else rng.random()

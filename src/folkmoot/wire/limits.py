@@ -25,6 +25,7 @@ TEXTS = {
     "Card.model": 128,
     "Card.name": 64,
     "Inference.answers": 1 << 20,
+    "Inference.begun": 1 << 20,
     "Inference.fence": 32,
     "Piece.text": 1 << 20,
     "Turn.content": 1 << 20,
