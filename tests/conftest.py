@@ -19,6 +19,7 @@ from folkmoot.api.server import bind, make_server, url_of
 from folkmoot.core.events import (
     Advanced,
     AnswerText,
+    Asked,
     Decision,
     DeviceRow,
     Headway,
@@ -167,7 +168,8 @@ class Village:
                 if prompt.keep:
                     row = DeviceRow(peer.device, name, model)
                     got = Proposal(layer, slot, row, jobs[-1].text, Usage(10, 4, 7, 1.0, 0.2), 0.1)
-                    out.append(Advanced(prompt.id, Headway(layers, k, layer, (got,))))
+                    asked = (Asked(job, layer, slot, peer.device),) if slot else ()
+                    out.append(Advanced(prompt.id, Headway(layers, k, layer, (got,), asked)))
         jobs.append(
             JobRecord(
                 layers + 1, Stage.AGGREGATE, "ash", "model", Outcome.OK, 0.0, 1.0, 0.2, 30, 20, len(WORDS)

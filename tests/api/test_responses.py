@@ -254,6 +254,8 @@ async def test_what_an_earlier_try_has_got_goes_with_the_next(connect, village, 
     ]
     assert past.proposals[1].text == "birch says that it is blue."
     assert past.proposals[1].usage.tokens_out == 7
+    assert len(past.asked) == 6
+    assert past.asked[0].job == f"{village.prompts[0].id}.1.1.0"
     assert notes(tmp_path) == []
 
 
@@ -267,6 +269,7 @@ async def test_a_try_that_fails_leaves_what_it_has_got(client, village, monkeypa
     village.fail_late = ""
     assert (await ended(client, name))["status"] == "completed"
     assert len(village.prompts[1].headway.proposals) == 4
+    assert village.prompts[1].headway.asked == (), "they were taken back"
 
 
 async def test_notes_that_cannot_be_read_are_done_without(connect, village, tmp_path):

@@ -11,6 +11,8 @@ import pytest
 from folkmoot.cli import exits, group
 from folkmoot.cli.up import home_of
 from folkmoot.core.ids import DeviceId
+from folkmoot.core.repute import Books
+from folkmoot.node import ledger
 from folkmoot.node.identity import Identity
 from folkmoot.node.memory import Memory
 
@@ -23,6 +25,7 @@ def founded(home: Path) -> Identity:
     memory = Memory.load(home)
     memory.remember(DeviceId("b" * 64), "somewhere")
     memory.save()
+    ledger.write(home, ledger.Ledger(1, identity.device, 1_000.0, Books()))
     return identity
 
 
@@ -38,6 +41,7 @@ def test_a_device_that_has_left_is_free_and_itself(founded, home, capsys):
     assert after.membership is None
     assert not after.invitations.admitted
     assert Memory.load(home).contacts() == ()
+    assert ledger.load(home, after.device) is None
     after.found("another", 2_000.0)
     assert after.membership.moot != founded.membership.moot
 

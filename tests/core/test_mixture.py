@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import permutations
+from random import Random
 
 import pytest
-from tests.core.world import FOUR, Moot, answered, failed, fixed
+from tests.core.world import FOUR, Device, Moot, answered, failed, fixed
 
 from folkmoot.core.events import (
     Advanced,
@@ -26,6 +27,7 @@ from folkmoot.core.events import (
     Warmed,
     Withdrawn,
 )
+from folkmoot.core.gossip import Member, Standing
 from folkmoot.core.ids import DeviceId, PromptId, job_id
 from folkmoot.core.load import jobs_per_prompt
 from folkmoot.core.messages import (
@@ -46,7 +48,7 @@ from folkmoot.core.messages import (
     Usage,
 )
 from folkmoot.core.mixture import MixtureConfig, jobs_of
-from folkmoot.core.peer import PeerConfig
+from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.queue import QueueConfig
 from folkmoot.core.repute import ReputeConfig
 
@@ -1331,3 +1333,83 @@ def test_nothing_is_announced_of_a_prompt_that_is_not_kept() -> None:
     moot.ask("ann", fixed(2, 3))
     moot.work()
     assert not [n for n in moot.devices[ANN].notices if isinstance(n, Advanced)]
+
+
+def reborn(moot: Moot, name: str = "ann") -> Headway:
+    """A device is killed and there again, with all that it was told to keep; what it had in service is gone."""
+    past, me = headway(moot, name), DeviceId(name)
+    old = moot.devices[me]
+    fresh = Peer(me, old.peer.membership.members[me].card, 2, PeerConfig(), Random("reborn"))
+    rows = [
+        Member(other, 1, Standing.ALIVE, device.peer.membership.members[other].card)
+        for other, device in moot.devices.items()
+        if other != me
+    ]
+    fresh.membership.adopt(rows, moot.now)
+    moot.devices[me] = Device(fresh)
+    moot.timers = [each for each in moot.timers if each[2] != me]
+    return past
+
+
+def jobs_at(moot: Moot, name: str) -> int:
+    return len([e for e in moot.devices[DeviceId(name)].effects if isinstance(e, Generate)])
+
+
+@pytest.mark.parametrize("written", ["", "half an", "a whole answer"])
+def test_a_peer_that_is_still_at_a_job_or_done_with_it_does_not_do_it_again(written: str) -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 2, select=("bob", "cid")), keep=True)
+    moot.write("cid")
+    past = headway(moot)
+    moot.lost = lambda sender, to, message: True  # what is said to the dead
+    if written:
+        moot.write("bob", written, whole=written.startswith("a whole"))
+    moot.lost = lambda sender, to, message: False
+    reborn(moot)
+    prompt = moot.ask("ann", fixed(1, 2, select=("bob", "cid")), keep=True, headway=past)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert [jobs_at(moot, name) for name in ("bob", "cid", "dot")] == [1, 1, 0]
+    assert {job.device for job in told.jobs if job.outcome is Outcome.OK and job.layer == 1} == {
+        "ann",
+        "bob",
+        "cid",
+    }
+    assert [job.text for job in told.jobs if job.device == "bob"] == [
+        {"": "bob says so", "half an": "half anbob says so"}.get(written, written)
+    ]
+    assert told.rounds[0].asked == ("cid", "bob", "ann")
+    assert any(d.what == "bob is asked for the same job again in layer 1" for d in told.decisions)
+    assert not moot.devices[ANN].peer._taken_up
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_peer_that_has_given_the_job_up_is_asked_for_it_anew(whole: bool) -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 2, select=("bob", "cid")), keep=True)
+    job = moot.running("bob")
+    past = headway(moot)
+    reborn(moot)
+    moot.lost = lambda sender, to, message: True
+    moot.write("bob", "all of it" if whole else "some", whole=whole)
+    moot.tell("bob", Received(ANN, Cancel(job)))  # as its driver says when a connection is lost for long
+    moot.lost = lambda sender, to, message: False
+    prompt = moot.ask("ann", fixed(1, 2, select=("bob", "cid")), keep=True, headway=past)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert jobs_at(moot, "bob") == (1 if whole else 2)
+    outcomes = [job.outcome for job in told.jobs if job.device == "bob"]
+    assert outcomes == ([Outcome.OK] if whole else [Outcome.CANCELLED, Outcome.OK])
+
+
+def test_a_job_of_a_device_that_is_not_there_any_more_is_another_s() -> None:
+    moot = Moot(FOUR)
+    moot.ask("ann", fixed(1, 1), keep=True)
+    [asked] = headway(moot).asked
+    past = reborn(moot)
+    moot.kill(asked.device)
+    prompt = moot.ask("ann", fixed(1, 1), keep=True, headway=past)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert len([job for job in told.jobs if job.outcome is Outcome.OK]) == 3
+    assert asked.device not in {job.device for job in told.jobs}

@@ -126,6 +126,29 @@ def test_jobs_that_peers_have_done_are_not_asked_of_them_again(crowd: Crowd, quo
     assert noted(ash) == 0
 
 
+def test_a_peer_that_was_at_work_when_its_origin_was_killed_does_it_once(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is there before it holds the origin dead, and is kept until that asks again."""
+    monkeypatch.setenv("FOLKMOOT_NODE__PEER__QUEUE__KEEP_S", "300")
+    ash, birch = crowd.form({"ash": "timed:det:0", "birch": "timed:det:2"})
+    name = ask(ash, model="moot", folkmoot={"layers": 1, "select": "fixed:birch"}).json()["id"]
+    until(lambda: birch.get("/v1/moot")["busy"] == 1 and noted(ash) == 1)
+    ash.process.kill()
+    ash.process.wait()
+    until(lambda: birch.get("/v1/moot")["busy"] == 0)
+    assert birch.get("/v1/moot")["jobs"] == 1
+    ash = crowd.start("ash", "timed:det:0", home=ash.home.name)
+    told = ended(name, ash, birch)["folkmoot"]
+    assert birch.get("/v1/moot")["jobs"] == 1
+    assert sorted((job["layer"], job["device"]) for job in told["jobs"]) == [
+        (1, "ash"),
+        (1, "birch"),
+        (2, "ash"),
+    ]
+    assert any("asked for the same job again" in each["what"] for each in told["decisions"])
+
+
 def test_a_damaged_journal_is_told_and_everything_else_goes_on(crowd: Crowd) -> None:
     ash = crowd.start("ash", "timed:det:0", home="ash")
     name = ask(ash).json()["id"]

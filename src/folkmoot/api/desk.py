@@ -91,6 +91,7 @@ class Desk:
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         self._seated: set[str] = set()
+        self._untried: set[str] = set()
         self._unwritten: list[tuple[str, bytes]] = []
         self._writing: asyncio.Task[None] | None = None
         self._since = 0.0
@@ -219,6 +220,7 @@ class Desk:
             task.cancel()
             await asyncio.wait([task])
             del self._running[name]
+            self._untried.discard(name)
         fault = None if task.cancelled() else task.exception()
         if fault is not None and not isinstance(fault, JournalError):
             where = "".join(
@@ -239,6 +241,7 @@ class Desk:
     async def _see_through(self, name: str, lane: asyncio.Semaphore) -> None:
         """Put a prompt to the moot until it has its end; while it waits for better times it takes nobody's seat."""
         wait_s: float | None = 0.0
+        self._untried.add(name)
         while wait_s is not None:
             await asyncio.sleep(wait_s)
             async with lane, self._seats:
@@ -296,6 +299,7 @@ class Desk:
                     return PromptFailed(
                         prompt_id, NoDevice.code, f"{name!r} is not there yet, or has no model yet"
                     )
+        self._untried.discard(entry.id)
         async with aclosing(self._moot.ask(prompt)) as notices:
             async for notice in notices:
                 if isinstance(notice, Advanced):
@@ -325,6 +329,8 @@ class Desk:
             for note in await self._insist(self._journal.notes, name):
                 step = msgspec.json.decode(note, type=Headway)
                 found = step if found is None else found.then(step)
+        if found is not None and name not in self._untried:
+            found = replace(found, asked=())  # a try of this process has taken back what it had asked for
         return found
 
     async def _fail(self, name: str) -> None:

@@ -399,7 +399,9 @@ class Choice:
         others = tuple(
             DeviceId(p.device.id) for p in answers if p.slot == 0 and self.serves(DeviceId(p.device.id))
         )
+        under_way = past.asked if past is not None else ()
         taken = tuple(DeviceId(p.device.id) for p in answers if p.slot)
+        taken += tuple(asked.device for asked in under_way if asked.slot)
         others = (
             others or self.others((*fixed, *taken), rng) or self.others(fixed, rng) or self.others((), rng)
         )

@@ -71,17 +71,33 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A job that another device was asked for, and in whose place."""
+
+    job: JobId
+    layer: int
+    slot: int
+    device: DeviceId
+    stands_in_for: DeviceId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Headway:
-    """How far a prompt has come: its M and k, the layer that it is in (M + 1 aggregates), and answers, in order of arrival."""
+    """How far a prompt has come: its M and k, the layer that it is in (M + 1 aggregates), and answers, in order of arrival.
+
+    `asked`: whom it has asked, in order; some of it may be under way there yet, or done.
+    """
 
     layers: int
     proposers: int
     layer: int
     proposals: tuple[Proposal, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
     def then(self, later: Headway) -> Headway:
         """This and what came after it."""
-        return replace(later, proposals=self.proposals + later.proposals)
+        proposals, asked = self.proposals + later.proposals, self.asked + later.asked
+        return replace(later, proposals=proposals, asked=asked)
 
     @property
     def is_asked(self) -> bool:

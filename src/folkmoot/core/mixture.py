@@ -21,6 +21,7 @@ from folkmoot.core.events import (
     Advanced,
     Announce,
     AnswerText,
+    Asked,
     DeadlineTimer,
     Decision,
     DeviceRow,
@@ -40,7 +41,7 @@ from folkmoot.core.events import (
     Send,
     SetTimer,
 )
-from folkmoot.core.ids import DeviceId, JobId, job_id
+from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
 from folkmoot.core.messages import (
     Answer,
     Ask,
@@ -111,7 +112,8 @@ class _Work:
     before all of the text that it counts, `gaps` times since the last piece. By its device's own estimate it takes
     `expected_s` from `since` on, 0 where nobody knows; from `late_at` on it is late. `called`: a question that wants a word was sent then,
     None once there was one. `armed`: the timer that looks whether it is late. A `copy` was asked for while another job ran in
-    the same place. `row`: who its device was when an earlier try of the prompt got this answer.
+    the same place. `row`: who its device was when an earlier try of the prompt got this answer. `again`: an earlier try has
+    asked for it already.
     """
 
     id: JobId
@@ -148,6 +150,7 @@ class _Work:
     hedged: bool = False
     traits: Traits | None = None
     row: DeviceRow | None = None
+    again: bool = False
 
     def expect(self, seconds: float, late: float, now: float) -> None:
         """Its device's estimate from now on: it is late after `late` times that."""
@@ -237,14 +240,21 @@ class Mixture:
         if self._layer < self.plan.layers and not self.plan.best_of:
             self._next_peers = self._peers(self._layer + 1)
         stage = stage_of(self._layer)
-        free = self._free()
-        places = list(zip(free[1:] if 0 in free else free, peers, strict=False))
+        under_way = self._under_way()
+        free = [slot for slot in self._free() if slot not in under_way]
+        busy = [asked.device for asked in under_way.values()]
+        fresh = [peer for peer in peers if peer not in busy]
+        places = list(zip(free[1:] if 0 in free else free, fresh, strict=False))
         if 0 in free and self._mine_or_serving(self.plan.own):
             places.insert(0, (0, self.plan.own))
+        for asked in under_way.values():
+            self._asked_before(asked.device, asked.stands_in_for)
         self._asked(device for _, device in places)
+        for asked in under_way.values():
+            effects += self._ask(stage, asked.slot, asked.device, now, asked.stands_in_for, again=asked.job)
         for slot, device in places:
             effects += self._ask(stage, slot, device, now, self._away(slot, device))
-        return effects + (self._prepare() if places else self._step(now))
+        return effects + (self._prepare() if places or under_way else self._step(now))
 
     # ---- what an earlier try has got ---------------------------------------------------------------
 
@@ -268,6 +278,31 @@ class Mixture:
                 "an earlier try of this prompt had got them, and they were kept",
             )
 
+    def _under_way(self) -> dict[int, Asked]:
+        """By its place, what an earlier try has asked for in this layer and got no answer to, of devices that are there.
+
+        They are asked for the same job again: who has it still, or its answer, has nothing to do for that.
+        """
+        found: dict[int, Asked] = {}
+        devices = [work.device for work in self._arrived]
+        for asked in self.prompt.headway.asked if self.prompt.headway is not None else ():
+            there = self._choice.serves(asked.device) and asked.device not in devices
+            if (
+                asked.layer == self._layer
+                and asked.slot in self._free()
+                and asked.slot not in found
+                and there
+            ):
+                found[asked.slot] = asked
+                devices.append(asked.device)
+        if found:
+            names = ", ".join(self._name(asked.device) for asked in found.values())
+            self._decide(
+                f"{names} is asked for the same job again in layer {self._layer}",
+                "an earlier try of this prompt was cut off before the answer came",
+            )
+        return found
+
     def _take(self, proposal: Proposal, now: float) -> None:
         device = DeviceId(proposal.device.id)
         job = job_id(self.prompt.id, self._layer, proposal.slot)
@@ -281,12 +316,8 @@ class Mixture:
         )  # fmt: skip
         self._works[job] = work
         self._arrived.append(work)
-        away = absent == self._choice.me != self.plan.own
-        stood_in = None if away else absent
-        self._asked([stood_in or device])
+        self._asked_before(device, absent)
         self._note_answer(work)
-        if stood_in is not None:
-            self._stood_in(stood_in, device)
 
     def _suffices(self) -> bool:
         """Whether nothing more of this layer is to be asked: it is whole, or the earlier try has gone on without the rest."""
@@ -300,11 +331,11 @@ class Mixture:
         there = [work.slot for work in self._arrived]
         return [slot for slot in range(self.plan.proposers + 1) if slot not in there]
 
-    def _tell(self, *proposals: Proposal) -> list[Effect]:
+    def _tell(self, *proposals: Proposal, asked: tuple[Asked, ...] = ()) -> list[Effect]:
         """Let the step be kept, where the prompt is."""
         if not self.prompt.keep:
             return []
-        headway = Headway(self.plan.layers, self.plan.proposers, self._layer, proposals)
+        headway = Headway(self.plan.layers, self.plan.proposers, self._layer, proposals, asked)
         return [Announce(Advanced(self.prompt.id, headway))]
 
     def _proposal(self, work: _Work) -> Proposal:
@@ -313,6 +344,12 @@ class Mixture:
         return Proposal(work.layer, work.slot, row, work.answer, work.usage, work.queued_s, absent)
 
     # ---- whom it asks ------------------------------------------------------------------------------
+
+    def _asked_before(self, device: DeviceId, absent: DeviceId | None) -> None:
+        stood_in = None if absent == self._choice.me != self.plan.own else absent
+        self._asked([stood_in or device])
+        if stood_in is not None:
+            self._stood_in(stood_in, device)
 
     def _asked(self, devices: Iterable[DeviceId]) -> None:
         last = self._rounds[-1]
@@ -407,12 +444,16 @@ class Mixture:
         stand_in: DeviceId | None,
         *,
         copy: bool = False,
+        again: JobId | None = None,
     ) -> list[Effect]:
         assert device == self._choice.me or not self.plan.private, "a private prompt would leave its device"
         attempt = sum(1 for w in self._works.values() if w.layer == self._layer and w.slot == slot)
-        job = job_id(self.prompt.id, self._layer, slot, attempt)
-        ask = Ask(job, self.prompt.id, self._layer, stage, self._inference(stage, slot, attempt))
-        work = _Work(job, device, slot, stage, self._layer, ask, now, now, stand_in, copy=copy, asked=now)
+        job = again or job_id(self.prompt.id, self._layer, slot, attempt)
+        ask = Ask(job, prompt_of(job), self._layer, stage, self._inference(stage, slot, attempt))
+        work = _Work(
+            job, device, slot, stage, self._layer, ask, now, now, stand_in,
+            copy=copy, asked=now, again=again is not None,
+        )  # fmt: skip
         self._works[job] = self._open[job] = work
         self._served[device] = None
         hedges = self._choice.hedges
@@ -424,6 +465,8 @@ class Mixture:
         if device != self._choice.me:
             effects.append(SetTimer(now + self._config.poll_s, PollTimer(job)))
             effects += self._call(work, now)
+            if stage is not Stage.AGGREGATE:
+                effects += self._tell(asked=(Asked(job, self._layer, slot, device, stand_in),))
         return effects
 
     def _call(self, work: _Work, now: float) -> list[Effect]:
@@ -720,6 +763,10 @@ class Mixture:
 
     def _on_undone(self, work: _Work, undone: Undone, now: float) -> list[Effect]:
         work.queued_s = undone.queued_s
+        if work.again and undone.code == "cancelled":  # what was asked before is over there: then anew
+            self._close(work, Outcome.CANCELLED, None)
+            anew = self._ask(work.stage, work.slot, work.device, now, work.stands_in_for)
+            return [self._progress(work), *anew]
         outcome = Outcome.REFUSED if undone.outcome is Outcome.REFUSED else Outcome.FAILED
         return self._fail(work, undone.code, undone.detail, now, outcome)
 

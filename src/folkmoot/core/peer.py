@@ -51,7 +51,7 @@ from folkmoot.core.events import (
 )
 from folkmoot.core.gossip import Card, Member, Pulse, Standing
 from folkmoot.core.hedge import HedgeConfig, Hedges
-from folkmoot.core.ids import DeviceId, PromptId, prompt_of
+from folkmoot.core.ids import DeviceId, JobId, PromptId, prompt_of
 from folkmoot.core.membership import Membership, MembershipConfig
 from folkmoot.core.messages import (
     Answer,
@@ -136,6 +136,7 @@ class Peer:
         )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
+        self._taken_up: dict[PromptId, PromptId] = {}
         self._pulse = Pulse()
         self._leaving = False
 
@@ -207,7 +208,7 @@ class Peer:
             case Warmed():
                 return self.queue.on_warmed(event, now)
             case StreamLost(device=device, job=job):
-                mixture = self._mixtures.get(prompt_of(job))
+                mixture = self._mixture_of(job)
                 return self._settle(mixture, mixture.on_stream_lost(device, job, now)) if mixture else []
             case LinkLost(device=device):
                 return self.membership.on_link_lost(device, now)
@@ -241,7 +242,7 @@ class Peer:
                 return self.queue.warm(sender, inference, now)
             case Queued() | Began() | Piece() | Answer() | Undone():
                 self._breakers.word(sender)
-                mixture = self._mixtures.get(prompt_of(message.job))
+                mixture = self._mixture_of(message.job)
                 return self._settle(mixture, mixture.on_message(sender, message, now)) if mixture else []
             case _:
                 return self.membership.on_message(sender, message, now)
@@ -251,10 +252,10 @@ class Peer:
             case GossipTimer():
                 return self.membership.on_timer(timer, now)
             case PollTimer(job=job):
-                mixture = self._mixtures.get(prompt_of(job))
+                mixture = self._mixture_of(job)
                 return self._settle(mixture, mixture.on_poll_timer(timer, now)) if mixture else []
             case LateTimer(job=job):
-                mixture = self._mixtures.get(prompt_of(job))
+                mixture = self._mixture_of(job)
                 return self._settle(mixture, mixture.on_late_timer(timer, now)) if mixture else []
             case BreakTimer():
                 self._breakers.on_timer(timer)
@@ -302,11 +303,20 @@ class Peer:
             self._door.admit(prompt, now, window_s)
         mixture = Mixture(prompt, plan, self._choice, self.config.mixture, self._rng, now)
         self._mixtures[prompt.id] = mixture
+        for old in _earlier(prompt):
+            self._taken_up[old] = prompt.id
         return self._settle(mixture, mixture.start(now))
+
+    def _mixture_of(self, job: JobId) -> Mixture | None:
+        """The prompt that a job belongs to: a job that was taken up again bears the id of an earlier try."""
+        prompt = prompt_of(job)
+        return self._mixtures.get(self._taken_up.get(prompt, prompt))
 
     def _settle(self, mixture: Mixture, effects: list[Effect]) -> list[Effect]:
         """Forget a prompt that has ended, and what was evaluated ahead for it."""
         if mixture.ended and self._mixtures.pop(mixture.prompt.id, None) is not None:
+            for old in _earlier(mixture.prompt):
+                self._taken_up.pop(old, None)
             return self.queue.cool(self.me, mixture.prompt.id) + effects
         return effects
 
@@ -360,6 +370,11 @@ class Peer:
 def _shown(pulse: Pulse) -> tuple[int, ...]:
     """What others are told at once when it changes: the debt in whole jobs, the load in tenths."""
     return pulse.queue, pulse.busy, pulse.buffer, pulse.excess, round(pulse.debt), round(10.0 * pulse.load)
+
+
+def _earlier(prompt: Prompt) -> list[PromptId]:
+    """The ids of earlier tries of a prompt whose jobs it may take up again."""
+    return [prompt_of(asked.job) for asked in prompt.headway.asked] if prompt.headway is not None else []
 
 
 def _refused(prompt: Prompt, code: str, detail: str, retry_s: float = 0.0) -> Effect:

@@ -306,8 +306,8 @@ class Queue:
         """Drop a job of this origin, also one that has not arrived yet or arrives once more."""
         key = (origin, cancel.job)
         job = self._jobs.get(key)
-        if job is not None and job.dropped:
-            return []
+        if job is not None and (job.dropped or job.end is not None):
+            return []  # what is done is kept for its while: an origin that lost its connection may ask again
         told = self._decline(origin, _cancelled(cancel.job, job))
         if job is None:
             return []
