@@ -127,9 +127,11 @@ class FirstComeFirstServed(RuleBasedStateMachine):
         line, key = self.line, (who, number)
         waits = key in line.waiting
         told = self.replies(who, Cancel(ask_of(number).job))
-        line.declined[key] = Outcome.CANCELLED
         assert [type(m) for m in told] == ([Undone] if waits else [])
-        if key in line.texts and key not in line.over:
+        if key in line.over:
+            return  # what is done stays, for an origin that asks again
+        line.declined[key] = Outcome.CANCELLED
+        if key in line.texts:
             line.leave(key)
 
     @rule(number=NUMBERS, who=WHO, have=st.integers(0, 30))
