@@ -26,8 +26,8 @@ from folkmoot.api.models import servers
 from folkmoot.api.response_schema import Response, ResponseRequest
 from folkmoot.api.translate import prompt_of
 from folkmoot.api.written import PREFIX, begun, cancelled, chat_of, ended, failed
+from folkmoot.core.choice import is_called
 from folkmoot.core.events import Advanced, Headway, Prompt, PromptAnswered, PromptFailed
-from folkmoot.core.gossip import Member
 from folkmoot.errors import (
     BudgetSpent,
     DeadlinePassed,
@@ -295,7 +295,7 @@ class Desk:
         prompt = replace(prompt, keep=True, headway=await self._headway(entry.id))
         if entry.created < self._since and self._waits(time.time(), entry.created):
             for name in _named(prompt):
-                if not any(_is_called(name, member) for member in servers(self._moot.status())):
+                if not any(is_called(name, member) for member in servers(self._moot.status())):
                     return PromptFailed(
                         prompt_id, NoDevice.code, f"{name!r} is not there yet, or has no model yet"
                     )
@@ -379,11 +379,6 @@ def _named(prompt: Prompt) -> list[str]:
     there = {name for row in last for name in (row.name, row.id)}
     aggregator = [plan.aggregator.removeprefix("fixed:")] if plan.aggregator.startswith("fixed:") else []
     return [*(name for name in select if name not in there), *aggregator]
-
-
-def _is_called(name: str, member: Member) -> bool:
-    plain, _, piece = name.partition("~")
-    return (member.card.name == plain and member.device.startswith(piece)) or member.device.startswith(name)
 
 
 def _kept(entry: Entry) -> Kept:

@@ -308,16 +308,11 @@ class Choice:
         members = self._membership.members
         if name in members:
             return DeviceId(name)
-        plain, _, piece = name.partition("~")
-        found = [
-            d
-            for d, m in members.items()
-            if (m.card.name == plain and d.startswith(piece)) or (len(name) >= 6 and d.startswith(name))
-        ]
+        found = [device for device, member in members.items() if is_called(name, member)]
         living = [d for d in found if d == self.me or members[d].standing < Standing.DEAD]
         found = living or found
         if len(found) > 1:
-            them = ", ".join(f"{plain}~{d[:6]}" for d in found)
+            them = ", ".join(f"{name.partition('~')[0]}~{d[:6]}" for d in found)
             raise PromptInvalid(f"{len(found)} devices are called {name!r}: say which one: {them}")
         if not found:
             known = ", ".join(row.name for row in self.rows())
@@ -498,6 +493,13 @@ class Choice:
                 decisions.append(Decision(f"{name} aggregates", "it has the strongest model"))
             return best
         return self.find(aggregator.removeprefix("fixed:"))
+
+
+def is_called(name: str, member: Member) -> bool:
+    """Whether a device has that name, alone or with `~` and the beginning of its id, or that id (6 digits of it or more)."""
+    plain, _, piece = name.partition("~")
+    by_id = len(name) >= 6 and member.device.startswith(name)
+    return by_id or (member.card.name == plain and member.device.startswith(piece))
 
 
 def stage_of(layer: int) -> Stage:
