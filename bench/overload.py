@@ -1,7 +1,8 @@
 """What becomes of a moot beyond its limit, on live devices and in simulation: goodput, latency, refusals.
 
     python bench/overload.py --quick --json
-    python bench/overload.py --json              every row, by hand: about 20 minutes
+    python bench/overload.py --json              every row, by hand: about an hour
+    python bench/overload.py --cheats --json     the cheats alone, by hand: some minutes
 
 M = 2, k = 3, engines `timed:exp:0.2`, 6 devices, at 0.5, 0.9, 1.5 and 3 times the limit λ* = 1/(9α). Rows: first come
 first served and later stage first without admission (mode fixed), and later stage first with a price per job (mode auto,
@@ -9,7 +10,8 @@ which may shrink M and k and refuse). `goodput_of_limit` is answers per second a
 warm-up; it exceeds 1 where fewer jobs a prompt are made. `where` is live (processes, sockets, HTTP, an open loop) or
 sim (the same core in virtual time, seeds of its own, `low` and `high` over them). p50 and p99 are of what was let in and
 answered. `auto` has mode auto on live devices at 1 and 5 times the limit: `percent` is the utility as a share of the bound
-(the worth of the answers that went in, refused and unanswered prompts 0), `p99_growth` its p99 at 5 over that at 1. `table` redoes the table of ADMISSION.md: utility as a share of the bound, by load and number of devices.
+(the worth of the answers that went in, refused and unanswered prompts 0), `p99_growth` its p99 at 5 over that at 1. `table` redoes the table of ADMISSION.md: utility as a share of the bound, by load and number of devices. `cheats`: of ten devices one asks `times` as much as
+the others, always (2, 3), and is deaf to prices; `points` are what the others' prompts earn, with shares and without.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +123,29 @@ def utility(devices: int, load: float, horizon_s: float, seeds: int) -> Row:
     }  # fmt: skip
 
 
+def cheat(times: int, load: float, share: float, horizon_s: float, seeds: int) -> Row:
+    """What the nine honest devices of ten earn beside one that is not."""
+    rates = (times * load / 9, *(load / 9,) * 9)
+    question = Question(10, 2, 3, rates, (Exponential(1.0),), discipline="lsf", best_of=8)
+    setting = replace(PRICED, cheats=(0,), share=share)
+
+    def one(key: Any) -> float:
+        history = Load(question, key, horizon_s, setting).run()
+        start, end = 0.25 * horizon_s, 0.9 * horizon_s
+        return earned(question, history, start, end, counted=lambda each: each.origin != 0).points
+
+    from joblib import Parallel, delayed
+
+    points = interval(Parallel(n_jobs=-1)(delayed(one)(key) for key in keys(SEED, seeds)))
+    return {
+        "times": times, "load": load, "share": share, "points": points.value, "low": points.low, "high": points.high,
+        "seeds": seeds,
+    }  # fmt: skip
+
+
+CHEATS = tuple((times, load, share) for load in (1.0, 2.0) for times in (10, 50) for share in (0.0, 2.0))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -128,9 +154,19 @@ def main() -> None:
         "--quick", action="store_true", help="three live rows at 3 times the limit, short runs"
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--cheats", action="store_true", help="a device that ignores prices, nothing else")
     asked = parser.parse_args()
     began = time.perf_counter()
-    rows, table = list[Row](), list[Row]()
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    rows, table, cheats = list[Row](), list[Row](), list[Row]()
+    if asked.cheats or not asked.quick:
+        for each in CHEATS:
+            cheats.append(cheat(*each, 300.0, 4))
+            _tell(asked.json, cheats[-1])
+    if asked.cheats:
+        if asked.json:
+            print(json.dumps({"cheats": cheats, "machine": machine, "seed": SEED}))
+        return
     live_s, sim_s, seeds = (5.0, 25.0, 3) if asked.quick else (60.0, 120.0, 8)
     for discipline, admission in POLICIES:
         for load in LOADS:
@@ -149,12 +185,12 @@ def main() -> None:
         horizon = 100.0 if asked.quick else 300.0 if devices == 100 else 1_500.0
         table.append(utility(devices, load, horizon, 2 if asked.quick else 8))
         _tell(asked.json, table[-1])
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     found = {
         "rows": rows,
         "auto": auto,
         "p99_growth": auto[1]["p99_s"] / auto[0]["p99_s"],
         "table": table,
+        "cheats": cheats,
         "machine": machine,
         "seed": SEED,
         "wall_s": time.perf_counter() - began,
