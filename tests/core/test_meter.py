@@ -128,6 +128,18 @@ def test_a_device_may_ask_for_its_share_and_a_burst() -> None:
     assert not meter.exceeds(ANN, 4, 2.0)
 
 
+def test_a_share_pays_for_what_a_job_took() -> None:
+    meter = served(Meter(MeterConfig(share=2.0, burst=3.0, slack=0.0)), 1.0)
+    assert not meter.exceeds(ANN, 4, 0.0)
+    meter.settle(ANN, 5.0, 4, 0.0)
+    assert meter.exceeds(ANN, 4, 5.9)  # half of the device's time gives 5 s back in 10
+    assert not meter.exceeds(ANN, 4, 6.0)
+    meter.settle(ANN, 0.0, 4, 6.0)
+    assert [meter.exceeds(ANN, 4, 6.0) for _ in range(2)] == [False, True]
+    meter.settle(DeviceId("bob"), 0.0, 4, 6.0)
+    assert [meter.exceeds(DeviceId("bob"), 4, 6.0) for _ in range(4)] == [False, False, False, True]
+
+
 def test_without_a_share_there_is_no_limit() -> None:
     meter = Meter(MeterConfig())
     assert not any(meter.exceeds(ANN, 4, 0.0) for _ in range(1_000))

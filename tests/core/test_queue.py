@@ -41,7 +41,7 @@ from folkmoot.core.messages import (
 )
 from folkmoot.core.meter import MeterConfig
 from folkmoot.core.peer import Peer, PeerConfig
-from folkmoot.core.queue import QueueConfig
+from folkmoot.core.queue import Queue, QueueConfig
 from folkmoot.errors import ConfigError
 
 ZED, YON = DeviceId("zed"), DeviceId("yon")
@@ -406,6 +406,30 @@ def test_what_is_beyond_a_device_s_share_waits_behind_all_else() -> None:
     assert {prompt_of(served[2]), prompt_of(served[3])} == {own, of_layer(9, 1).prompt}
     assert served[4:] == [asks[3].job, asks[2].job]
     assert queue.excess == 0
+
+
+def test_a_share_is_of_work_and_not_of_jobs() -> None:
+    """Of two jobs at once, and a quarter of the time: one job of eight times the mean uses the share up for a while."""
+    ann = DeviceId("ann")
+    queue = Queue(ann, QueueConfig(meter=MeterConfig(share=1.0, burst=2.0, slack=0.0)), has_engine=True)
+    queue.devices = 4
+
+    def serve(number: int, seconds: float, now: float) -> None:
+        queue.on_ask(ZED, ask_of(number), now)
+        queue.on_finished(Finished(ask_of(number).job, Usage(inference_s=seconds)), now + seconds)
+
+    for number in range(20):
+        serve(number, 1.0, 10.0 * number)
+    serve(20, 8.0, 200.0)
+    queue.on_ask(YON, ask_of(21), 208.0)
+    queue.on_ask(ZED, ask_of(22), 208.0)
+    queue.on_ask(YON, ask_of(23), 208.0)
+    assert queue.excess == 1
+    for number in range(24, 30):  # what was never served costs nothing
+        queue.on_ask(ZED, ask_of(number), 300.0)
+        queue.on_cancel(ZED, Cancel(ask_of(number).job), 300.0)
+    queue.on_ask(ZED, ask_of(30), 300.0)
+    assert queue.excess == 1
 
 
 def test_a_cancelled_excess_leaves_no_trace() -> None:

@@ -23,8 +23,9 @@ class MeterConfig:
     behind a step). A job that took `outlier` times the mean counts for that much, unless the one before it did too (guess:
     of exponential services one in 3,000 is cut). Rates are means over the last `window` mean services. `slack` is how much
     slower than the device its debt drains: it holds the load of what is admitted below 1 − slack. Another device may ask
-    for `share`/n of this one's time, n the devices of the moot, and `burst` jobs at once (guesses); what it asks for beyond
-    that is its excess. 0 sets no such limit.
+    for `share`/n of this one's time, n the devices of the moot, and `burst` jobs of mean length at once (guesses); what it
+    asks for beyond that is its excess. A job counts as one of mean length until its service is over, and then for the time
+    that it took. 0 sets no such limit.
     """
 
     gain: float = 0.05
@@ -147,13 +148,22 @@ class Meter:
         """Whether one more job is beyond the share of a device; else it is taken from its share."""
         if not self.config.share:
             return False
-        drain_hz = self.drain_hz * self.config.share / max(1, devices)
-        used, at = self._shares.get(origin, (0.0, now))
-        used = drained(used, now - at, drain_hz)
+        used = self._used(origin, devices, now)
         if used + 1.0 > self.config.burst:
             return True
         self._shares[origin] = used + 1.0, now
         return False
+
+    def settle(self, origin: DeviceId, seconds: float, devices: int, now: float) -> None:
+        """A job that was taken from a share as one of mean length has ended, after so many seconds of service."""
+        if self.service_s and origin in self._shares:
+            used = self._used(origin, devices, now) + seconds / self.service_s - 1.0
+            self._shares[origin] = max(0.0, used), now
+
+    def _used(self, origin: DeviceId, devices: int, now: float) -> float:
+        """What a device has taken of its share and time has not given back, in jobs of mean length."""
+        used, at = self._shares.get(origin, (0.0, now))
+        return drained(used, now - at, self.drain_hz * self.config.share / max(1, devices))
 
     def forget(self, origin: DeviceId) -> None:
         """A device is gone for good."""

@@ -325,8 +325,7 @@ class Queue:
             return [Abort(key[1])]
         if job.end is None:
             self._waiting.take(key, job)
-            if not job.excess:
-                self.meter.gone(now)
+            self._gone(job, now)
             del self._jobs[key]
             return self._next(now)
         return []
@@ -379,8 +378,9 @@ class Queue:
         if key is None:
             return []
         job = self._jobs[key]
-        self.meter.served(job.ask.stage, event.usage, now)
         job.usage = event.usage
+        self._settle(job, now)
+        self.meter.served(job.ask.stage, event.usage, now)
         if job.dropped:
             return self._end_dropped(key, now)
         end = Answer(event.job, job.length, job.queued_s, job.cost, event.truncated)
@@ -394,6 +394,7 @@ class Queue:
         job = self._jobs[key]
         job.usage = event.usage
         if job.dropped:
+            self._settle(job, now)
             return self._end_dropped(key, now)
         again = event.code in ("engine_failed", "engine_unreachable") and not job.length
         if again and job.tries + 1 < self.config.tries:
@@ -402,10 +403,22 @@ class Queue:
             job.began, job.waits_since = None, now
             self._waiting.put(key, job, first=True)
             return self._next(now)
+        self._settle(job, now)
         outcome = Outcome.REFUSED if event.code == "too_long" else Outcome.FAILED
         detail = event.detail if job.origin == self._me else _TO_OTHERS.get(event.code, "its engine failed")
         end = Undone(event.job, outcome, event.code, detail, job.queued_s, job.cost)
         return [*self._end(key, end, now), *self._next(now)]
+
+    def _gone(self, job: _Job, now: float) -> None:
+        """A job leaves without having been served."""
+        if not job.excess:
+            self.meter.gone(now)
+        self._settle(job, now)
+
+    def _settle(self, job: _Job, now: float) -> None:
+        """Its device's share has paid for a job of mean length: let it pay for what the job cost."""
+        if not job.excess and job.origin != self._me:
+            self.meter.settle(job.origin, job.cost.inference_s, self.devices, now)
 
     def _end_dropped(self, key: _Key, now: float) -> list[Effect]:
         """The engine has let go of a job that nobody wants any more: say what it cost."""
@@ -512,8 +525,7 @@ class Queue:
         for key in [key for key in self._waiting if self._is_limited(key[0])]:
             job = self._jobs.pop(key)
             self._waiting.take(key, job)
-            if not job.excess:
-                self.meter.gone(now)
+            self._gone(job, now)
             effects.append(Send(key[0], Undone(key[1], Outcome.REFUSED, *self._told(key[0]))))
         for asker, prompt in [known for known in self._warming if self._is_limited(known[0])]:
             effects += self.cool(asker, prompt)
