@@ -9,8 +9,8 @@ import pytest
 
 from folkmoot.cli import exits, group
 from folkmoot.cli.load import Asked, measured, told
-from folkmoot.cli.open_loop import Driven, Look, Sent, poisson, written
-from folkmoot.errors import ConfigError
+from folkmoot.cli.open_loop import Driven, Look, Sent, answers, drive, poisson, written
+from folkmoot.errors import ConfigError, NodeError
 
 
 def run(*arguments: str) -> int:
@@ -54,6 +54,16 @@ def test_what_is_counted_is_what_came_after_the_warm_up():
     assert "6 prompts in 10 s at 2 devices: 3 answered, 1 refused, 1 open at the end, 1 deadline" in text
 
 
+def test_a_device_that_told_nothing_is_not_one_without_a_queue():
+    asked = Asked((), 2, (), 0.5, 10.0, 0.0, 1, 1, "lsf", "on", 1)
+    looks = [Look(at, 0, at, 1, 2.0) for at in range(11)]
+    found = measured(asked, ["ash", "birch"], Driven([Sent(0, 3.0, 5.0, "", 1, 1)], looks))
+    assert found["queue_size"] == pytest.approx(6.0)
+    assert found["drift"]["value"] == pytest.approx(2.0)
+    assert found["drifts"] == [pytest.approx(2.0), None]
+    assert (found["in_service"], found["utilisation"]) == ([1.0, None], [0.0, None])
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
@@ -61,6 +71,8 @@ def test_what_is_counted_is_what_came_after_the_warm_up():
         (["--rate", "nan"], "nan"),
         (["--rate", "1", "--start", "2", "--at", "http://127.0.0.1:1"], "give one of them"),
         (["--rate", "1", "--engine", "timed:det:0"], "--engine belongs to --start"),
+        (["--rate", "1", "--key-file", "key"], "belongs to --at"),
+        (["--rate", "1", "--at", "http://127.0.0.1:1", "--key-file", "nowhere"], "cannot be read"),
         (["--rate", "1", "-k", "2"], "needs a layer"),
         (["--rate", "1", "--plot", "a.txt"], "it ends in"),
         ([], "--rate or --arrivals"),
@@ -111,6 +123,27 @@ def test_nobody_there_is_1(capsys):
     said = capsys.readouterr().err
     assert "no device answers at http://127.0.0.1:9; start one with `folkmoot up`" in said
     assert said.count("\n") == 1, "it knocks before it loads"
+
+
+async def test_a_device_that_has_keys_is_loaded_with_one(serve):
+    url = await serve(keys=("fm-secret-of-nobody",))
+    with pytest.raises(NodeError, match="--key-file"):
+        await answers(url, "")
+    with pytest.raises(NodeError, match="take another one"):
+        await answers(url, "fm-another")
+    assert await answers(url, "fm-secret-of-nobody")
+    body = {"model": "moot", "messages": [{"role": "user", "content": "hi"}]}
+    driven = await drive([url], "fm-secret-of-nobody", [(0.0, 0)], body, 0.3, 10.0)
+    assert [sent.code for sent in driven.sent] == [""]
+    assert driven.looks
+
+
+@pytest.mark.parametrize("text", ["", "two words", "fm-\nfm-", "é"])
+def test_a_key_file_holds_one_key(tmp_path, capsys, text):
+    file = tmp_path / "key"
+    file.write_text(text)
+    assert run("--rate", "1", "--at", "http://127.0.0.1:9", "--key-file", str(file)) == 2
+    assert "--key-file" in capsys.readouterr().err
 
 
 @pytest.mark.live

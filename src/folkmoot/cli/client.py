@@ -61,7 +61,7 @@ class Api:
     """One device's API. Raises `NodeError` where nothing answers, else the error that the API names."""
 
     def __init__(self, url: str, token: str, silence_s: float = _SILENCE_S) -> None:
-        self.url = url
+        self.url, self.token = url, token
         headers = {"authorization": f"Bearer {token}"} if token else {}
         # trust_env off: a proxy from the environment has no business between a user and loopback.
         self._http = httpx.AsyncClient(

@@ -57,6 +57,7 @@ class Asked:
     seed: int
     select: str = "uniform"
     arrivals: Path | None = None
+    key: str = ""
 
 
 @click.command()
@@ -85,6 +86,10 @@ class Asked:
 @click.option(
     "--at", "urls", multiple=True, metavar="URL",
     help="A device's API; give each of the moot's devices. [default: the one that runs here]",
+)  # fmt: skip
+@click.option(
+    "--key-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="It holds the API key of the devices of --at. [the device that runs here needs none]",
 )  # fmt: skip
 @click.option(
     "--start", type=click.IntRange(1, 64), metavar="N",
@@ -126,6 +131,7 @@ def load(
     seconds: float | None,
     drain_s: float,
     urls: tuple[str, ...],
+    key_file: Path | None,
     start: int | None,
     engines: tuple[str, ...],
     discipline: str,
@@ -143,6 +149,8 @@ def load(
     require_sim()
     if start and urls:
         raise click.UsageError("--start brings devices of its own, and --at names others; give one of them")
+    if key_file is not None and not urls:
+        raise click.UsageError("--key-file belongs to --at")
     if engines and not start:
         raise click.UsageError("--engine belongs to --start")
     if proposers and not layers:
@@ -165,6 +173,7 @@ def load(
     asked = Asked(
         urls, start or 0, engines or ("timed:exp:0.2",), rate, seconds or 60.0, drain_s, layers,
         (3 if proposers is None else proposers) if layers else 0, discipline, admission, seed, select, arrivals,
+        "" if key_file is None else _key_of(key_file),
     )  # fmt: skip
     if service is not None:
         _question(
@@ -181,6 +190,16 @@ def load(
         click.echo(line)
     if plot is not None:
         click.echo(f"drawn: {plot}")
+
+
+def _key_of(file: Path) -> str:
+    try:
+        key = file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--key-file {file} cannot be read: {error}") from None
+    if not key.isprintable() or not key or " " in key:
+        raise ConfigError(f"--key-file {file}: it holds an API key and nothing else")
+    return key
 
 
 async def _run(asked: Asked, config_file: Path | None) -> tuple[list[str], Driven]:
@@ -207,12 +226,14 @@ async def _run(asked: Asked, config_file: Path | None) -> tuple[list[str], Drive
             return [each.name for each in moot.devices], await _driven(
                 [each.api for each in moot.devices], asked
             )
-    urls = asked.urls or (local_api(settings_of(config_file)).url,)
-    return list(urls), await _driven(urls, asked)
+    if asked.urls:
+        return list(asked.urls), await _driven(asked.urls, asked)
+    here = local_api(settings_of(config_file))
+    return [here.url], await _driven([here.url], replace(asked, key=here.token))
 
 
 async def _driven(urls: Sequence[str], asked: Asked) -> Driven:
-    if not any(await asyncio.gather(*map(answers, urls))):
+    if not any(await asyncio.gather(*(answers(url, asked.key) for url in urls))):
         raise NodeError(f"no device answers at {', '.join(urls)}; start one with `folkmoot up`")
     model = "moot" if asked.layers is None else f"moot-M{asked.layers}-k{asked.proposers}"
     body: dict[str, Any] = {
@@ -226,13 +247,15 @@ async def _driven(urls: Sequence[str], asked: Asked) -> Driven:
     else:
         moments = [each for each in written(asked.arrivals, len(urls), asked.seed) if each[0] < asked.seconds]
     progress = _Told(asked)
-    driven = await drive(urls, moments, body, asked.seconds, asked.drain_s, progress)
+    driven = await drive(urls, asked.key, moments, body, asked.seconds, asked.drain_s, progress)
     if not any(sent.code != "unreachable" for sent in driven.sent):
         raise NodeError(
             f"none of {len(driven.sent)} prompts reached a device at {', '.join(urls)}; start one with `folkmoot up`"
             if driven.sent
             else f"no prompt came in {asked.seconds:g} s at {asked.rate_hz:g} a second; raise --rate or --seconds"
         )
+    if not driven.looks:
+        raise NodeError(f"no device at {', '.join(urls)} told what waits at it")
     return driven
 
 
@@ -266,7 +289,8 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
     """What was seen after the warm-up. Rates per second and device, times in seconds, queues in jobs per device.
 
     `drift` is the growth of the number waiting over the second half, in jobs per service time: the mean over the
-    devices and its 95 % interval, which holds as far as devices are independent of each other. `went_in`: of the `due`
+    devices and its 95 % interval, which holds as far as devices are independent of each other. A device that told nothing of
+    itself has None. `went_in`: of the `due`
     prompts after the warm-up, how many were answered from how many answers in the layer that had the fewest.
     """
     import numpy as np
@@ -278,12 +302,15 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
     looks = [[look for look in driven.looks if look.device == device] for device in range(n)]
     settled = [[look for look in some if look.at >= start] for some in looks]
     late = [[look for look in some if look.at >= asked.seconds / 2] for some in looks]
-    service_s = float(np.mean([some[-1].service_s for some in looks]))
+    service_s = float(np.mean([some[-1].service_s for some in looks if some]))
     due = [sent for sent in driven.sent if sent.due >= start]
     took = [sent.latency_s for sent in due if not sent.code]
     ended = sum(not sent.code and start <= sent.ended < asked.seconds for sent in driven.sent)
     codes = Counter(sent.code for sent in driven.sent)
-    slopes = [slope([look.queue for look in some], some[-1].at - some[0].at) for some in late]
+    slopes = [
+        slope([look.queue for look in some], some[-1].at - some[0].at) if len(some) > 1 else math.nan
+        for some in late
+    ]
     drift = interval([each * service_s for each in slopes])
     plans = Counter((sent.layers, sent.proposers) for sent in due if not sent.code)
     answers = Counter((sent.layers, sent.answers) for sent in due if not sent.code)
@@ -296,11 +323,11 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
         "failed": {code: count for code, count in sorted(codes.items()) if code not in ("", "overloaded", "open")},
         "goodput": ended / (asked.seconds - start) / n,
         "latency": {"mean": float(np.mean(took)) if took else None, "p50": p50, "p90": p90, "p99": p99},
-        "queue_size": float(np.mean([look.queue for some in settled for look in some])),
-        "in_service": [float(np.mean([look.busy for look in some])) for some in settled],
+        "queue_size": float(np.mean([look.queue for some in settled for look in some])) if any(settled) else None,
+        "in_service": [float(np.mean([look.busy for look in some])) if some else None for some in settled],
         "utilisation": [_share(some) for some in settled],
-        "drift": {"value": drift.value, "low": _known(drift.low), "high": _known(drift.high)},
-        "drifts": [each * service_s for each in slopes],
+        "drift": {"value": _known(drift.value), "low": _known(drift.low), "high": _known(drift.high)},
+        "drifts": [_known(each * service_s) for each in slopes],
         "service_s": service_s,
         "plans": [{"layers": m, "proposers": k, "prompts": count} for (m, k), count in sorted(plans.items())],
         "due": len(due), "went_in": [{"layers": m, "answers": a, "prompts": count} for (m, a), count in sorted(answers.items())],
@@ -310,7 +337,7 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
 
 def _share(looks: Sequence[Look]) -> float | None:
     """Seconds of service a second, as the device itself counts them when a job ends."""
-    span = looks[-1].at - looks[0].at
+    span = looks[-1].at - looks[0].at if looks else 0.0
     return (looks[-1].busy_s - looks[0].busy_s) / span if span > 0 else None
 
 
@@ -365,10 +392,13 @@ def told(found: Mapping[str, Any]) -> list[str]:
             f"latency {latency['mean']:.4g} s{beside}; half below {latency['p50']:.4g}, 99 % below {latency['p99']:.4g}"
         )
     beside = f" (simulated {simulated['queue_size']['mean']:.4g})" if simulated else ""
-    lines.append(f"{found['queue_size']:.4g} jobs wait at each device{beside}")
-    bounds = "" if drift["low"] is None else f" ({drift['low']:.3g} to {drift['high']:.3g})"
-    beside = f"; theory {theory['overload']['drift']:.3g}" if theory and theory["overload"] else ""
-    lines.append(f"which grows by {drift['value']:.3g}{bounds} jobs per service time{beside}")
+    if found["queue_size"] is None or drift["value"] is None:
+        lines.append("no device told for long enough what waits at it")
+    else:
+        lines.append(f"{found['queue_size']:.4g} jobs wait at each device{beside}")
+        bounds = "" if drift["low"] is None else f" ({drift['low']:.3g} to {drift['high']:.3g})"
+        beside = f"; theory {theory['overload']['drift']:.3g}" if theory and theory["overload"] else ""
+        lines.append(f"which grows by {drift['value']:.3g}{bounds} jobs per service time{beside}")
     if found["mode"] == "auto":
         plans = ", ".join(f"M={p['layers']} k={p['proposers']}: {p['prompts']}" for p in found["plans"])
         lines.append(f"chosen: {plans}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from folkmoot.errors import ConfigError
+from folkmoot.errors import ConfigError, NodeError
 
 LOOK_S = 0.25
 """So often is looked how long the queues are."""
@@ -102,17 +102,24 @@ def written(file: Path, devices: int, seed: int) -> list[tuple[float, int]]:
     return found
 
 
-async def answers(url: str) -> bool:
-    """Whether anybody is there."""
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10.0) as client:
+async def answers(url: str, key: str) -> bool:
+    """Whether anybody is there. Raises `NodeError` where the key is not taken."""
+    async with httpx.AsyncClient(
+        base_url=url, headers=_headers(key), trust_env=False, timeout=10.0
+    ) as client:
         try:
-            return (await client.get("/healthz")).is_success
+            found = await client.get("/v1/moot")
         except (httpx.TransportError, httpx.InvalidURL):
             return False
+    if found.status_code in (401, 403):
+        how = "take another one" if key else "give a file that holds it by --key-file"
+        raise NodeError(f"the device at {url} wants an API key of its own: {how}")
+    return found.is_success
 
 
 async def drive(
     urls: Sequence[str],
+    key: str,
     moments: Sequence[tuple[float, int]],
     body: Mapping[str, Any],
     seconds: float,
@@ -124,7 +131,7 @@ async def drive(
     What is open after that stays so, and its device hears that nobody waits for it any more.
     """
     driven, loop = Driven(), asyncio.get_running_loop()
-    async with _clients(urls) as clients:
+    async with _clients(urls, key) as clients:
         began = loop.time()
 
         async def ask(sent: Sent) -> None:
@@ -135,9 +142,10 @@ async def drive(
         async def watch() -> None:
             for turn in range(int(seconds / LOOK_S) + 1):
                 await asyncio.sleep(began + turn * LOOK_S - loop.time())
-                driven.looks += await asyncio.gather(
+                looks = await asyncio.gather(
                     *(_look(client, number, turn * LOOK_S) for number, client in enumerate(clients))
                 )
+                driven.looks += [look for look in looks if look is not None]
                 tell(driven, loop.time() - began)
 
         driven.sent = [Sent(device, due) for due, device in moments]
@@ -170,24 +178,33 @@ async def _ask(client: httpx.AsyncClient, body: Mapping[str, Any], sent: Sent) -
         sent.code = "malformed"
 
 
-async def _look(client: httpx.AsyncClient, number: int, at: float) -> Look:
+async def _look(client: httpx.AsyncClient, number: int, at: float) -> Look | None:
+    """What it says of itself; None where it says nothing: a queue that was not seen is not an empty one."""
     try:
         found = (await client.get("/v1/moot", timeout=10.0)).json()
         mean_s = found["members"][0]["service_s"]
         return Look(at, number, found["queue"], found["busy"], mean_s, found["busy_s"])
     except (httpx.TransportError, ValueError, KeyError, IndexError, TypeError):
-        return Look(at, number, 0, 0, 0.0)
+        return None
 
 
 @contextlib.asynccontextmanager
-async def _clients(urls: Sequence[str]) -> AsyncIterator[list[httpx.AsyncClient]]:
+async def _clients(urls: Sequence[str], key: str) -> AsyncIterator[list[httpx.AsyncClient]]:
     many = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     async with contextlib.AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
                 httpx.AsyncClient(
-                    base_url=url, limits=many, trust_env=False, timeout=httpx.Timeout(ANSWER_S, connect=10.0)
-                )
+                    base_url=url,
+                    headers=_headers(key),
+                    limits=many,
+                    trust_env=False,
+                    timeout=httpx.Timeout(ANSWER_S, connect=10.0),
+                )  # fmt: skip
             )
             for url in urls
         ]
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}
