@@ -39,6 +39,7 @@ from folkmoot.core.messages import (
     Usage,
 )
 from folkmoot.core.peer import Peer, PeerConfig
+from folkmoot.core.price import PriceConfig
 from folkmoot.errors import ConfigError
 
 
@@ -182,6 +183,26 @@ def test_fewer_peers_than_k_is_no_error_and_is_told() -> None:
     told = answered(moot, prompt).provenance
     assert [each.asked for each in told.rounds] == [("ann", "bob")]
     assert any("1 of 5 peers" in each.what for each in told.decisions)
+
+
+def test_fewer_peers_than_asked_for_are_told_in_each_layer_where_there_are_prices() -> None:
+    moot = Moot(FOUR, PeerConfig(price=PriceConfig(enabled=True)))
+    prompt = moot.ask("ann", fixed(2, 7))
+    moot.work()
+    said = [each.what for each in answered(moot, prompt).provenance.decisions]
+    assert said == ["layer 1 asks 3 of 7 peers", "layer 2 asks 3 of 7 peers"]
+
+
+def test_a_requester_in_mode_auto_is_told_who_takes_its_place() -> None:
+    moot = Moot({"req": "", **FOUR}, PeerConfig(price=PriceConfig(enabled=True)))
+    prompt = moot.ask("req")
+    moot.work()
+    told = answered(moot, prompt).provenance
+    place = told.jobs[0].device
+    assert [each.what for each in told.decisions][:2] == [
+        f"{place} runs the origin's own jobs",
+        f"M = {told.layers}, k = {told.proposers}",
+    ]
 
 
 def test_requester_has_another_device_in_its_place() -> None:

@@ -374,7 +374,7 @@ def test_auto_asks_for_less_the_more_there_is_to_do_and_at_last_refuses() -> Non
     for end in refused:
         assert isinstance(end, PromptFailed)
         assert end.code == "overloaded"
-        assert "M = 0: this device answers alone is worth 22 and costs" in end.detail
+        assert "M = 0: the origin answers alone is worth 22 and costs" in end.detail
     moot.work()
     assert asked(moot, Plan()) != (0, 0)
 

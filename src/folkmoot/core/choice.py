@@ -346,7 +346,8 @@ class Choice:
         own = self._place(private, fixed, rng, decisions, past)
         if self.me in fixed or len(dict.fromkeys(fixed)) < len(fixed):
             raise PromptInvalid("select names peers, each once: the origin answers in any case")
-        layers, proposers = self._size(plan, own, fixed, decisions, past)
+        sizes: list[Decision] = []
+        layers, proposers = self._size(plan, own, fixed, sizes, past)
         resolved = Resolved(
             layers,
             proposers,
@@ -368,7 +369,8 @@ class Choice:
         if own == self.me:
             self._check_wait(mine)
         if self.prices.enabled and past is None:
-            resolved = self._priced(resolved, prompt, rng, now, mine, room, decisions)
+            resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes)
+        decisions += sizes
         aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
         return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
 
@@ -445,7 +447,7 @@ class Choice:
         now: float,
         mine: Offer,
         room: float,
-        decisions: list[Decision],
+        sizes: list[Decision],
     ) -> Resolved:
         """The (M, k) with the most left of its worth; `fixed` and `local` as they are or not at all."""
         config, free = self.prices, prompt.plan.mode == "auto" and not plan.fixed
@@ -470,7 +472,7 @@ class Choice:
             raise Overloaded(_refusal(config, offered, own, plan.deadline_s, room))
         if not free:
             return replace(plan, first=first)
-        decisions[:] = [Decision(_named(bid), _why(config, bid, offered, plan.deadline_s))]
+        sizes[:] = [Decision(_named(bid), _why(config, bid, offered, plan.deadline_s))]
         if not bid.layers:
             return replace(plan, layers=0, proposers=0, best_of=0, quorum=0)
         return replace(plan, layers=bid.layers, proposers=bid.proposers, first=first[: bid.proposers])
@@ -538,7 +540,7 @@ def _check(plan: Plan) -> None:
 
 
 def _named(bid: Bid) -> str:
-    return f"M = {bid.layers}, k = {bid.proposers}" if bid.layers else "M = 0: this device answers alone"
+    return f"M = {bid.layers}, k = {bid.proposers}" if bid.layers else "M = 0: the origin answers alone"
 
 
 def _why(config: PriceConfig, bid: Bid, offered: Sequence[Bid], deadline_s: float | None) -> str:

@@ -235,7 +235,7 @@ class Mixture:
         if self._suffices():
             return effects + self._step(now)
         self._keep_place()
-        peers = self.plan.first if self._layer == 1 and self.plan.first is not None else self._draw()
+        peers = self._draw()
         self._next_peers = None
         if self._layer < self.plan.layers and not self.plan.best_of:
             self._next_peers = self._peers(self._layer + 1)
@@ -376,9 +376,11 @@ class Mixture:
     def _draw(self) -> tuple[DeviceId, ...]:
         """This layer's peers: those drawn ahead while they live, and others in place of those that do not.
 
-        Nobody whose place is taken already, and no more than are missing.
+        Of the first layer those whose prices were asked. Nobody whose place is taken already, and no more than are missing.
         """
-        if self._next_peers is None or self.plan.fixed:
+        if self._layer == 1 and self.plan.first is not None:
+            peers = self.plan.first
+        elif self._next_peers is None or self.plan.fixed:
             peers = self._peers(self._layer)
         else:
             peers = tuple(p for p in self._next_peers if p != self.plan.own and self._choice.serves(p))
