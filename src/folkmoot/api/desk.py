@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -51,6 +52,7 @@ UNACQUAINTED = (UnknownModel.code, PromptInvalid.code)
 """How a prompt that once was accepted ends after a start, where those whom it names have not been met yet."""
 LEAST_S = 0.05
 """The shortest deadline that a prompt can have (INTERFACE.md)."""
+TOO_LATE = "its deadline passed before the moot could take it"
 MEET_S = 2.0
 """How long a device that has just started waits for others before it goes on with what is old (guess)."""
 STORE_S = 1.0
@@ -240,60 +242,82 @@ class Desk:
 
     async def _see_through(self, name: str, lane: asyncio.Semaphore) -> None:
         """Put a prompt to the moot until it has its end; while it waits for better times it takes nobody's seat."""
+        entry = await self._insist(self._journal.get, name)
+        if entry is None:
+            return
+        kept = _kept(entry)
+        due = self._due(entry.created, kept)
         wait_s: float | None = 0.0
         self._untried.add(name)
         while wait_s is not None:
-            await asyncio.sleep(wait_s)
-            async with lane, self._seats:
+            async with contextlib.AsyncExitStack() as seat:
+                try:
+                    async with asyncio.timeout(None if due == math.inf else due - time.time()):
+                        await asyncio.sleep(wait_s)
+                        await seat.enter_async_context(lane)
+                        await seat.enter_async_context(self._seats)
+                except TimeoutError:
+                    break
                 self._seated.add(name)
                 try:
-                    wait_s = await self._attempt(name)
+                    wait_s = await self._attempt(name, kept, due)
                 finally:
                     self._seated.discard(name)
+        else:
+            return
+        late = failed(begun(name, entry.created, kept.asked), DeadlinePassed.code, TOO_LATE, time.time())
+        await self._insist(self._journal.finish, name, msgspec.json.encode(late), time.time())
 
-    async def _attempt(self, name: str) -> float | None:
+    async def _attempt(self, name: str, kept: Kept, due: float) -> float | None:
         """Put a prompt to the moot; None where it has its end, else when to try again, in seconds."""
         entry = await self._insist(self._journal.get, name)
         if entry is None or entry.response is not None:
             return None
-        kept = _kept(entry)
         response = begun(name, entry.created, kept.asked)
         try:
-            end = await self._ask(entry, kept)
+            end = await self._ask(entry, kept, due)
         except FolkmootError as error:
             end = PromptFailed(self._moot.new_prompt_id(), error.code, str(error))
         now = time.time()
         if isinstance(end, PromptAnswered):
             own = kept.asked.folkmoot
             response = ended(response, end, now, proposals=bool(own and own.proposals))
-        elif self._hopes(end.code, entry.created, now):
+        elif self._hopes(end.code, entry.created, due):
             return min(end.retry_s or AGAIN_S, AGAIN_MOST_S)
         else:
             response = failed(response, end.code, end.detail, now)
         await self._insist(self._journal.finish, name, msgspec.json.encode(response), now)
         return None
 
-    def _hopes(self, code: str, created: float, now: float) -> bool:
+    def _due(self, created: float, kept: Kept) -> float:
+        """When a prompt's deadline passes, its own or its preset's, in seconds since 1970; infinite where it has none."""
+        for own in (kept.asked.folkmoot, self._config.presets.get(kept.asked.model)):
+            if own is not None and own.deadline_s is not None:
+                return created + own.deadline_s
+        return math.inf
+
+    def _hopes(self, code: str, created: float, due: float) -> bool:
         """Whether a prompt that ended so may be answered yet."""
         known = code in AGAIN or (created < self._since and code in UNACQUAINTED)
-        return known and self._waits(now, created)
+        return known and self._waits(created, due)
 
-    def _waits(self, now: float, created: float) -> bool:
-        """Whether a prompt without a deadline is still put to the moot that does not take it."""
-        return now < max(created, self._since) + self._config.background_wait_s
+    def _waits(self, created: float, due: float) -> bool:
+        """Whether a prompt is still put to the moot that does not take it."""
+        until = max(created, self._since) + self._config.background_wait_s if due == math.inf else due
+        return time.time() < until
 
-    async def _ask(self, entry: Entry, kept: Kept) -> PromptAnswered | PromptFailed:
+    async def _ask(self, entry: Entry, kept: Kept, due: float) -> PromptAnswered | PromptFailed:
         prompt_id = self._moot.new_prompt_id()
         prompt = prompt_of(
             chat_of(kept.asked), prompt_id, kept.hops, self._moot.status(), self._config, kept.key
         )
         if prompt.plan.deadline_s is not None:
-            left_s = entry.created + prompt.plan.deadline_s - time.time()
+            left_s = due - time.time()
             if left_s < LEAST_S:
-                raise DeadlinePassed("its deadline passed before the moot could take it")
+                raise DeadlinePassed(TOO_LATE)
             prompt = replace(prompt, plan=replace(prompt.plan, deadline_s=left_s))
         prompt = replace(prompt, keep=True, headway=await self._headway(entry.id))
-        if entry.created < self._since and self._waits(time.time(), entry.created):
+        if entry.created < self._since and self._waits(entry.created, due):
             for name in _named(prompt):
                 if not any(is_called(name, member) for member in servers(self._moot.status())):
                     return PromptFailed(
