@@ -33,6 +33,18 @@ def test_one_outlier_is_cut_and_a_second_in_a_row_believed() -> None:
     assert served(served(Meter(MeterConfig()), *[1.0] * 100), 500.0, 500.0).service_s > 20.0
 
 
+@pytest.mark.parametrize(("share", "times"), [(0.05, 20.0), (0.05, 60.0), (0.02, 60.0)])
+def test_long_jobs_that_come_again_belong_to_the_mean(share: float, times: float) -> None:
+    rng = Random(1)
+    meter, means, took = Meter(MeterConfig()), 0.0, 0.0
+    for number in range(40_000):
+        seconds = rng.expovariate(1.0 / times if rng.random() < share else 1.0)
+        served(meter, seconds)
+        if number >= 200:
+            means, took = means + meter.service_s, took + seconds
+    assert means / took == pytest.approx(1.0, abs=0.04)
+
+
 def test_a_change_is_followed_and_the_mean_is_not_biased() -> None:
     """Exponential services: the mean over many is right within the 1 % that cutting costs at most."""
     rng = Random(1)

@@ -20,8 +20,9 @@ class MeterConfig:
     """How quickly a device believes what it sees.
 
     `gain` of the mean service time, which is the plain mean of the first 1/`gain` jobs (ADMISSION.md: 0.02 is too slow
-    behind a step). A job that took `outlier` times the mean counts for that much, unless the one before it did too (guess:
-    of exponential services one in 3,000 is cut). Rates are means over the last `window` mean services. `slack` is how much
+    behind a step). A job that took more than `outlier` times the mean counts for that much; the rest counts when another such
+    one comes within `recalls`/`gain` jobs, as then such jobs belong to the load (guesses: of exponential services one in
+    3,000 is cut). Rates are means over the last `window` mean services. `slack` is how much
     slower than the device its debt drains: it holds the load of what is admitted below 1 − slack. Another device may ask
     for `share`/n of this one's time, n the devices of the moot, and `burst` jobs of mean length at once (guesses); what it
     asks for beyond that is its excess. A job counts as one of mean length until its service is over, and then for the time
@@ -30,6 +31,7 @@ class MeterConfig:
 
     gain: float = 0.05
     outlier: float = 8.0
+    recalls: float = 10.0
     window: float = 50.0
     slack: float = 0.05
     share: float = 0.0
@@ -73,19 +75,23 @@ class StageMean:
 
 
 class _Mean:
-    """A smoothed mean that one outlier moves little."""
+    """A smoothed mean that one outlier moves little. What was cut is made up for as soon as another one comes."""
 
     def __init__(self) -> None:
         self.value = 0.0
         self.count = 0
-        self._cut = False
+        self._cut = 0.0
+        self._at = 0
 
     def add(self, seen: float, config: MeterConfig) -> None:
-        most = config.outlier * self.value
-        cut, self._cut = 0.0 < most < seen and not self._cut, 0.0 < most < seen
         self.count += 1
         gain = max(config.gain, 1.0 / self.count)
-        self.value += gain * ((most if cut else seen) - self.value)
+        most = config.outlier * self.value
+        if 0.0 < most < seen:
+            known = self._at and (self.count - self._at) * config.gain <= config.recalls
+            seen, self._cut = most + (self._cut if known else 0.0), seen - most
+            self._at = self.count
+        self.value += gain * (seen - self.value)
 
 
 class _StageMeter:
