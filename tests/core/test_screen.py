@@ -104,3 +104,28 @@ def test_orders_at_either_end_of_a_long_text_are_seen() -> None:
         == (Flag.ORDERS,)
     )
     assert flags(PLAIN, rest, PLAIN)[1] == ()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "atom",
+    [
+        "\n",
+        " \n",
+        " ",
+        "\t",
+        "other ",
+        "ignore all ",
+        "say a b c ",
+        "system \n",
+        "user" + " " * 20,
+        "忽略",
+        "- ",
+        "new\u2028",
+    ],
+)
+def test_no_text_keeps_the_screen_busy(atom: str) -> None:
+    """A peer may write what it likes: a pattern that tries every end of a run for every beginning took a minute."""
+    for text in ("blue" + atom * (16_000 // len(atom)), atom * (16_000 // len(atom)) + "x"):
+        for _ in range(20):
+            traits(text)

@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
+from itertools import combinations
+from statistics import fmean
 
 from folkmoot.core.ids import DeviceId
 from folkmoot.errors import ConfigError
@@ -245,24 +246,22 @@ def harms(question: str, own: str, answers: Sequence[str], final: str) -> list[f
     mine, end = terms(own) - asked, terms(final) - asked
     # One measure for the whole layer: judged each by the others alone, those who differ would be judged more often than
     # those who agree, and answers of a word or two that agree by chance would condemn the honest.
-    if len(said) < _LEAST or mean(_pairs(said)) < _AGREED:
+    pairs = {pair: alike(said[pair[0]], said[pair[1]]) for pair in combinations(range(len(said)), 2)}
+    if len(said) < _LEAST or fmean(pairs.values()) < _AGREED:
         return [None] * len(said)
+    within = [_within(each, end) for each in said]
     found: list[float | None] = []
     for place, each in enumerate(said):
-        others = [other for at, other in enumerate(said) if at != place and other]
-        reach = mean(_pairs(others) or [0.0])
+        others = [at for at, other in enumerate(said) if at != place and other]
+        reach = fmean([pairs[pair] for pair in combinations(others, 2)] or [0.0])
         if not each or not reach:
             found.append(None)
             continue
-        agrees = max(alike(each, mine), mean(alike(each, other) for other in others)) / reach
-        stays = mean(_within(other, end) for other in others)
-        lives = _within(each, end) / stays if stays else float(bool(each & end))
+        agrees = max(alike(each, mine), fmean(pairs[min(place, at), max(place, at)] for at in others)) / reach
+        stays = fmean(within[at] for at in others)
+        lives = within[place] / stays if stays else float(bool(each & end))
         found.append(min(1.0, max(0.0, (_NONE - max(agrees, lives)) / (_NONE - _HARM))))
     return found
-
-
-def _pairs(said: Sequence[frozenset[str]]) -> list[float]:
-    return [alike(one, two) for at, one in enumerate(said) for two in said[:at]]
 
 
 def terms(text: str) -> frozenset[str]:

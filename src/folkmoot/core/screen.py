@@ -36,7 +36,7 @@ _ORDERS = re.compile(
     rf"|\buser (?:has |now )?(?:changed|updated|withdr\w+|asks you|wants you|cancell?ed)\b"
     rf"|\byou (?:are now|must now|must (?:only )?(?:output|reply|respond|answer|say|write))\b"
     rf"|\b(?:aggregat|synthesi[sz])(?:or|er|ors|ers|ing|e)\b|\bsystem (?:prompt|message|override|notice)\b"
-    rf"|^\s*(?:\W{{0,4}})(?:system|user|assistant|human|instructions?|developer|admin(?:istrator)?)\W{{0,3}}:"
+    rf"|^\W{{0,4}}(?:system|user|assistant|human|instructions?|developer|admin(?:istrator)?)\W{{0,3}}:"
     rf"|\bignorier|\bvergiss\b[^.\n]{{0,30}}\banweisung|\bignor(?:a|e|ez)\b[^.\n]{{0,40}}\binstruc"
     rf"|(?:忽略|无视|不要理会).{{0,12}}(?:指令|指示|回答|内容)|игнорируй",
     re.IGNORECASE | re.MULTILINE,
@@ -80,13 +80,18 @@ def traits(text: str) -> Traits:
     words = _WORD.findall(text.lower())
     runs = {crc32(" ".join(words[at : at + 5]).encode(errors="replace")) for at in range(len(words) - 4)}
     return Traits(
-        _ORDERS.search(text) is not None,
+        _ORDERS.search(_close(text)) is not None,
         controls(text),
         whole,
         script_of(text),
         len(words),
         tuple(sorted(runs)[:_SKETCH]),
     )
+
+
+def _close(text: str) -> str:
+    """A text without empty lines and with one blank between words: many of them would keep the patterns busy for minutes."""
+    return "\n".join(" ".join(words) for words in map(str.split, text.splitlines()) if words)
 
 
 def loops(text: str) -> bool:
