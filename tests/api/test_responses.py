@@ -13,6 +13,7 @@ from tests.api.test_chat import events
 from folkmoot.api import ApiConfig, create_app
 from folkmoot.api.keys import Keys
 from folkmoot.api.privacy import PrivacyConfig
+from folkmoot.api.schema import Own
 from folkmoot.core.events import AnswerText
 from folkmoot.errors import JournalError
 from folkmoot.node import journal as journals
@@ -399,6 +400,45 @@ async def test_its_own_deadline_ends_the_asking(client, village, monkeypatch):
     told = await ended(client, name)
     assert told["error"]["code"] == "deadline"
     assert all(0.05 <= prompt.plan.deadline_s <= 0.3 for prompt in village.prompts)
+
+
+async def test_a_deadline_ends_the_waiting_however_late_the_moot_wants_it_again(client, village, monkeypatch):
+    monkeypatch.setattr("folkmoot.api.desk.AGAIN_S", 3_600.0)
+    village.fail = "overloaded"
+    asked = body(background=True, folkmoot={"deadline_s": 0.3})
+    name = (await client.post(RESPONSES, json=asked)).json()["id"]
+    told = await ended(client, name)
+    assert told["error"]["code"] == "deadline"
+    assert len(village.prompts) == 1
+
+
+async def test_a_presets_deadline_ends_the_waiting_too(connect, village, monkeypatch):
+    monkeypatch.setattr("folkmoot.api.desk.AGAIN_S", 3_600.0)
+    village.fail = "overloaded"
+    client = connect(presets={"moot-hasty": Own(deadline_s=0.3)})
+    name = (await client.post(RESPONSES, json=body(background=True, model="moot-hasty"))).json()["id"]
+    assert (await ended(client, name))["error"]["code"] == "deadline"
+
+
+async def test_a_deadline_that_passes_before_there_is_a_seat_ends_it(connect, village):
+    village.hold = asyncio.Event()
+    client = connect(background_prompts=1)
+    first = (await client.post(RESPONSES, json=body(background=True))).json()["id"]
+    asked = body(background=True, folkmoot={"deadline_s": 0.3})
+    second = (await client.post(RESPONSES, json=asked)).json()["id"]
+    assert (await ended(client, second))["error"]["code"] == "deadline"
+    assert len(village.prompts) == 1
+    village.hold.set()
+    assert (await ended(client, first))["status"] == "completed"
+
+
+async def test_a_deadline_that_is_later_than_the_wait_counts(connect, village, monkeypatch):
+    monkeypatch.setattr("folkmoot.api.desk.AGAIN_S", 0.0)
+    village.fail = "no_device"
+    client = connect(background_wait_s=0.001)
+    asked = body(background=True, folkmoot={"deadline_s": 0.5})
+    name = (await client.post(RESPONSES, json=asked)).json()["id"]
+    assert (await ended(client, name))["error"]["code"] == "deadline"
 
 
 async def test_so_long_is_tried_and_no_longer(connect, village, monkeypatch):
