@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from folkmoot.api.faults import STATUS
 from folkmoot.cli import group
 from folkmoot.engine.weights import CATALOGUE
 
@@ -41,6 +42,22 @@ def test_the_demos_weights_are_those_of_the_catalogue():
         line for line in (ROOT / "models.txt").read_text().splitlines() if line and not line.startswith("#")
     }
     assert listed == {each for name in ("smollm2", "qwen-0.5b") for each in CATALOGUE[name].requirements}
+
+
+def test_the_page_of_errors_names_every_code_that_the_api_can_send():
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\d+) \|", (ROOT / "docs/reference/errors.md").read_text("utf-8"), re.M
+    )
+    assert {code: int(status) for code, status in rows} == STATUS
+
+
+def test_every_code_that_the_api_spells_out_is_in_its_table():
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src/folkmoot/api").glob("*.py"))
+    spelt = re.findall(
+        r"""(?:_Fault|failure_response|failure)\(\s*"(\w+)\"|^    code = "(\w+)\"""", source, re.M
+    )
+    assert len(spelt) > 8
+    assert {one or other for one, other in spelt} <= set(STATUS)
 
 
 def test_the_readme_names_every_command():

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 import click
 import msgspec
 
+from folkmoot.api.faults import OWN as SAID_BY_THE_API
 from folkmoot.api.faults import STATUS
 from folkmoot.api.routes import ROUTES
 from folkmoot.api.schema import Own
@@ -117,6 +118,8 @@ def errors_page() -> str:
             lines.append(
                 f"| `{kind.code}` | {STATUS.get(kind.code, '')} | {(kind.__doc__ or '').splitlines()[0]} |"
             )
+    lines.append("\nThe API says these by itself:\n\n| code | HTTP | meaning |\n|---|---|---|")
+    lines += [f"| `{code}` | {status} | {meaning} |" for code, (status, meaning) in SAID_BY_THE_API.items()]
     lines += ["\n## Exit codes\n", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {meaning} |" for code, meaning in exits.MEANINGS.items()]
     wrong = ", ".join(f"`{kind.code}`" for kind, code in exits.CODES.items() if code == exits.USAGE)

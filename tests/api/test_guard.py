@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from folkmoot.api import ApiConfig, create_app
@@ -73,6 +74,22 @@ async def test_health_and_the_document_need_no_key(connect):
 async def test_a_key_on_loopback_counts_too(connect):
     client = connect(keys=("secret",))
     assert (await client.get("/v1/models")).status_code == 401
+
+
+async def test_a_key_that_was_revoked_opens_nothing_where_none_is_needed(
+    village, control, tmp_path, make_desk
+):
+    config, keys = ApiConfig(), Keys(tmp_path)
+    token = keys.add("phone", 0.0)
+    keys.revoke("phone")
+    transport = httpx.ASGITransport(create_app(village, config, control, make_desk(config), keys))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:4150") as client:
+        for bearer, status in ((token, 403), ("sk-none", 200), ("fm-local", 200), (control, 200)):
+            told = await client.get("/v1/models", headers={"authorization": f"Bearer {bearer}"})
+            assert (bearer, told.status_code) == (bearer, status)
+            if status == 403:
+                assert told.json()["error"]["code"] == "wrong_key"
+        assert (await client.get("/v1/models")).status_code == 200
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:4150", "192.168.1.2:4150", "[::]:4150", "moot.example:1"])

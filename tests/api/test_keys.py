@@ -35,6 +35,7 @@ def test_a_key_is_found_by_its_token_alone_and_kept_as_a_hash(keys: Keys, tmp_pa
     assert (found.name, found.made_at, found.per_minute, found.at_once) == ("phone", 5, 3, 2)
     path = tmp_path / "keys.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "keys.lock").stat().st_mode) == 0o600
     secret = token.split("-", 2)[2]
     assert secret not in path.read_text()
     for wrong in (

@@ -28,6 +28,23 @@ def test_made_listed_and_revoked(home, capsys):
     assert Keys(home).find(token) is None
 
 
+def test_revoking_the_last_key_says_who_may_ask_now(home, capsys, monkeypatch):
+    for name in ("phone", "laptop"):
+        assert run("key", "new", name) == 0
+    capsys.readouterr()
+    assert run("key", "revoke", "phone") == 0
+    assert capsys.readouterr().err == ""
+    assert run("key", "revoke", "laptop") == 0
+    told = capsys.readouterr()
+    assert told.out == "revoked laptop\n"
+    assert "that was the last key: whoever is on this machine may ask" in told.err
+    assert run("key", "new", "phone") == 0
+    capsys.readouterr()
+    monkeypatch.setenv("FOLKMOOT_API__KEYS", "one,two")
+    assert run("key", "revoke", "phone") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_key_alone_is_on_stdout(home, capsys):
     assert run("key", "new", "laptop") == 0
     told = capsys.readouterr()

@@ -29,6 +29,13 @@ def holding(device: Device, word: str = WORD) -> list[str]:
     return [path.name for path in files if word.encode() in path.read_bytes()]
 
 
+def shown(device: Device) -> list[str]:
+    """The files of its home that others may look into, the empty ones too."""
+    files = [path for path in device.home.rglob("*") if path.is_file()]
+    assert "up.lock" in [path.name for path in files]
+    return [path.name for path in files if stat.S_IMODE(path.stat().st_mode) != 0o600]
+
+
 def forget(device: Device, *what: str) -> int:
     told = device.cli("forget", *what, "--json")
     assert told.returncode == 0, told.stderr
@@ -40,9 +47,7 @@ def test_prompts_are_for_the_owner_s_eyes_and_forgotten_when_told(crowd: Crowd) 
     device = crowd.start("ash", "timed:det:0", debug=True)
     first, second, third = (background(device) for _ in range(3))
     assert holding(device)
-    for path in device.home.rglob("*"):
-        if path.is_file() and path.stat().st_size:
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+    assert shown(device) == []
     assert stat.S_IMODE(device.home.stat().st_mode) == 0o700
     assert WORD not in device.log.read_text(), "no log holds a prompt"
 
@@ -79,10 +84,14 @@ def test_keys_are_no_longer_good_once_revoked_and_stand_nowhere(crowd: Crowd) ->
         429,
     ]
     assert device.cli("ask", "--json", "why?").returncode == 0, "its owner's commands need no key"
+    assert (device.home / "keys.lock").exists()
+    assert shown(device) == []
     assert not holding(device, key)
     assert not holding(device, key.split("-", 2)[2])
     assert key not in device.log.read_text()
     assert device.cli("key", "revoke", "phone").returncode == 0
-    assert status(key) == 200, "without any key left the API is as open as before"
+    assert (status(), status("sk-none"), status(key)) == (200, 200, 403), (
+        "as open as before, but not to that key"
+    )
     assert device.cli("key", "new", "laptop").returncode == 0
     assert status(key) == 403

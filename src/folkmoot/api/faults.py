@@ -12,6 +12,21 @@ from folkmoot import errors
 from folkmoot.api.schema import Failure, Fault
 from folkmoot.node.service import Status
 
+OWN: dict[str, tuple[int, str]] = {
+    "no_key": (401, "The API needs a key, and the request bears none."),
+    "wrong_key": (403, "The API does not know the request's key; it may have been revoked."),
+    "key_limit": (429, "The key has as many requests under way, or has sent as many in a minute, as it may."),
+    "foreign": (
+        403,
+        "The request's `Host` or `Origin` header names another site, which may not use this API.",
+    ),
+    "not_found": (404, "Nothing is at that path, or no response of that id is kept for whoever asks."),
+    "wrong_method": (405, "The path takes other methods; the header `Allow` names them."),
+    "body_too_large": (413, "The request's body is larger than the API reads."),
+    "internal": (500, "A bug in Folkmoot; the device's log says more."),
+}
+"""What the API says by itself: status and meaning by code."""
+
 STATUS: dict[str, int] = {
     errors.PromptInvalid.code: 400,
     errors.AdmissionError.code: 403,
@@ -30,14 +45,7 @@ STATUS: dict[str, int] = {
     errors.NodeError.code: 500,
     errors.JournalError.code: 503,
     errors.JournalFull.code: 507,
-    "no_key": 401,
-    "wrong_key": 403,
-    "key_limit": 429,
-    "foreign": 403,
-    "not_found": 404,
-    "wrong_method": 405,
-    "body_too_large": 413,
-    "internal": 500,
+    **{code: status for code, (status, _) in OWN.items()},
 }
 """Every code that the API can send. A code that is not here is a bug of ours, and a 500."""
 

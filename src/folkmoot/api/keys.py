@@ -26,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _HEX = re.compile("[0-9a-f]{32}")
 _REMEDY = "delete it and make new keys with `folkmoot key new`"
 _PREFIX = "fm"
+_TOKEN = re.compile(_PREFIX + r"-[0-9a-f]{8}-[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Keys:
 
     def __init__(self, home: Path) -> None:
         self._path = home / FILE
-        self._lock = FileLock(home / "keys.lock")
+        self._lock = FileLock(home / "keys.lock", mode=0o600)
         self._seen: tuple[int, int, int] | None = None
         self._keys: dict[str, Key] = {}
 
@@ -118,6 +119,11 @@ class Keys:
             raise storage.StateDamaged(f"{self._path} is damaged; {_REMEDY}")
         self._keys = {key.id: key for key in book.keys} if book is not None else {}
         self._seen = seen
+
+
+def is_ours(token: str) -> bool:
+    """Whether a token was made here by its looks, as nobody else's is: one that counts no more is then told apart."""
+    return _TOKEN.fullmatch(token) is not None
 
 
 def _hash(secret: str, salt: bytes) -> str:

@@ -16,6 +16,11 @@ from folkmoot.cli.options import config_option, json_option, print_json, setting
 if TYPE_CHECKING:
     from folkmoot.api.keys import Keys
 
+LAST = (
+    "that was the last key: whoever is on this machine may ask this device without one from now on "
+    "(where its API listens to others, nobody but its owner may)"
+)
+
 
 @click.group()
 def key() -> None:
@@ -77,11 +82,14 @@ def list_keys(as_json: bool, config_file: Path | None) -> None:
 @config_option
 def revoke(name: str, as_json: bool, config_file: Path | None) -> None:
     """Let a key, by its NAME or id, open nothing any more; a running device knows it at its next request."""
-    gone = _keys(config_file).revoke(name)
+    keys = _keys(config_file)
+    gone = keys.revoke(name)
     if as_json:
         print_json({"revoked": gone.name, "id": gone.id})
     else:
         click.echo(f"revoked {gone.name}")
+    if not keys.all() and not settings_of(config_file).settings.api.keys:
+        click.echo(LAST, err=True)
 
 
 def _keys(config_file: Path | None) -> Keys:

@@ -130,7 +130,7 @@ def home_of(home: Path) -> Iterator[None]:
     from folkmoot.node.storage import prepare_home
 
     prepare_home(home)
-    lock = FileLock(home / "up.lock", timeout=0)
+    lock = FileLock(home / "up.lock", timeout=0, mode=0o600)
     try:
         with lock:
             yield
