@@ -425,11 +425,24 @@ def test_a_share_is_of_work_and_not_of_jobs() -> None:
     queue.on_ask(ZED, ask_of(22), 208.0)
     queue.on_ask(YON, ask_of(23), 208.0)
     assert queue.excess == 1
+    queue.on_finished(Finished(ask_of(21).job, Usage(inference_s=1.0)), 209.0)
+    busy_s = queue.meter.busy_s
+    # It was served for 5 s, and its engine says nothing of that.
+    queue.on_cancel(YON, Cancel(ask_of(23).job), 214.0)
+    queue.on_engine_failed(EngineFailed(ask_of(23).job, "cancelled", ""), 214.0)
+    assert queue.meter.busy_s == busy_s + 5.0
+    for number in range(31, 33):
+        queue.on_ask(YON, ask_of(number), 214.0)
+    assert queue.excess == 2
+    for number in range(31, 33):
+        queue.on_cancel(YON, Cancel(ask_of(number).job), 214.0)
+    queue.on_cancel(ZED, Cancel(ask_of(22).job), 215.0)
+    queue.on_engine_failed(EngineFailed(ask_of(22).job, "cancelled", ""), 215.0)
     for number in range(24, 30):  # what was never served costs nothing
         queue.on_ask(ZED, ask_of(number), 300.0)
         queue.on_cancel(ZED, Cancel(ask_of(number).job), 300.0)
     queue.on_ask(ZED, ask_of(30), 300.0)
-    assert queue.excess == 1
+    assert queue.excess == 0
 
 
 def test_a_cancelled_excess_leaves_no_trace() -> None:

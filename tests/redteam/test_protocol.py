@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from tests.core.world import FOUR, Moot, answered, fixed
 
-from folkmoot.core.events import GossipTimer, Received
+from folkmoot.core.events import GossipTimer, PromptFailed, Received
 from folkmoot.core.gossip import (
     MAX_INCARNATION,
     MAX_ROWS,
@@ -26,15 +26,28 @@ from folkmoot.core.gossip import (
     SyncReply,
     tag_of,
 )
-from folkmoot.core.ids import DeviceId, PromptId, job_id
+from folkmoot.core.ids import DeviceId, JobId, PromptId, job_id
 from folkmoot.core.membership import Membership, MembershipConfig
-from folkmoot.core.messages import Answer, Ask, Inference, Outcome, Piece, Sampling, Stage, Turn, Usage
+from folkmoot.core.messages import (
+    Answer,
+    Ask,
+    Inference,
+    Outcome,
+    Piece,
+    Sampling,
+    Stage,
+    Turn,
+    Undone,
+    Usage,
+)
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import PeerConfig
+from folkmoot.core.price import PriceConfig
 from folkmoot.core.repute import ReputeConfig
 from folkmoot.core.roster import MAX_PULSE_LEAP
 from folkmoot.errors import AdmissionError, LocalProtocolError, RemoteProtocolError
 from folkmoot.node.admission import verify
+from folkmoot.node.config import NodeConfig
 from folkmoot.node.identity import Identity
 from folkmoot.wire import decode, encode
 
@@ -224,6 +237,53 @@ def test_forged_skill() -> None:
         by.append(answered(moot, prompt).provenance.jobs[-1].device)
     assert by[0] == "dot"
     assert "dot" not in by[-5:]
+
+
+def claims_to_be_strongest(peer: PeerConfig) -> Moot:
+    """A moot in which Dot claims to be the strongest, by far."""
+    moot = Moot(FOUR, peer)
+    card = replace(moot.devices[ANN].peer.membership.members[DOT].card, skill=1e9)
+    moot.tell("ann", Received(DOT, News((), (Member(DOT, 2, Standing.ALIVE, card),))))
+    return moot
+
+
+def asked_of_dot(moot: Moot, *, stream: bool = False) -> tuple[PromptId, list[JobId]]:
+    """Ann's prompt whose answers are there, and what Dot has to do for it: to aggregate, where it is let to."""
+    plan = fixed(1, 2, select=("bob", "cid"), aggregator="strongest")
+    prompt = moot.ask("ann", plan, stream=stream, sampling=Sampling(max_tokens=20))
+    for name in ("ann", "bob", "cid"):
+        moot.write(name, f"{TRUE}, {name} says.")
+    works = [work for mixture in moot.devices[ANN].peer._mixtures.values() for work in mixture._open.values()]
+    return prompt, [work.id for work in works if work.device == DOT]
+
+
+def test_an_aggregator_s_word_ends_no_prompt() -> None:
+    """Dot says each time that the prompt is too long for it: then another one aggregates."""
+    moot = claims_to_be_strongest(WARY)
+    for _ in range(6):
+        prompt, jobs = asked_of_dot(moot)
+        for job in jobs:
+            moot.tell("ann", Received(DOT, Undone(job, Outcome.REFUSED, "too_long", "no")))
+        moot.deliver()
+        moot.work()
+        assert answered(moot, prompt)
+
+
+def test_an_aggregator_that_breaks_the_protocol_is_soon_asked_no_more() -> None:
+    """Dot floods the user's screen beyond the bound of an answer. First it is asked ever more seldom, then no more."""
+    moot = claims_to_be_strongest(replace(NodeConfig().peer, price=PriceConfig()))
+    cut: list[bool] = []
+    for _ in range(60):
+        prompt, jobs = asked_of_dot(moot, stream=True)
+        for job in jobs:
+            for piece in range(4):
+                moot.tell("ann", Received(DOT, Piece(job, 500 * piece, "x" * 500)))
+        moot.deliver()
+        moot.work()
+        cut.append(isinstance(moot.end_of(prompt), PromptFailed))
+        moot.pass_time(10.0)
+    assert 0 < sum(cut) <= 8
+    assert not any(cut[-20:])
 
 
 def test_impossible_skill() -> None:

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import math
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -39,6 +38,7 @@ from folkmoot.errors import (
     PromptInvalid,
     UnknownModel,
 )
+from folkmoot.node.bugs import way_of
 from folkmoot.node.journal import Entry, Journal
 from folkmoot.node.service import Moot
 
@@ -225,12 +225,7 @@ class Desk:
             self._untried.discard(name)
         fault = None if task.cancelled() else task.exception()
         if fault is not None and not isinstance(fault, JournalError):
-            where = "".join(
-                traceback.format_tb(fault.__traceback__)
-            )  # its message may hold some of the prompt
-            log.error(
-                "a prompt in the background failed by a fault of ours: %s\n%s", type(fault).__name__, where
-            )
+            log.error("a prompt in the background failed by a fault of ours: %s", way_of(fault))
             with contextlib.suppress(JournalError):
                 await self._fail(name)
 

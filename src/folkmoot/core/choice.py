@@ -488,7 +488,8 @@ class Choice:
         if aggregator == "origin":
             return own
         if aggregator == "strongest":
-            serving = [d for d in (own, *(m.device for m in self._live())) if self.serves(d)]
+            others = (m.device for m in self._live() if self.breakers.admits(m.device))
+            serving = [d for d in (own, *others) if self.serves(d)]
             best = max(serving, key=lambda d: self._membership.members[d].card.skill, default=own)
             if best != own:
                 name = self.row(best).name

@@ -20,8 +20,8 @@ class MeterConfig:
     """How quickly a device believes what it sees.
 
     `gain` of the mean service time, which is the plain mean of the first 1/`gain` jobs (ADMISSION.md: 0.02 is too slow
-    behind a step). A job that took more than `outlier` times the mean counts for that much; the rest counts when another such
-    one comes within `recalls`/`gain` jobs, as then such jobs belong to the load (guesses: of exponential services one in
+    behind a step). A job that took more than `outlier` times the mean counts for that much; as much of the rest as another such one
+    has counts when that comes within `recalls`/`gain` jobs, as then such jobs belong to the load (guesses: of exponential services one in
     3,000 is cut). Rates are means over the last `window` mean services. `slack` is how much
     slower than the device its debt drains: it holds the load of what is admitted below 1 − slack. Another device may ask
     for `share`/n of this one's time, n the devices of the moot, and `burst` jobs of mean length at once (guesses); what it
@@ -88,9 +88,11 @@ class _Mean:
         gain = max(config.gain, 1.0 / self.count)
         most = config.outlier * self.value
         if 0.0 < most < seen:
-            known = self._at and (self.count - self._at) * config.gain <= config.recalls
-            seen, self._cut = most + (self._cut if known else 0.0), seen - most
-            self._at = self.count
+            over = seen - most
+            if (self.count - self._at) * config.gain > config.recalls:
+                self._cut = 0.0
+            back = min(self._cut, over)
+            seen, self._cut, self._at = most + back, self._cut + over - back, self.count
         self.value += gain * (seen - self.value)
 
 
@@ -114,7 +116,7 @@ class _StageMeter:
 class Meter:
     """The measurements of one device whose engine serves `slots` jobs at a time.
 
-    `jobs` have been served here, which took `busy_s` seconds of its slots together.
+    `jobs` have been served here; with those that came to nothing they took `busy_s` seconds of its slots together.
     Stages have means of their own, as later ones read more; what has not been served here yet counts as the mean of all.
     """
 
@@ -182,7 +184,7 @@ class Meter:
             self._at = now
         one = self._stages[stage]
         one.all.add(now, self._window_s)
-        if layer > 1:
+        if layer > 1 and not excess:
             one.late.add(now, self._window_s)
 
     def gone(self, now: float) -> None:
@@ -197,6 +199,10 @@ class Meter:
         self.busy_s += usage.inference_s
         self._seconds.add(usage.inference_s, self.config)
         self._stages[stage].served(usage, self.config)
+
+    def wasted(self, seconds: float) -> None:
+        """So many seconds of a slot went into a job that came to nothing."""
+        self.busy_s += seconds
 
     def debt(self, now: float) -> float:
         """Z, jobs: the queue of a device that is `slack` slower than this one and has the same jobs to do."""

@@ -779,10 +779,12 @@ class Mixture:
         self._close(work, outcome, f"{code}: {detail}")
         if outcome is Outcome.FAILED and code not in BLAMELESS and work.device != self._choice.me:
             self._choice.breakers.failed(work.device)
+        if code == "remote_protocol":
+            self._choice.judged(work.device, 1.0, now)
         effects: list[Effect] = [self._progress(work)]
         if work.stage is Stage.AGGREGATE and self.prompt.stream and (work.length or self._begun):
             return effects + self._go_on(work, code, detail, now)
-        if code == "too_long" and work.device in (self.plan.own, self.plan.aggregator):
+        if code == "too_long" and work.device == self._choice.me:  # nobody else ends a prompt by a word
             return effects + self.fail("too_long", detail, now)
         if self._rivals(work):
             return effects
@@ -801,8 +803,9 @@ class Mixture:
             return effects + self._ask(work.stage, work.slot, stand_in, now, asked)
         if work.stage is Stage.AGGREGATE:
             mine = code == "over_budget" and work.device == self._choice.me
-            known = code if mine or code in ("overloaded", "deadline") else "no_device"
             tried = [w for w in self._works.values() if w.stage is Stage.AGGREGATE]
+            all_so = code == "too_long" and all((w.error or "").startswith(code) for w in tried)
+            known = code if mine or all_so or code in ("overloaded", "deadline") else "no_device"
             reasons = "; ".join(f"{self._name(w.device)}: {w.error}" for w in tried)
             return effects + self.fail(known, f"no device could aggregate ({reasons})", now)
         if code == "overloaded" and not self._may_shrink():

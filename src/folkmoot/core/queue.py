@@ -393,6 +393,7 @@ class Queue:
             return []
         job = self._jobs[key]
         job.usage = event.usage
+        self.meter.wasted(0.0 if job.began is None else now - job.began)
         if job.dropped:
             self._settle(job, now)
             return self._end_dropped(key, now)
@@ -418,7 +419,9 @@ class Queue:
     def _settle(self, job: _Job, now: float) -> None:
         """Its device's share has paid for a job of mean length: let it pay for what the job cost."""
         if not job.excess and job.origin != self._me:
-            self.meter.settle(job.origin, job.cost.inference_s, self.devices, now)
+            # By this device's own clock: an engine that is told to stop may not say what it has cost.
+            seconds = 0.0 if job.began is None else now - job.began
+            self.meter.settle(job.origin, job.spent.inference_s + seconds, self.devices, now)
 
     def _end_dropped(self, key: _Key, now: float) -> list[Effect]:
         """The engine has let go of a job that nobody wants any more: say what it cost."""

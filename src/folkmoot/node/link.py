@@ -21,6 +21,7 @@ from folkmoot.core.gossip import Sync
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Message
 from folkmoot.errors import LocalProtocolError, NodeError, RemoteProtocolError
+from folkmoot.node.bugs import way_of
 from folkmoot.node.config import LinkLimits
 from folkmoot.node.rates import Bucket
 from folkmoot.wire import END, END_BYTES, Framer, frame
@@ -341,7 +342,7 @@ async def serve(link: Link, handle: Callable[[Stream], Awaitable[None]], on_lost
         running.pop(task, None)
         room.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a stream from %s was dropped by a fault of ours", link.device[:8], exc_info=error)
+            log.error("a stream from %s was dropped by a fault of ours: %s", link.device[:8], way_of(error))
 
     try:
         while True:

@@ -23,6 +23,7 @@ from folkmoot.core.messages import Message
 from folkmoot.errors import AdmissionError, LocalProtocolError, NodeError, RemoteProtocolError
 from folkmoot.node import handshake
 from folkmoot.node.admission import Certificate, device_of, read_invitation
+from folkmoot.node.bugs import way_of
 from folkmoot.node.config import Host, NetworkConfig, join_address, parse_listen, split_address
 from folkmoot.node.council import Council
 from folkmoot.node.handshake import MEMBER, NEWCOMER, Hello
@@ -689,7 +690,7 @@ class Network:
             tasks.pop(task, None)
             self._tasks.pop(task, None)
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("a task of the network failed", exc_info=error)
+                log.error("a task of the network failed: %s", way_of(error))
 
         task.add_done_callback(done)
 

@@ -14,6 +14,7 @@ from folkmoot.core.ids import JobId, PromptId
 from folkmoot.core.messages import Inference, Usage
 from folkmoot.engine.protocol import Done, Engine, Text
 from folkmoot.errors import EngineError, FolkmootError
+from folkmoot.node.bugs import way_of
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 Room = Callable[[], Coroutine[Any, Any, None]]
@@ -70,10 +71,10 @@ class Work:
         if task.cancelled():
             self.handle(EngineFailed(job, "cancelled", "the job was cancelled", spent))
         elif isinstance(fault := task.exception(), FolkmootError):
-            log.info("a job failed: %s", fault)
+            log.info("a job failed: %s", fault.code)  # a server's words may hold the prompt
             self.handle(EngineFailed(job, fault.code, str(fault)[:DETAIL], spent))
         elif fault is not None:
-            log.error("the engine failed at a job by a fault of ours", exc_info=fault)
+            log.error("the engine failed at a job by a fault of ours: %s", way_of(fault))
             detail = f"a fault in the engine ({type(fault).__name__})"
             self.handle(EngineFailed(job, EngineError.code, detail, spent))
         else:
@@ -85,7 +86,7 @@ class Work:
         if task.cancelled():
             self.handle(Warmed(prompt, 0, 1))
         elif (bug := task.exception()) is not None:
-            log.error("the engine failed at a prefill by a fault of ours", exc_info=bug)
+            log.error("the engine failed at a prefill by a fault of ours: %s", way_of(bug))
             self.handle(Warmed(prompt, 0, 0))
         else:
             self.handle(task.result())

@@ -6,6 +6,8 @@ guesses, unless a comment says otherwise: they bound memory and keep arithmetic 
 
 from __future__ import annotations
 
+from folkmoot.core.choice import MAX_LAYERS
+
 DATAGRAM_BYTES = 1_200
 """A datagram with all its fields. QUIC over Ethernet carries 1,414."""
 FRAME_BYTES = 4 << 20
@@ -59,7 +61,7 @@ LENGTHS = {
 
 NUMBERS: dict[str, tuple[float, float]] = {
     "Ask.hops": (0, 16),
-    "Ask.layer": (0, 1_000),
+    "Ask.layer": (0, MAX_LAYERS + 1),
     "Card.context_tokens": (0, 2**31 - 1),
     "Card.skill": (-1e9, 1e9),
     "Card.slots": (1, 4_096),
