@@ -20,6 +20,7 @@ from folkmoot.core.layout import (
     marks,
     opening,
     share,
+    spelled,
     spoken,
 )
 from folkmoot.core.messages import Inference, Layout, Turn
@@ -230,3 +231,13 @@ def test_shielded_answers_never_exceed_the_room(
     answers: list[str], room: int, expected: int, marked: list[bool]
 ) -> None:
     assert sum(len(piece) for piece in fit(answers, room, expected, len, FENCE, marked)) <= room
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("atom", [".", "?!", ".'", "\n", " ", "`", "<|", "\u200b", "[INST"])
+def test_no_text_keeps_the_layout_busy(atom: str) -> None:
+    """A peer may write what it likes: a pattern that tried every end of a run for every beginning took seconds."""
+    for text in (atom * (30_000 // len(atom)) + "x" * 1_000, "x" + atom * (30_000 // len(atom)) + "x"):
+        for _ in range(10):
+            cut(text, 30_500, len)
+            spelled(text, "word")

@@ -37,7 +37,7 @@ _QUERY_CHARACTERS = 600
 """A query up to this length is said again after marked answers; of a longer one only that it stands above (guess)."""
 
 _BACKTICKS = re.compile(r"`+")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"')\]]*(?=\s|$)|[。！？]|\n(?=\n)")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"')\]]*(?=\s|$)|[。！？]|\n(?=\n)")
 _CONTROL = re.compile(
     r"<\|[^<>|\s]{1,64}\|>|<｜[^<>｜]{1,64}｜>|</?s>|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
