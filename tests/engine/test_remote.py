@@ -13,7 +13,7 @@ import pytest
 
 from folkmoot.core.ids import PromptId
 from folkmoot.core.layout import SYSTEM_PROMPT
-from folkmoot.core.messages import Inference, Sampling, Turn
+from folkmoot.core.messages import Inference, Sampling, Turn, Usage
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.ollama import OllamaEngine
 from folkmoot.engine.openai import OpenAIEngine
@@ -310,25 +310,61 @@ def test_sizes_in_names(name: str, size: float) -> None:
     assert billions(name) == size
 
 
-@pytest.mark.parametrize(
-    ("make", "path"),
-    [
-        (lambda url: OpenAIEngine(url, "m", CONFIG), CHAT),
-        (lambda url: OllamaEngine(url, "m", CONFIG), "/api/chat"),
-    ],
-)
-async def test_what_is_cut_before_its_first_word_has_cost_its_question(
+async def last_usage(engine: Engine, cancel: asyncio.Event | None = None) -> Usage:
+    """What a job has cost as far as was told when it failed, or was cancelled at that event."""
+    told = [Usage()]
+
+    async def read() -> None:
+        async for piece in engine.generate(JOB):
+            told.append(piece.usage)
+
+    task = asyncio.create_task(read())
+    if cancel is not None:
+        await cancel.wait()
+        task.cancel()
+    with pytest.raises((EngineError, PromptTooLong, asyncio.CancelledError)):
+        await task
+    return told[-1]
+
+
+@KINDS
+async def test_what_is_cancelled_before_the_server_says_a_word_has_cost_its_question(
     make: Callable[[str], Engine], path: str
 ) -> None:
-    async with scripted({path: [Reply(cut=True)]}) as server:
+    async with scripted({path: [Reply(hang=True)]}) as server:
         engine = make(server.url)
-        pieces = engine.generate(JOB)
-        first = await anext(pieces)
-        await pieces.aclose()
+        usage = await last_usage(engine, cancel=server.asked)
         await engine.close()
-    assert isinstance(first, Text)
-    assert first.text == ""
-    assert first.usage.tokens_in == estimate("Hi")
+    assert usage.tokens_in == estimate("Hi")
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("reply", "tokens_in"),
+    [
+        (Reply(cut=True), estimate("Hi")),
+        (as_json({"error": "down"}, 504), estimate("Hi")),
+        (as_json({"error": "slow down"}, 429), 0),
+        (as_json({"error": "context length"}, 400), 0),
+    ],
+)
+async def test_only_a_question_that_was_refused_has_cost_nothing(
+    make: Callable[[str], Engine], path: str, reply: Reply, tokens_in: int
+) -> None:
+    async with scripted({path: [reply]}) as server:
+        engine = make(server.url)
+        usage = await last_usage(engine)
+        await engine.close()
+    assert usage.tokens_in == tokens_in
+
+
+@KINDS
+async def test_a_question_that_reaches_no_server_has_cost_nothing(
+    make: Callable[[str], Engine], path: str, unused_tcp_port: int
+) -> None:
+    engine = make(f"http://127.0.0.1:{unused_tcp_port}")
+    assert (await last_usage(engine)).tokens_in == 0
+    await engine.close()
 
 
 @pytest.mark.parametrize(

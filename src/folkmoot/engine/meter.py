@@ -27,6 +27,15 @@ class Meter:
         if self._first_s is None:
             self._first_s = self._clock() - self._began
 
+    def refused(self, status: int) -> Usage:
+        """The cost where a server answered with this HTTP status: nothing where it refused the question (4xx).
+
+        Behind another status the question may have been read, and billed.
+        """
+        if 400 <= status < 500:
+            self.tokens_in = 0
+        return self.usage
+
     @property
     def usage(self) -> Usage:
         """The cost up to this moment."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from folkmoot.core.messages import Inference, Turn
+from folkmoot.core.messages import Inference, Turn, Usage
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import body_lines, parse_object
 from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
 from folkmoot.engine.remote import Remote, billions, elsewhere, estimate, estimate_turns, messages, whole
-from folkmoot.errors import EngineError
+from folkmoot.errors import EngineError, EngineUnreachable
 
 
 class OllamaEngine:
@@ -75,24 +75,31 @@ class OllamaEngine:
         sent = messages(inference, self._context)
         meter.tokens_in = sum(estimate(turn["content"]) for turn in sent)
         body = {"model": self._model, "messages": sent, "stream": True, "options": options}
-        async with self._remote.stream("/api/chat", body) as response:
-            yield Text("", meter.usage)
-            async for line in body_lines(response):
-                if not line:
-                    continue
-                event = parse_object(line, response)
-                if event.get("error"):
-                    raise EngineError(f"{self._remote.url}: {event['error']}")
-                message = event.get("message")
-                text = message.get("content") if isinstance(message, dict) else None
-                if isinstance(text, str) and text:
-                    meter.wrote(estimate(text))
-                    yield Text(text, meter.usage)
-                if event.get("done"):
-                    meter.tokens_in = whole(event.get("prompt_eval_count")) or meter.tokens_in
-                    meter.tokens_out = whole(event.get("eval_count")) or meter.tokens_out
-                    yield Done(meter.usage, truncated=event.get("done_reason") == "length")
-                    return
+        yield Text("", meter.usage)  # counted before it is sent: whoever asked may go before the first word
+        try:
+            async with self._remote.stream("/api/chat", body) as response:
+                if response.status_code != 200:
+                    yield Text("", meter.refused(response.status_code))
+                    raise self._remote.refusal(response)
+                async for line in body_lines(response):
+                    if not line:
+                        continue
+                    event = parse_object(line, response)
+                    if event.get("error"):
+                        raise EngineError(f"{self._remote.url}: {event['error']}")
+                    message = event.get("message")
+                    text = message.get("content") if isinstance(message, dict) else None
+                    if isinstance(text, str) and text:
+                        meter.wrote(estimate(text))
+                        yield Text(text, meter.usage)
+                    if event.get("done"):
+                        meter.tokens_in = whole(event.get("prompt_eval_count")) or meter.tokens_in
+                        meter.tokens_out = whole(event.get("eval_count")) or meter.tokens_out
+                        yield Done(meter.usage, truncated=event.get("done_reason") == "length")
+                        return
+        except EngineUnreachable:
+            yield Text("", Usage())
+            raise
         raise EngineError(f"{self._remote.url}: the answer broke off before its end")
 
     async def prefill(self, inference: Inference) -> Warmth:

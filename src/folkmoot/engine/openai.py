@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from folkmoot.core.messages import Inference, Turn
+from folkmoot.core.messages import Inference, Turn, Usage
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.lines import parse_object, sse_objects
 from folkmoot.engine.meter import Meter
 from folkmoot.engine.protocol import Done, EngineInfo, Text, Warmth
 from folkmoot.engine.remote import Remote, billions, elsewhere, estimate, estimate_turns, messages, whole
-from folkmoot.errors import EngineError
+from folkmoot.errors import EngineError, EngineUnreachable
 
 _NO_LIST = {404, 405}
 """What servers say that keep no list of models."""
@@ -88,18 +88,25 @@ class OpenAIEngine:
         meter.tokens_in = sum(estimate(message["content"]) for message in sent)
         ending: str | None = None
         told: dict[str, Any] = {}
-        async with self._remote.stream("/chat/completions", body) as response:
-            yield Text("", meter.usage)
-            async for event in sse_objects(response):
-                if event.get("error"):
-                    raise EngineError(f"{self._remote.url}: {event['error']}")
-                text, finish = _choice(event)
-                ending = finish or ending
-                usage = event.get("usage")
-                told = usage if isinstance(usage, dict) else told
-                if text:
-                    meter.wrote(estimate(text))
-                    yield Text(text, meter.usage)
+        yield Text("", meter.usage)  # counted before it is sent: whoever asked may go before the first word
+        try:
+            async with self._remote.stream("/chat/completions", body) as response:
+                if response.status_code != 200:
+                    yield Text("", meter.refused(response.status_code))
+                    raise self._remote.refusal(response)
+                async for event in sse_objects(response):
+                    if event.get("error"):
+                        raise EngineError(f"{self._remote.url}: {event['error']}")
+                    text, finish = _choice(event)
+                    ending = finish or ending
+                    usage = event.get("usage")
+                    told = usage if isinstance(usage, dict) else told
+                    if text:
+                        meter.wrote(estimate(text))
+                        yield Text(text, meter.usage)
+        except EngineUnreachable:
+            yield Text("", Usage())
+            raise
         if ending is None:
             raise EngineError(f"{self._remote.url}: the answer broke off before its end")
         details = told.get("prompt_tokens_details")

@@ -111,11 +111,10 @@ class Remote:
 
     @asynccontextmanager
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        """The response to a POST as it comes, if its status is 200. Raises `PromptTooLong` and engine errors."""
+        """The response to a POST as it comes, whole where its status is not 200. Raises engine errors."""
         async with self._sent("POST", path, body) as response:
             if response.status_code != 200:
                 await response.aread()
-                raise self.refusal(response)
             yield response
 
     async def close(self) -> None:
