@@ -238,6 +238,5 @@ def test_shielded_answers_never_exceed_the_room(
 def test_no_text_keeps_the_layout_busy(atom: str) -> None:
     """A peer may write what it likes: a pattern that tried every end of a run for every beginning took seconds."""
     for text in (atom * (30_000 // len(atom)) + "x" * 1_000, "x" + atom * (30_000 // len(atom)) + "x"):
-        for _ in range(10):
-            cut(text, 30_500, len)
-            spelled(text, "word")
+        cut(text, 30_500, len)
+        spelled(text, "word")

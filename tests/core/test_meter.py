@@ -141,8 +141,14 @@ def test_a_device_may_ask_for_its_share_and_a_burst() -> None:
     assert not meter.exceeds(DeviceId("bob"), 4, 0.0)
     assert not meter.exceeds(ANN, 4, 2.0)  # half of the device's time is its
     assert meter.exceeds(ANN, 4, 2.0)
-    meter.forget(ANN)
-    assert not meter.exceeds(ANN, 4, 2.0)
+
+
+def test_who_has_paid_back_leaves_no_trace() -> None:
+    meter = served(Meter(MeterConfig(share=2.0, burst=3.0, slack=0.0)), 1.0)
+    for number in range(1_000):
+        meter.exceeds(DeviceId(f"d{number}"), 4, float(number))
+    assert len(meter._shares) <= 256
+    assert meter.exceeds(DeviceId("d999"), 4, 999.0) is False
 
 
 def test_a_share_pays_for_what_a_job_took() -> None:

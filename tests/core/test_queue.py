@@ -408,6 +408,29 @@ def test_what_is_beyond_a_device_s_share_waits_behind_all_else() -> None:
     assert queue.excess == 0
 
 
+def test_beyond_their_shares_devices_take_turns_and_each_has_its_latest_layer_first() -> None:
+    meter = MeterConfig(share=1.0, burst=1.0)
+    queue = Queue(DeviceId("ann"), QueueConfig(discipline="lsf", meter=meter), has_engine=True)
+    zed, yon = (
+        [of_layer(number, 1 + number // 4) for number in range(6)],
+        [of_layer(9 + n, 1) for n in range(3)],
+    )
+    for ask in zed:
+        queue.on_ask(ZED, ask, 0.0)
+    for ask in yon:
+        queue.on_ask(YON, ask, 0.0)
+    said = [queue.on_poll(YON, Poll(ask.job, 0))[0].message.ahead for ask in yon]  # type: ignore[union-attr]
+    assert (queue.excess, said) == (7, [1, 3, 5])
+    queue.on_cancel(ZED, Cancel(zed[1].job), 0.0)
+    served = []
+    for _ in range(8):
+        ((_, running),) = queue._serving.values()
+        served.append(running)
+        queue.on_finished(Finished(running, Usage()), 0.0)
+    assert served == [each.job for each in (zed[0], yon[0], yon[1], zed[4], yon[2], zed[5], zed[2], zed[3])]
+    assert (queue.excess, queue.waiting, queue.busy) == (0, 0, 0)
+
+
 def test_a_share_is_of_work_and_not_of_jobs() -> None:
     """Of two jobs at once, and a quarter of the time: one job of eight times the mean uses the share up for a while."""
     ann = DeviceId("ann")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Stage, Usage
 
+_MOST_SHARES = 256
 _PLACES = {stage: place for place, stage in enumerate(Stage)}
 
 
@@ -35,7 +36,7 @@ class MeterConfig:
     window: float = 50.0
     slack: float = 0.05
     share: float = 0.0
-    burst: float = 8.0
+    burst: float = 16.0
 
 
 class Decayed:
@@ -156,6 +157,8 @@ class Meter:
         """Whether one more job is beyond the share of a device; else it is taken from its share."""
         if not self.config.share:
             return False
+        if len(self._shares) >= _MOST_SHARES:  # who has nothing to give back needs no entry
+            self._shares = {o: s for o, s in self._shares.items() if self._used(o, devices, now)}
         used = self._used(origin, devices, now)
         if used + 1.0 > self.config.burst:
             return True
@@ -172,10 +175,6 @@ class Meter:
         """What a device has taken of its share and time has not given back, in jobs of mean length."""
         used, at = self._shares.get(origin, (0.0, now))
         return drained(used, now - at, self.drain_hz * self.config.share / max(1, devices))
-
-    def forget(self, origin: DeviceId) -> None:
-        """A device is gone for good."""
-        self._shares.pop(origin, None)
 
     def joined(self, stage: Stage, layer: int, now: float, *, excess: bool = False) -> None:
         """A job of this stage and layer (1 the first) joins the queue; of an excess nobody else has to wait for it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from folkmoot.core.events import (
     Abort,
@@ -87,9 +88,6 @@ _LEAVING = "this device is shutting down"
 _TO_OTHERS = {"too_long": "the prompt is longer than its context", "no_engine": "it has no model"}
 """What other devices are told of an engine's failure: its own words may hold paths, addresses or keys."""
 
-_BEHIND = 1 << 32
-"""More than any layer."""
-
 _Key = tuple[DeviceId, JobId]
 """Who asked, and its name for the job: ids are no secret, and nobody may take another's."""
 
@@ -121,10 +119,16 @@ class _Job:
         return "".join(self.text)[have:]
 
 
+_Line = dict[int, deque[_Key]]
+"""Jobs by layer, under first come first served all in one."""
+
+
 class _Lines:
     """The jobs that wait: one line, or under later stage first a line a layer, the latest one before the others.
 
-    What a device asks for beyond its share waits behind all else, in lines of its own. `held` counts jobs and characters of each device that asks.
+    What a device asks for beyond its share waits behind all else, in lines of its own. There the devices take turns: who
+    asks for a little too much does not wait for all that another one asks for. `held` counts jobs and characters of each
+    device that asks.
     """
 
     def __init__(self, by_layer: bool) -> None:
@@ -133,14 +137,18 @@ class _Lines:
         self.excess = 0
         self.held: dict[DeviceId, tuple[int, int]] = {}
         self._by_layer = by_layer
-        self._lines: dict[int, deque[_Key]] = {}
+        self._within: _Line = {}
+        self._beyond: dict[DeviceId, _Line] = {}
 
     def __iter__(self) -> Iterator[_Key]:
-        return (key for number in sorted(self._lines, reverse=True) for key in self._lines[number])
+        yield from _in_order(self._within)
+        for turn in zip_longest(*map(_in_order, self._beyond.values())):
+            yield from (key for key in turn if key is not None)
 
     def put(self, key: _Key, job: _Job, *, first: bool = False) -> None:
         """Let a job in, at the end of its line or at its head."""
-        line = self._lines.setdefault(self._number(job), deque())
+        lines = self._beyond.setdefault(job.origin, {}) if job.excess else self._within
+        line = lines.setdefault(self._number(job), deque())
         if first:
             line.appendleft(key)
         else:
@@ -150,20 +158,24 @@ class _Lines:
     def take(self, key: _Key, job: _Job) -> None:
         """A job leaves, to be served or for good."""
         number = self._number(job)
-        line = self._lines[number]
-        line.remove(key)
-        if not line:
-            del self._lines[number]
+        lines = self._beyond.pop(job.origin) if job.excess else self._within
+        lines[number].remove(key)
+        if not lines[number]:
+            del lines[number]
+        if job.excess and lines:
+            self._beyond[job.origin] = lines  # it has had its turn
         self._hold(key, job, -1)
 
     def ahead(self, key: _Key, job: _Job) -> int:
         """How many are served before a job that waits, as things stand."""
+        if job.excess:
+            return next(place for place, other in enumerate(self) if other == key)
         number = self._number(job)
-        later = sum(len(line) for other, line in self._lines.items() if other > number)
-        return later + self._lines[number].index(key)
+        later = sum(len(line) for other, line in self._within.items() if other > number)
+        return later + self._within[number].index(key)
 
     def _number(self, job: _Job) -> int:
-        return (job.ask.layer if self._by_layer else 0) - (_BEHIND if job.excess else 0)
+        return job.ask.layer if self._by_layer else 0
 
     def _hold(self, key: _Key, job: _Job, sign: int) -> None:
         jobs, characters = self.held.get(key[0], (0, 0))
@@ -174,6 +186,10 @@ class _Lines:
             self.held[key[0]] = (jobs + sign, characters + sign * job.characters)
         else:
             del self.held[key[0]]
+
+
+def _in_order(lines: _Line) -> Iterator[_Key]:
+    return (key for number in sorted(lines, reverse=True) for key in lines[number])
 
 
 @dataclass(slots=True)
@@ -348,7 +364,6 @@ class Queue:
 
     def on_origin_gone(self, origin: DeviceId, now: float) -> list[Effect]:
         """An origin is dead: nobody waits for its jobs."""
-        self.meter.forget(origin)
         effects: list[Effect] = []
         for key in [key for key, job in self._jobs.items() if key[0] == origin and not job.dropped]:
             effects += self._drop(key, now)
