@@ -9,7 +9,7 @@ first served and later stage first without admission (mode fixed), and later sta
 which may shrink M and k and refuse). `goodput_of_limit` is answers per second and device ÷ λ*, of the time after the
 warm-up; it exceeds 1 where fewer jobs a prompt are made. `where` is live (processes, sockets, HTTP, an open loop) or
 sim (the same core in virtual time, seeds of its own, `low` and `high` over them). p50 and p99 are of what was let in and
-answered. `auto` has mode auto on live devices at 1 and 5 times the limit: `percent` is the utility as a share of the bound
+answered; `longest_first_wait_s` is the longest that any first layer's job waited, in all seeds. `auto` has mode auto on live devices at 1 and 5 times the limit: `percent` is the utility as a share of the bound
 (the worth of the answers that went in, refused and unanswered prompts 0), `p99_growth` its p99 at 5 over that at 1. `table` redoes the table of ADMISSION.md: utility as a share of the bound, by load and number of devices. `cheats`: of ten devices one asks `times` as much as
 the others, always (2, 3), and is deaf to prices; `points` are what the others' prompts earn, with shares and without.
 """
@@ -61,6 +61,7 @@ def live(discipline: str, admission: str, load: float, seconds: float) -> Row:
         "where": "live", "discipline": discipline, "admission": admission, "load": load,
         "goodput_of_limit": found["goodput"] / LIMIT_HZ, "p50_s": found["latency"]["p50"],
         "p99_s": found["latency"]["p99"], "refused": found["refused"] / found["prompts"],
+        "longest_first_wait_s": found["longest_first_wait_s"],
         "drift": found["drift"]["value"], "seconds": seconds, "percent": 100.0 * _utility(found, load),
     }  # fmt: skip
 
@@ -84,21 +85,22 @@ def simulated(discipline: str, admission: str, load: float, seconds: float, seed
     setting = PRICED if admission == "on" else Setting()
     start = WARM_UP * seconds
 
-    def one(key: Any) -> tuple[float, float, float, float]:
+    def one(key: Any) -> tuple[float, ...]:
         history = Load(question, key, seconds, setting).run()
         ended = sum(not each.code and start <= each.ended < seconds for each in history.prompts)
         found = earned(question, history, start, seconds)
-        return ended / (seconds - start) / DEVICES / LIMIT_HZ, found.p50_s, found.p99_s, found.refused
+        rate = ended / (seconds - start) / DEVICES
+        return rate / LIMIT_HZ, found.p50_s, found.p99_s, found.refused, found.longest_first_wait_s
 
     from joblib import Parallel, delayed
 
     rows = np.array(Parallel(n_jobs=-1)(delayed(one)(key) for key in keys(SEED, seeds)))
     goodput = interval(rows[:, 0])
-    p50, p99, refused = (_mean(column) for column in rows[:, 1:].T)
+    p50, p99, refused, _ = (_mean(column) for column in rows[:, 1:].T)
     return {
         "where": "sim", "discipline": discipline, "admission": admission, "load": load,
         "goodput_of_limit": goodput.value, "low": goodput.low, "high": goodput.high,
-        "p50_s": p50, "p99_s": p99, "refused": refused, "seconds": seconds,
+        "p50_s": p50, "p99_s": p99, "refused": refused, "seconds": seconds, "longest_first_wait_s": float(rows[:, -1].max()),
     }  # fmt: skip
 
 
@@ -108,10 +110,10 @@ def utility(devices: int, load: float, horizon_s: float, seeds: int) -> Row:
         devices, 2, min(3, devices - 1), (load / 9,), (Exponential(1.0),), discipline="lsf", best_of=min(8, devices - 1),
     )  # fmt: skip
 
-    def one(key: Any) -> tuple[float, float, float]:
+    def one(key: Any) -> tuple[float, ...]:
         history = Load(question, key, horizon_s, PRICED).run()
         found = earned(question, history, 0.3 * horizon_s, 0.95 * horizon_s)
-        return 100.0 * found.of_bound, found.p99_s, 100.0 * found.refused
+        return 100.0 * found.of_bound, found.p99_s, 100.0 * found.refused, found.longest_first_wait_s
 
     from joblib import Parallel, delayed
 
@@ -120,6 +122,7 @@ def utility(devices: int, load: float, horizon_s: float, seeds: int) -> Row:
     return {
         "devices": devices, "load": load, "percent": share.value, "low": share.low, "high": share.high,
         "p99": float(rows[:, 1].mean()), "refused_percent": float(rows[:, 2].mean()), "seeds": seeds,
+        "longest_first_wait_s": float(rows[:, 3].max()),
     }  # fmt: skip
 
 
@@ -129,17 +132,19 @@ def cheat(times: int, load: float, share: float, horizon_s: float, seeds: int) -
     question = Question(10, 2, 3, rates, (Exponential(1.0),), discipline="lsf", best_of=8)
     setting = replace(PRICED, cheats=(0,), share=share)
 
-    def one(key: Any) -> float:
+    def one(key: Any) -> tuple[float, float]:
         history = Load(question, key, horizon_s, setting).run()
         start, end = 0.25 * horizon_s, 0.9 * horizon_s
-        return earned(question, history, start, end, counted=lambda each: each.origin != 0).points
+        found = earned(question, history, start, end, counted=lambda each: each.origin != 0)
+        return found.points, found.longest_first_wait_s
 
     from joblib import Parallel, delayed
 
-    points = interval(Parallel(n_jobs=-1)(delayed(one)(key) for key in keys(SEED, seeds)))
+    rows = np.array(Parallel(n_jobs=-1)(delayed(one)(key) for key in keys(SEED, seeds)))
+    points = interval(rows[:, 0])
     return {
         "times": times, "load": load, "share": share, "points": points.value, "low": points.low, "high": points.high,
-        "seeds": seeds,
+        "longest_first_wait_s": float(rows[:, 1].max()), "seeds": seeds,
     }  # fmt: skip
 
 

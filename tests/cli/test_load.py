@@ -36,7 +36,7 @@ def test_a_late_client_hides_nothing():
 def test_what_is_counted_is_what_came_after_the_warm_up():
     asked = Asked((), 2, (), 0.5, 10.0, 0.0, 1, 1, "lsf", "on", 1)
     sent = [
-        Sent(0, 1.0, 2.5, "", 1, 1), Sent(1, 3.0, 5.0, "", 1, 1), Sent(0, 4.0, 12.0, "", 1, 1),
+        Sent(0, 1.0, 2.5, "", 1, 1), Sent(1, 3.0, 5.0, "", 1, 1, first_wait_s=0.75), Sent(0, 4.0, 12.0, "", 1, 1),
         Sent(1, 5.0, 5.1, "overloaded"), Sent(0, 6.0, 7.0, "deadline"), Sent(1, 9.0),
     ]  # fmt: skip
     looks = [Look(at, device, int(at) * device, 1, 2.0) for at in range(11) for device in range(2)]
@@ -45,6 +45,7 @@ def test_what_is_counted_is_what_came_after_the_warm_up():
     assert found["failed"] == {"deadline": 1}
     assert found["goodput"] == pytest.approx(2 / 8 / 2)  # one began before, one ended after
     assert found["latency"]["mean"] == 5.0
+    assert found["longest_first_wait_s"] == 0.75
     assert found["queue_size"] == pytest.approx(3.0)
     assert found["drift"]["value"] == pytest.approx(0.5 * 2.0)  # one grows by 1 a second, the other not
     assert found["in_service"] == [1.0, 1.0]

@@ -290,7 +290,7 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
 
     `drift` is the growth of the number waiting over the second half, in jobs per service time: the mean over the
     devices and its 95 % interval, which holds as far as devices are independent of each other. A device that told nothing of
-    itself has None. `went_in`: of the `due`
+    itself has None. `longest_first_wait_s`: that a first layer's job of an answered prompt waited. `went_in`: of the `due`
     prompts after the warm-up, how many were answered from how many answers in the layer that had the fewest.
     """
     import numpy as np
@@ -323,6 +323,7 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
         "failed": {code: count for code, count in sorted(codes.items()) if code not in ("", "overloaded", "open")},
         "goodput": ended / (asked.seconds - start) / n,
         "latency": {"mean": float(np.mean(took)) if took else None, "p50": p50, "p90": p90, "p99": p99},
+        "longest_first_wait_s": max((sent.first_wait_s for sent in due if not sent.code), default=None),
         "queue_size": float(np.mean([look.queue for some in settled for look in some])) if any(settled) else None,
         "in_service": [float(np.mean([look.busy for look in some])) if some else None for some in settled],
         "utilisation": [_share(some) for some in settled],
@@ -391,6 +392,7 @@ def told(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"latency {latency['mean']:.4g} s{beside}; half below {latency['p50']:.4g}, 99 % below {latency['p99']:.4g}"
         )
+        lines.append(f"a job of a first layer waited for {found['longest_first_wait_s']:.4g} s at most")
     beside = f" (simulated {simulated['queue_size']['mean']:.4g})" if simulated else ""
     if found["queue_size"] is None or drift["value"] is None:
         lines.append("no device told for long enough what waits at it")

@@ -25,7 +25,7 @@ class Sent:
     """A prompt: the device's number, when it was due and when it ended, in seconds since the beginning.
 
     `code` is empty where it was answered, an error's code where it was not, `open` before its end. `answers` of the layer
-    that had the fewest went into it.
+    that had the fewest went into it; a job of its first layer waited for up to `first_wait_s` seconds.
     """
 
     device: int
@@ -35,6 +35,7 @@ class Sent:
     layers: int = 0
     proposers: int = 0
     answers: int = 1
+    first_wait_s: float = 0.0
 
     @property
     def latency_s(self) -> float:
@@ -169,6 +170,8 @@ async def _ask(client: httpx.AsyncClient, body: Mapping[str, Any], sent: Sent) -
             told = found["folkmoot"]
             sent.layers, sent.proposers = told["layers"], told["proposers"]
             sent.answers = min((len(each["answered"]) for each in told["rounds"]), default=1)
+            first = (each["queued_s"] for each in told["jobs"] if each["layer"] == 1)
+            sent.first_wait_s = max(first, default=0.0)
             sent.code = ""
         else:
             sent.code = str(found["error"]["code"])

@@ -19,8 +19,10 @@ from folkmoot.sim.load import Asked, History
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """Of the prompts that were asked in a time: the mean worth in points of the answers that went into them, refused and unanswered ones 0, and its share of
-    the bound; goodput in answers per second and device; seconds until half and 99 % of the answers; the share refused."""
+    """Of the prompts that were asked in a time: the mean worth in points of the answers that went into them, refused and
+    unanswered ones 0, and its share of the bound; goodput in answers per second and device; seconds until half and 99 % of
+    the answers; the share refused; and the longest that a first layer's job of theirs has waited, in seconds, whatever became of it.
+    """
 
     prompts: int
     points: float
@@ -29,6 +31,7 @@ class Earned:
     p50_s: float
     p99_s: float
     refused: float
+    longest_first_wait_s: float
 
 
 def earned(
@@ -51,8 +54,19 @@ def earned(
     p50, p99 = np.quantile(took, [0.5, 0.99])
     hz = len(done) / (end_s - start_s) / question.devices
     return Earned(
-        len(asked), mean, mean / bound(question, worths, factor), hz, float(p50), float(p99), refused
-    )
+        len(asked), mean, mean / bound(question, worths, factor), hz, float(p50), float(p99), refused,
+        _longest_first_wait(history, {each.number for each in asked}, end_s),
+    )  # fmt: skip
+
+
+def _longest_first_wait(history: History, prompts: set[int], end_s: float) -> float:
+    """Seconds that a first layer's job of these prompts waited at most for its service or its end; 0 for none."""
+    waits = [
+        min(end for end in (job.start, job.cut, end_s) if not math.isnan(end)) - job.asked
+        for job in history.jobs
+        if job.stage == 1 and job.prompt in prompts
+    ]
+    return max(waits, default=0.0)
 
 
 def bound(question: Question, worths: Sequence[Worth] = PAPER, factor: float = 1.0) -> float:
