@@ -79,6 +79,7 @@ class Village:
         ]
     )
     engine: str = "ready"
+    banned: tuple[DeviceId, ...] = ()
     queue: int = 0
     fail: str = ""
     fail_late: str = ""
@@ -107,6 +108,7 @@ class Village:
             prompts=0,
             uptime_s=1.5,
             members=tuple(self.members),
+            banned=self.banned,
         )
 
     def new_prompt_id(self) -> PromptId:

@@ -104,7 +104,10 @@ def test_the_engines_key_may_be_called_like_a_setting_of_ours(tmp_path):
         ),
         ("[node]\nengine_check_s = 0\n", r"node.engine_check_s is 0.0; it must be more than 0 seconds"),
         ("[node]\ngrace_s = nan\n", r"node.grace_s is nan; it must be a finite number"),
-        ("[node]\ndiscovery = 'maybe'\n", r"config.toml: node.discovery is 'maybe': Invalid enum value"),
+        (
+            "[node]\ndiscovery = 'maybe'\n",
+            r"config.toml: node.discovery is 'maybe': it must be one of auto, on, off",
+        ),
         (
             "[node.network]\nlisten = 'nowhere'\n",
             r"node.network.listen is 'nowhere': give HOST:PORT .*; node.network.listen comes from: .*config.toml$",

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import platformdirs
@@ -330,7 +330,9 @@ def _convert(value: Any, leaf: _Leaf, where: str, *, strict: bool) -> Any:
         return msgspec.convert(value, leaf.kind, strict=strict, dec_hook=_path)
     except msgspec.ValidationError as error:
         shown = "hidden" if leaf.secret else repr(value)
-        raise ConfigError(f"{where} is {shown}: {error}") from None
+        words = [word for word in get_args(leaf.kind) if get_origin(leaf.kind) is Literal]
+        told = f"it must be one of {', '.join(words)}" if words else str(error)
+        raise ConfigError(f"{where} is {shown}: {told}") from None
 
 
 def _listed(text: str, where: str) -> Any:

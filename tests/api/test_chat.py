@@ -173,6 +173,32 @@ async def test_a_model_and_own_parameters_make_a_plan(client, village, model, ow
 
 
 @pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"folkmoot": {"mode": "slow"}}, "folkmoot.mode: 'slow' is none of auto, fixed, local"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages[0].role: 'tool' is none of assistant, developer, system, user",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "?"}, {"type": "image_url"}]}
+                ]
+            },
+            "messages[0].content[1].type: 'image_url' is none of text; only text can be read, so leave images, audio "
+            "and files out",
+        ),
+    ],
+)
+async def test_a_word_that_is_none_of_a_few_is_told_which_there_are(client, village, wrong, said):
+    response = await client.post(CHAT, json=body() | wrong)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == said
+    assert village.prompts == []
+
+
+@pytest.mark.parametrize(
     ("wrong", "param"),
     [
         ({"messages": []}, "messages"),

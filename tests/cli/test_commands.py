@@ -78,6 +78,8 @@ async def test_ask_fails_in_one_line(run, village):
         code, _, err = await run("ask", *flags, "Why?")
         assert code == 2
         assert "Traceback" not in err
+    _, _, err = await run("ask", "--deadline", "soon", "Why?")
+    assert "'soon' is no number in the range 0.05<=x<=86400" in err
     village.fail = "overloaded"
     assert await run("ask", "Why?") == (1, "", "folkmoot: told to fail\n")
     village.fail, village.fail_late = "", "answer_cut"

@@ -12,6 +12,7 @@ import pytest
 
 from folkmoot.api.control import FILE
 from folkmoot.cli.client import RUNNING
+from folkmoot.core.ids import DeviceId
 
 
 def settle(home: Path, url: str, token: str) -> None:
@@ -44,6 +45,12 @@ async def test_who_is_in_and_who_shall_be_no_more(run, village):
     code, out, _ = await run("members", "ban", "birch", "--yes", "--json")
     assert (code, json.loads(out)) == (0, {"banned": "b" * 64})
     assert (await run("members", "ban", "birch"))[0] != 0, "nobody has said yes"
+    village.banned = (DeviceId("b" * 64), DeviceId("e" * 64))
+    found = json.loads((await run("members", "--json"))[1])
+    assert [row["standing"] for row in found["members"]] == ["alive", "banned", "alive", "alive"]
+    assert found["banned"] == ["b" * 64, "e" * 64]
+    _, out, _ = await run("members")
+    assert out.count("banned") == 2, "one of them is in the member list, the other is not"
     village.may_invite = False
     code, _, err = await run("members", "ban", "birch", "--yes")
     assert code == 1

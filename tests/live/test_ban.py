@@ -17,6 +17,12 @@ def restarted(crowd: Crowd, device: Device) -> Device:
     return crowd.start(device.name, "timed:det:0", home=device.home.name)
 
 
+def wait_for_line(device: Device, text: str) -> None:
+    """Read what a device says on stderr until a line says this."""
+    assert device.process.stderr is not None
+    assert any(text in line for line in device.process.stderr), "it ended without"
+
+
 def asked(device: Device) -> set[str]:
     answer = device.post(say("why?", folkmoot={"layers": 1, "proposers": 2})).json()
     return {job["device"] for job in answer["folkmoot"]["jobs"] if job["outcome"] == "ok"}
@@ -31,9 +37,12 @@ def test_a_banned_member_is_refused_by_all_also_after_restarts_while_the_key_is_
     told = ash.cli("members", "ban", "cedar", "--yes", "--json")
     assert json.loads(told.stdout)["banned"] == cedar.ready["device"]
     for device in (ash, birch):
-        until(lambda d=device: d.standing()["cedar"] == "left")
+        until(lambda d=device: d.standing()["cedar"] == "banned")
         assert asked(device) == {"ash", "birch"}
     assert asked(cedar) == {"cedar"}
+    wait_for_line(cedar, "says that this device is banned from its moot")
+    again = ash.cli("members", "ban", "cedar", "--yes")
+    assert (again.returncode, "banned already" in again.stderr) == (1, True)
 
     rotated = ash.cli("rotate", "--grace", "1h", "--json")
     assert json.loads(rotated.stdout)["until"] > 0, rotated.stderr
@@ -45,5 +54,9 @@ def test_a_banned_member_is_refused_by_all_also_after_restarts_while_the_key_is_
     until(lambda: birch.standing().get("ash") == "alive")
     until(lambda: asked(birch) == {"ash", "birch"})
     assert asked(cedar) == {"cedar"}
+    wait_for_line(cedar, "says that this device is banned from its moot")
+    listed = json.loads(birch.cli("members", "--json").stdout)
+    assert listed["banned"] == [cedar.ready["device"]]
+    assert cedar.ready["device"] in birch.cli("members").stdout.replace("\n", "")
     assert "cedar" not in [row["name"] for row in json.loads(birch.cli("members", "--json").stdout)["members"]
                            if row["standing"] == "alive"]  # fmt: skip

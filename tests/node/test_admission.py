@@ -350,7 +350,7 @@ async def test_a_moot_that_nobody_has_joined_is_left_for_another(lan: Any) -> No
     assert again.membership == two.identity.membership
     assert not again.may_invite
     late = await lan.device()
-    with pytest.raises(AdmissionError, match="unknown here"):
+    with pytest.raises(AdmissionError, match="unknown here: withdrawn, or from before a new root key"):
         await late.network.join(own_invitation)
 
 

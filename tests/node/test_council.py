@@ -9,8 +9,10 @@ import pytest
 
 from folkmoot.core.ids import DeviceId, JobId
 from folkmoot.core.messages import Cancel
+from folkmoot.errors import AdmissionError
 from folkmoot.node import decrees
 from folkmoot.node.council import DECREES, GRANTED, MINE, RENEW
+from folkmoot.node.decrees import Ban
 from folkmoot.node.identity import Identity
 from folkmoot.node.link import PeerUnreachable
 
@@ -66,6 +68,57 @@ async def test_a_ban_reaches_those_whom_the_founder_does_not_know_and_outlives_a
     again = await lan.device(Identity.open(home))
     await refused(bad, again)
     await linked(again, near)
+
+
+async def test_a_banned_device_is_told_so_once_and_nobody_else_is(
+    lan: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    founder = await lan.found()
+    near, bad = await lan.member(), await lan.member()
+    for one, other in ((bad, founder), (bad, near), (near, founder)):
+        await linked(one, other)
+    await founder.network.council.ban(bad.id)
+    await lan.until(lambda: bad.id not in near.network.linked())
+    for device in (founder, near):
+        await refused(bad, device)
+    stranger = await lan.device()
+    stranger.identity.found("another moot", 1.0)
+    await refused(stranger, founder)
+    told = [record.getMessage() for record in caplog.records]
+    assert len([text for text in told if "says that this device is banned" in text]) == 1
+
+
+async def test_a_ban_is_told_once_though_each_new_root_key_signs_it_anew(
+    lan: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    founder = await lan.found()
+    near = await lan.member()
+    await linked(founder, near)
+    bad = lan.enrol(lan.identity()).device
+    await founder.network.council.ban(bad)
+    await lan.until(lambda: near.identity.decrees.is_banned(bad))
+    await founder.network.council.rotate(3_600.0)
+    new = founder.identity.membership.moot
+    await lan.until(
+        lambda: new in [each.moot for each in near.identity.decrees.all() if isinstance(each, Ban)]
+    )
+    told = [record.getMessage() for record in caplog.records if "is banned" in record.getMessage()]
+    assert told == [f"{bad[:8]} is banned from the moot"] * 2, "once on each of the two devices"
+
+
+async def test_a_second_ban_of_a_device_says_that_it_is_banned(
+    lan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    founder = await lan.found()
+    one, other = (lan.enrol(lan.identity()).device for _ in range(2))
+    await founder.network.council.ban(one)
+    with pytest.raises(AdmissionError, match="is banned already"):
+        await founder.network.council.ban(one)
+    monkeypatch.setattr("folkmoot.node.decrees.MAX_BANS", 1)
+    with pytest.raises(AdmissionError, match="devices are banned, which is the bound"):
+        await founder.network.council.ban(other)
 
 
 async def test_who_was_away_when_it_was_said_hears_of_it_from_the_first_member_that_it_meets(

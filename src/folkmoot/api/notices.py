@@ -115,7 +115,9 @@ def member_row(member: Member) -> MemberRow:
 
 
 def moot_status(status: Status) -> MootStatus:
-    """The moot as this device sees it."""
+    """The moot as this device sees it; whom it bans is shown as banned, whatever is left of it in the member list."""
+    banned = set(status.banned)
+    rows = [member_row(member) for member in status.members]
     return MootStatus(
         device=status.device,
         name=status.name,
@@ -129,7 +131,9 @@ def moot_status(status: Status) -> MootStatus:
         buffer=status.buffer,
         prompts=status.prompts,
         uptime_s=status.uptime_s,
-        members=tuple(member_row(member) for member in status.members),
+        members=tuple(
+            msgspec.structs.replace(row, standing="banned") if row.id in banned else row for row in rows
+        ),
         local_only=status.local_only,
         stages=tuple(
             StageRow(
@@ -145,4 +149,5 @@ def moot_status(status: Status) -> MootStatus:
         ),
         jobs=status.jobs,
         busy_s=status.busy_s,
+        banned=status.banned,
     )

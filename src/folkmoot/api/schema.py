@@ -227,7 +227,7 @@ class StageTimes(Struct, frozen=True):
 
 
 class MemberRow(Struct, frozen=True):
-    """A device of the moot; `standing` is alive, suspect, dead or left.
+    """A device of the moot; `standing` is alive, suspect, dead, left or banned.
 
     `load` is ρ as the device measures it over the last 50 jobs: from 1 on its queue grows. `debt` is its virtual debt in jobs.
     `limit` is what its `slots` can do, jobs per second, and `headroom` what of that is left: below 0 it has too much to do. Both
@@ -270,7 +270,7 @@ class MootStatus(Struct, frozen=True):
     """Body of `GET /v1/moot`; `members` lists this device first.
 
     `local_only`: no device on another machine can reach this one. `jobs` were served here since the start, in `busy_s` seconds
-    of all slots together.
+    of all slots together. `banned` are the ids of all that the moot bans, whether this device has met them or not.
     """
 
     device: str
@@ -290,6 +290,7 @@ class MootStatus(Struct, frozen=True):
     stages: tuple[StageRow, ...]
     jobs: int
     busy_s: float
+    banned: tuple[str, ...]
 
 
 class Health(Struct, frozen=True, omit_defaults=True):

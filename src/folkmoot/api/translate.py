@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ from folkmoot.node.service import Status
 
 T = TypeVar("T")
 
+_PART = re.compile(r"(?:messages|input)\[\d+\]\.content\[\d+\]\.type")
+"""Where the kind of a message's part stands."""
 _HALF = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
 )
@@ -40,7 +42,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise _field_error(str(error)) from None
+        raise _field_error(str(error), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if _HALF.search(body):
             raise FieldInvalid(
@@ -186,11 +188,33 @@ def _own(name: str, message: str) -> FieldInvalid:
     return FieldInvalid(f"folkmoot.{name}: {message}", f"folkmoot.{name}")
 
 
-def _field_error(message: str) -> FieldInvalid:
-    """msgspec's words as an error that names the field: `Expected …, got … - at `$.a.b``."""
+def _field_error(message: str, kind: Any) -> FieldInvalid:
+    """msgspec's words about a `kind` as an error that names the field: `Expected …, got … - at `$.a.b``."""
     what, _, where = message.partition(" - at `")
     path = where.rstrip("`").removeprefix("$").removeprefix(".")
     if missing := re.match(r"Object missing required field `(\w+)`", what):
         path = f"{path}.{missing[1]}" if path else missing[1]
         what = "is required"
+    if unknown := re.fullmatch(r"Invalid enum value (.*)", what, re.DOTALL):
+        what = f"{unknown[1]} is none of {', '.join(_words(kind, path))}"
+        if _PART.fullmatch(path):
+            what += "; only text can be read, so leave images, audio and files out"
     return FieldInvalid(f"{path}: {what}" if path else what, path or None)
+
+
+def _words(kind: Any, path: str) -> list[str]:
+    """What may stand at a path of a body, as in `messages[0].role`, where that is one of a few words."""
+    found = [msgspec.inspect.type_info(kind)]
+    for name, item in re.findall(r"(\w+)|(\[)", re.sub(r"\[[^\]]*\]", "[", path)):
+        flat = [one for each in found for one in _kinds(each)]
+        if item:
+            found = [one.item_type for one in flat if isinstance(one, msgspec.inspect.ListType)]
+        else:
+            structs = [one for one in flat if isinstance(one, msgspec.inspect.StructType)]
+            found = [field.type for one in structs for field in one.fields if field.encode_name == name]
+    literals = [one for each in found for one in _kinds(each) if isinstance(one, msgspec.inspect.LiteralType)]
+    return [str(word) for one in literals for word in one.values]
+
+
+def _kinds(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
+    return kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)

@@ -17,12 +17,13 @@ from folkmoot.cli.options import config_option, json_option, print_json, setting
 @config_option
 @click.pass_context
 def members(context: click.Context, as_json: bool, config_file: Path | None) -> None:
-    """List the devices that this one knows of."""
+    """List the devices that this one knows of, and those that are banned."""
     if context.invoked_subcommand is not None:
         return
-    rows = asyncio.run(_rows(config_file))
+    found = asyncio.run(_found(config_file))
+    rows, banned = found["members"], found["banned"]
     if as_json:
-        print_json({"members": rows})
+        print_json({"members": rows, "banned": banned})
         return
     from rich.markup import escape
     from rich.table import Table
@@ -32,6 +33,9 @@ def members(context: click.Context, as_json: bool, config_file: Path | None) -> 
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(escape(row["name"]), row["standing"], escape(row["model"]) or "none", row["id"])
+    listed = {row["id"] for row in rows}
+    for device in [each for each in banned if each not in listed]:
+        table.add_row("", "banned", "", device)
     console().print(table)
 
 
@@ -54,13 +58,11 @@ def ban(device: str, yes: bool, as_json: bool, config_file: Path | None) -> None
         click.echo(f"banned {banned}")
 
 
-async def _rows(config_file: Path | None) -> list[dict[str, Any]]:
+async def _found(config_file: Path | None) -> dict[str, Any]:
     from folkmoot.cli.client import local_api
 
     async with local_api(settings_of(config_file)) as api:
-        found = await api.moot()
-    rows: list[dict[str, Any]] = found["members"]
-    return rows
+        return await api.moot()
 
 
 async def _ban(device: str, config_file: Path | None) -> str:

@@ -66,10 +66,14 @@ class Finite(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number."""
-        number = float(super().convert(value, param, ctx))
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
         if math.isnan(number):
-            self.fail(f"{value!r} is no number", param, ctx)
-        return number
+            # Its own name for this type is no word for people.
+            self.fail(f"{value!r} is no number in the range {self._describe_range()}", param, ctx)
+        return float(super().convert(number, param, ctx))
 
 
 seed_option = click.option(

@@ -59,6 +59,7 @@ class Council:
         self._spawn = spawn
         self._saving = asyncio.Lock()
         self._asked_at = float("-inf")
+        self._known = dict.fromkeys(identity.decrees.banned())
 
     # ---- the founder's -----------------------------------------------------------------------------
 
@@ -162,7 +163,9 @@ class Council:
             return
         for decree in news:
             if isinstance(decree, Ban):
-                log.warning("%s is banned from the moot", decree.member[:8])
+                if decree.member not in self._known:  # a new root key signs each ban anew
+                    log.warning("%s is banned from the moot", decree.member[:8])
+                    self._known[decree.member] = None
                 self._on_banned(decree.member)
                 self._drop(decree.member)
             else:

@@ -534,6 +534,7 @@ class Daemon:
             tuple(peer.queue.meter.stages(time.monotonic())) if peer is not None else (),
             peer.queue.meter.jobs if peer is not None else 0,
             peer.queue.meter.busy_s if peer is not None else 0.0,
+            identity.decrees.banned(),
         )
 
     @property

@@ -150,7 +150,9 @@ class Identity:
         decree = make_ban(self._root, device, int(now))
         with self.decrees.kept():
             if not self.decrees.add(decree):
-                raise AdmissionError(f"{device[:8]} is banned already, or {MAX_BANS} devices are")
+                if self.decrees.is_banned(device):
+                    raise AdmissionError(f"{device[:8]} is banned already; nothing more is to be done")
+                raise AdmissionError(f"{MAX_BANS} devices are banned, which is the bound; found a new moot")
         return decree
 
     def rotate(self, now: float, grace_s: float) -> Rotation:

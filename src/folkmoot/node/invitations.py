@@ -126,7 +126,9 @@ def expiry(now: float, ttl_s: float) -> int:
 
 def _redeemed(entry: Open | None, newcomer: DeviceId, now: float) -> Open:
     if entry is None:
-        raise AdmissionError("the invitation is unknown here: withdrawn, or from before a reset")
+        raise AdmissionError(
+            "the invitation is unknown here: withdrawn, or from before a new root key or a reset; ask for a new one"
+        )
     if newcomer in entry.redeemed:
         return entry
     if now >= entry.expires_at:

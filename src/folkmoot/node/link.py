@@ -54,6 +54,7 @@ class Close(IntEnum):
     DEAD = 1
     DUPLICATE = 2
     REPLACED = 3
+    BANNED = 6
     STRANGER = 7
     RUBBISH = 8
     CANCELLED = 9

@@ -103,7 +103,7 @@ class Network:
             identity,
             now,
             links=self._all_links,
-            drop=lambda device: self._cut(device, Close.STRANGER),
+            drop=lambda device: self._cut(device, self._why_not(device)),
             reach=self._reached,
             on_banned=on_banned,
             spawn=self._spawn,
@@ -120,6 +120,7 @@ class Network:
         self._waiting: dict[DeviceId, deque[bytes]] = {}
         self._strangers: dict[asyncio.Task[None], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._told_of_ban = False
 
     # ---- life --------------------------------------------------------------------------------------
 
@@ -365,7 +366,10 @@ class Network:
             kept = link.connection is connection
             return link
         except iroh.IrohError:
-            refused = close_code(connection) in (Close.STRANGER, Close.RUBBISH)
+            code = close_code(connection)
+            if code == Close.BANNED:
+                self._hear_of_ban(device)
+            refused = code in (Close.STRANGER, Close.RUBBISH, Close.BANNED)
             why = "does not accept this device as a member" if refused else "broke off the handshake"
             raise PeerUnreachable(f"{device[:8]} {why}") from None
         except (AdmissionError, RemoteProtocolError) as error:
@@ -443,7 +447,8 @@ class Network:
         except (AdmissionError, RemoteProtocolError) as error:
             # While the error holds the stream: dropping that first would look like an empty answer.
             if connection is not None:
-                connection.close(int(Close.STRANGER), b"not a member")
+                sender = device_of(connection.remote_id().to_bytes())
+                connection.close(int(self._why_not(sender)), b"not a member")
             log.info("a connection was refused: %s", error)
         except (TimeoutError, iroh.IrohError):
             log.debug("a connection ended before its handshake did")
@@ -543,9 +548,26 @@ class Network:
     def _lose(self, link: Link) -> None:
         if not self._forget(link) or link.device in self._links:
             return
+        code = close_code(link.connection)
+        if code == Close.BANNED:
+            self._hear_of_ban(link.device)
         # Whoever hangs up in peace says so; the member list then has nothing to learn from it.
-        if close_code(link.connection) not in (Close.BYE, Close.DUPLICATE):
+        if code not in (Close.BYE, Close.DUPLICATE):
             self._on_link_lost(link.device)
+
+    def _why_not(self, device: DeviceId) -> Close:
+        """What is said to a device that is none of the moot: a banned one is told so, or its user would never know."""
+        return Close.BANNED if self.identity.decrees.is_banned(device) else Close.STRANGER
+
+    def _hear_of_ban(self, source: DeviceId) -> None:
+        """A member says so by how it hangs up, which proves nothing: it is told to the user, once, and changes nothing."""
+        if not self._told_of_ban:
+            self._told_of_ban = True
+            log.warning(
+                "%s says that this device is banned from its moot, and takes no more part in anything with it; ask the "
+                "founder, or stop the device and take it out of the moot with `folkmoot leave`",
+                source[:8],
+            )
 
     def _take(self, link: Link, data: bytes) -> None:
         try:
