@@ -66,6 +66,16 @@ def test_a_requester_that_names_everybody_has_one_fewer_and_is_told() -> None:
     assert any("1 of 2 peers" in each.what for each in end.provenance.decisions)
 
 
+def test_a_device_that_is_gone_leaves_no_count_behind() -> None:
+    """However many come and go: what was sent to each is kept of those alone that are there."""
+    moot = Moot({"ann": "m", "bob": "m", "cid": "m"})
+    moot.ask("ann", fixed(1, 2))
+    kept = moot.devices[DeviceId("ann")].peer._choice._sent
+    assert set(kept) == {"bob", "cid"}
+    moot.kill("bob")
+    assert set(kept) == {"cid"}
+
+
 # ---- each peer equally likely --------------------------------------------------------------------------
 
 OTHERS = [DeviceId(f"d{number}") for number in range(7)]

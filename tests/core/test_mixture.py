@@ -135,6 +135,19 @@ def test_a_try_that_failed_counts_beside_the_one_that_did_not() -> None:
     assert job.queued_s == 0.0, "the failed try was no waiting"
 
 
+def test_no_device_makes_up_a_cost() -> None:
+    """What a peer says counts up to what can be read and written for its question, twice for a second try."""
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(1, 3, quorum=3))
+    moot.tell("dot", Generated(moot.running("dot"), "half an", Usage(2**53, 2**53, 2**53, 1.0, 0.5)))
+    moot.deliver()
+    for name in ("ann", "bob", "cid", "ann"):
+        moot.write(name)
+    tokens_in, tokens_out = costs(moot, prompt)["dot", Outcome.LATE]
+    assert tokens_in < 10_000
+    assert Sampling().max_tokens <= tokens_out < 3 * Sampling().max_tokens
+
+
 def test_a_job_s_cost_is_what_its_device_said_last() -> None:
     moot = Moot(FOUR)
     prompt = moot.ask("ann", fixed(1, 3))

@@ -224,6 +224,23 @@ def test_a_crash_at_any_write_of_a_rotation_leaves_a_founder(
     again.check(certificate, ANN, 20.0)
 
 
+def test_no_ban_is_lifted_while_another_one_is_undone(known: Decrees, roots: list[iroh.SecretKey]) -> None:
+    """Connections are let in meanwhile: the bans change by one step, and are never taken apart."""
+    known.add(ban(roots[0], BOB, 1))
+    during = known._bans
+
+    def fail() -> None:
+        with known.kept():
+            known.add(ban(roots[0], ANN, 2))
+            raise NodeError("the disk is full")
+
+    with pytest.raises(NodeError):
+        fail()
+    assert set(during) == {ANN, BOB}
+    assert known.banned() == (BOB,)
+    assert not known.knows(to_bytes(ban(roots[0], ANN, 2)))
+
+
 @pytest.mark.parametrize("writes", range(5))
 def test_a_full_disk_undoes_a_decree_and_the_next_try_succeeds(
     founder: Identity, monkeypatch: pytest.MonkeyPatch, writes: int

@@ -195,6 +195,10 @@ class Choice:
             now = member.pulse.version
             self._sent[device] = (now, count + 1 if version == now else 1)
 
+    def forget(self, device: DeviceId) -> None:
+        """It is gone: so are the jobs that were sent to it."""
+        self._sent.pop(device, None)
+
     def delay_s(self, device: DeviceId, stage: Stage) -> float:
         """Expected seconds until a job sent now would be done, 0 where α is not known yet: α max(1, (q + 1)/slots), with the
         stage's own α for the job itself.

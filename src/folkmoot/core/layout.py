@@ -76,6 +76,16 @@ def arrange(inference: Inference) -> Conversation:
             return Conversation(turns, 0)
 
 
+_AROUND_TOKENS = 4_096
+"""What a template, the instruction and the fences add to an input at most (guess, on the safe side)."""
+
+
+def most_tokens(inference: Inference) -> int:
+    """More tokens than any engine reads for this inference: its bytes, and what is put around them."""
+    texts = [*(turn.content for turn in inference.conversation), *inference.answers, inference.begun]
+    return _AROUND_TOKENS + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+
+
 def opening(after_text: bool = True, fence: str = "") -> str:
     """What stands between the open turn's own text and the first answer."""
     words = f"\n\n{SYSTEM_PROMPT}" if after_text else SYSTEM_PROMPT

@@ -42,6 +42,7 @@ from folkmoot.core.events import (
     SetTimer,
 )
 from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
+from folkmoot.core.layout import most_tokens
 from folkmoot.core.messages import (
     Answer,
     Ask,
@@ -102,6 +103,12 @@ class MixtureConfig:
     token_characters: int = 64
     fence: bool = False
     screen: bool = False
+
+
+_TRIES = 2
+"""So often does a device try one job (`QueueConfig.tries`), or an engine that estimates counts a token."""
+_OUT_TOKENS = 64
+"""What an engine writes beyond the tokens that it was asked for (guess)."""
 
 
 @dataclass(slots=True)
@@ -166,9 +173,16 @@ class _Work:
         return "".join(self.text)
 
     def spend(self, usage: Usage) -> None:
-        """Take what its device says that it has cost. Nothing is said where it does not know the job any more."""
+        """Take what its device says that it has cost. Nothing is said where it does not know the job any more.
+
+        No device reads or writes more tokens than it was asked for, in `_TRIES` at most: what it says beyond that is no cost.
+        """
         if usage != Usage():
-            self.usage = usage
+            asked = self.ask.inference
+            tokens_in = min(usage.tokens_in, _TRIES * most_tokens(asked))
+            tokens_out = min(usage.tokens_out, _TRIES * (asked.sampling.max_tokens + _OUT_TOKENS))
+            cached = min(usage.tokens_cached, tokens_in)
+            self.usage = replace(usage, tokens_in=tokens_in, tokens_cached=cached, tokens_out=tokens_out)
 
     @property
     def useful(self) -> bool:

@@ -333,6 +333,7 @@ class Peer:
         effects = self.queue.on_origin_gone(member.device, now)
         self._breakers.forget(member.device)
         self.hedges.forget(member.device)
+        self._choice.forget(member.device)
         for mixture in list(self._mixtures.values()):
             effects += self._settle(mixture, mixture.on_device_gone(member.device, why, now))
         return effects

@@ -228,24 +228,20 @@ class Decrees:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """What is added in the block is on disk at its end, or not there at all. Raises NodeError."""
-        before = self.all()
+        bans, rotations, raw = dict(self._bans), dict(self._rotations), set(self._raw)
         try:
             yield
             self.save()
         except BaseException:
-            self._empty()
-            for decree in before:
-                self.add(decree)
+            # Whole ones in their place: nobody that is banned is let in between.
+            self._bans, self._rotations, self._raw = bans, rotations, raw
             raise
-
-    def _empty(self) -> None:
-        self._bans.clear()
-        self._rotations.clear()
-        self._raw.clear()
 
     def clear(self) -> None:
         """Forget all of them, as this device has left. Raises NodeError."""
-        self._empty()
+        self._bans.clear()
+        self._rotations.clear()
+        self._raw.clear()
         storage.remove(self._path)
 
 
