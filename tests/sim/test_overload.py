@@ -51,11 +51,13 @@ def test_1_nearly_all_that_can_be_earned_is(devices, load, p99_s, refused):
     assert 0.93 <= found.of_bound <= 1.05
     assert found.p99_s <= p99_s
     assert found.refused <= refused
+    assert found.longest_first_wait_s <= 1.5 * p99_s, "later stages go first, and yet nobody starves"
 
 
 def test_2_without_a_price_it_collapses():
     asked = question(4, 3.0, 600.0, discipline="fcfs", best_of=0)
     found = settled(asked, run(asked, Setting()))
+    assert found.longest_first_wait_s > 100.0
     assert found.of_bound < 0.3
     assert found.goodput_hz < 0.5 / 9
 
