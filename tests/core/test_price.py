@@ -72,7 +72,7 @@ def test_expected_latency_by_hand() -> None:
 
 def test_each_stage_takes_its_own_time() -> None:
     own = Offer(0.0, 4.0, 2.0, late=0.5, stages=(1.0, 2.0, 4.0))
-    assert expected_s(0, own, []) == pytest.approx(16.0 + 4.0)
+    assert expected_s(0, own, []) == pytest.approx(16.0 + 1.0)
     peers = [Offer(0.0, 0.0, 1.0, stages=(3.0, 0.0, 1.0))]
     layers = 3.0 * 1.5, 2.0 * 1.5
     assert expected_s(1, own, peers) == pytest.approx(16.0 + layers[0] + 4.0 + 4.0)

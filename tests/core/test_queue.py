@@ -236,6 +236,22 @@ def ann_serves(moot: Moot) -> JobId:
     return running[0]
 
 
+def test_an_answer_alone_counts_as_a_first_layer_s_job() -> None:
+    """It is the prompt's last job, and reads no more than a proposal does."""
+    moot = Moot(FOUR)
+    prompt = moot.ask("ann", fixed(0))
+    moot.work()
+    assert [job.stage for job in answered(moot, prompt).provenance.jobs] == [Stage.AGGREGATE]
+    assert [bool(each) for each in ann_s_stages(moot)] == [True, False, False]
+    moot.ask("ann", fixed(1, 1))
+    moot.work()
+    assert [bool(each) for each in ann_s_stages(moot)] == [True, False, True]
+
+
+def ann_s_stages(moot: Moot) -> tuple[float, ...]:
+    return moot.devices[DeviceId("ann")].peer.queue.meter.each_stage_s
+
+
 def test_first_come_first_served() -> None:
     moot = Moot({"ann": "m"})
     prompts = [moot.ask("ann", Plan(mode="local")) for _ in range(5)]

@@ -151,9 +151,10 @@ def test_10_deadlines_are_kept_by_what_is_let_in():
     [
         {"links": LinkConfig(delay_s=0.2, jitter_s=0.0, loss=0.0)},
         {"slots": 4, "speed": (1.0, 1.8, 2.4, 2.8)},
+        {"stages": (1.0, 1.5, 2.5)},
     ],
 )
-def test_deadlines_are_kept_with_delays_and_with_batching_too(world):
+def test_deadlines_are_kept_with_delays_with_batching_and_where_stages_differ(world):
     setting = replace(PRICED, deadline_s=8.0, **world)
     asked = question(8, 2.0 * setting.full_speed, 60.0, best_of=7, view_s=0.5)
     ends = [each.code for each in run(asked, setting).prompts if 20.0 <= each.born < 52.0]

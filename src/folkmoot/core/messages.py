@@ -119,6 +119,11 @@ class Ask:
     inference: Inference
     hops: int = 0
 
+    @property
+    def kind(self) -> Stage:
+        """The stage that it is like in what it costs: an answer alone (M = 0) reads no others, as those of layer 1."""
+        return Stage.PROPOSE if self.layer == 1 else self.stage
+
 
 @dataclass(frozen=True, slots=True)
 class Queued:

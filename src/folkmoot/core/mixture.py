@@ -475,7 +475,7 @@ class Mixture:
         hedges = self._choice.hedges
         if not copy:
             hedges.asked()
-        work.expect(self._choice.expected_s(device, stage, now), hedges.config.late, now)
+        work.expect(self._choice.expected_s(device, ask.kind, now), hedges.config.late, now)
         self._choice.sent(device)
         effects: list[Effect] = [Send(device, ask), self._progress(work)]
         if device != self._choice.me:
@@ -705,7 +705,7 @@ class Mixture:
 
     def _expect(self, work: _Work, jobs: int, now: float) -> None:
         """It is to take so many inferences of its device from now on."""
-        seconds = self._choice.expected_s(work.device, work.stage, now, jobs)
+        seconds = self._choice.expected_s(work.device, work.ask.kind, now, jobs)
         work.expect(seconds, self._choice.hedges.config.late, now)
 
     def _on_piece(self, work: _Work, piece: Piece, now: float) -> list[Effect]:
@@ -947,7 +947,7 @@ class Mixture:
         if work.stage is Stage.AGGREGATE and own not in tried and self._choice.serves(own):
             stand_in: DeviceId | None = own
         else:
-            stand_in = self._choice.stand_in((*tried, own), work.stage, self._rng, within_s)
+            stand_in = self._choice.stand_in((*tried, own), work.ask.kind, self._rng, within_s)
         if stand_in is None or not self._choice.hedges.take(silent=within_s is None):
             return []
         work.hedged = True

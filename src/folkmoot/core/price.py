@@ -143,13 +143,14 @@ def bids(
 
 
 def expected_s(layers: int, own: Offer, peers: Sequence[Offer]) -> float:
-    """[A] T̂ = max W + α₁H + (M − 1)(α/(1 − ρ_hi) + α₂H) + α/(1 − ρ_hi) + α₃, H = 1 + … + 1/(k + 1); W + α₃ for M = 0.
+    """[A] T̂ = max W + α₁H + (M − 1)(α/(1 − ρ_hi) + α₂H) + α/(1 − ρ_hi) + α₃, H = 1 + … + 1/(k + 1); W + α₁ for M = 0, whose
+    answer reads no others.
 
     α₁, α₂ and α₃ are those of the stages, α the mean of all jobs; they and ρ_hi are the largest of the devices asked. For
     exponential service; mean off by −4…+25 % where all α are one (ADMISSION.md).
     """
     if not layers:
-        return own.wait_s + own.stage_s(Stage.AGGREGATE)
+        return own.wait_s + own.stage_s(Stage.PROPOSE)
     asked = (own, *peers)
     service, propose, refine, aggregate = (
         max(offer.service_s if stage is None else offer.stage_s(stage) for offer in asked)

@@ -266,7 +266,7 @@ class Queue:
         excess = origin != self._me and self.meter.exceeds(origin, self.devices, now)
         job = self._jobs[key] = _Job(ask, origin, now, characters, excess)
         self._waiting.put(key, job)
-        self.meter.joined(ask.stage, ask.layer, now, excess=excess)
+        self.meter.joined(ask.kind, ask.layer, now, excess=excess)
         ahead = self._waiting.ahead(key, job) + self.busy
         effects: list[Effect] = [Send(origin, Queued(ask.job, ahead)), *self._next(now)]
         if self._max_wait_s and ask.layer == 1 and job.began is None:
@@ -395,7 +395,7 @@ class Queue:
         job = self._jobs[key]
         job.usage = event.usage
         self._settle(job, now)
-        self.meter.served(job.ask.stage, event.usage, now)
+        self.meter.served(job.ask.kind, event.usage, now)
         if job.dropped:
             return self._end_dropped(key, now)
         end = Answer(event.job, job.length, job.queued_s, job.cost, event.truncated)

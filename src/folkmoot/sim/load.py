@@ -94,7 +94,7 @@ class Setting:
     and best of d sees the queues as the question's `view_s` says. `up_s` and `down_s` are the mean times to failure
     and to repair of a device, both exponential, 0 for devices that do not fail; failing needs gossip. `aggregator` is
     the device that aggregates all prompts, None their origins. `stages` are M + 1 factors on the service times of the
-    layers' jobs and of the aggregation, as prompts grow from layer to layer. `stops` are M chances, sum 1: a prompt
+    layers' jobs and of the aggregation, as prompts grow from layer to layer; an answer alone counts as a first layer's. `stops` are M chances, sum 1: a prompt
     is asked with so many layers, drawn without a look at the queues. `weights`, n rows, say with what chance an origin
     asks each device in a layer; rows sum to k.
     With a `price` prompts are asked in mode auto, and devices choose M and k by it; M and k of the question are then those
@@ -452,7 +452,7 @@ class Load:
         took = law.quantile(u, device)
         if not self.setting.stages:
             return took
-        final = int(layer) > self.history.prompts[int(prompt, 16)].layers
+        final = int(layer) > max(1, self.history.prompts[int(prompt, 16)].layers)
         return took * self.setting.stages[-1 if final else int(layer) - 1]
 
     # ---- views of the queues -----------------------------------------------------------------------
