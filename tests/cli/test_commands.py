@@ -72,6 +72,14 @@ async def test_ask_hands_its_flags_on(run, village):
     assert village.prompts[1].plan.mode == "local"
 
 
+async def test_an_answer_that_was_cut_off_is_told(run, village):
+    village.truncated = True
+    code, out, err = await run("ask", "Why?")
+    assert (code, out) == (0, "The sky is blue.\n")
+    assert "cut off where it reached --max-tokens" in err
+    assert (await run("ask", "--json", "Why?"))[2] == ""
+
+
 async def test_ask_fails_in_one_line(run, village):
     assert (await run("ask", "  "))[0] == 2
     for flags in (("--deadline", "nan"), ("--deadline", "0.01"), ("--temperature", "nan")):
@@ -162,9 +170,10 @@ async def test_invite(run, village):
 async def test_who_may_invite_is_known_by_its_home(run, home):
     url = (home / RUNNING).read_text()
     (home / "control.token").unlink()
-    code, out, err = await run("invite")
-    assert (code, out) == (1, "")
-    assert f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {url}" in err
+    for command in (("invite",), ("rotate",), ("members", "ban", "birch", "--yes")):
+        code, out, err = await run(*command)
+        assert (code, out) == (1, "")
+        assert f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {url}" in err
     (home / RUNNING).write_text("http://127.0.0.1:1")
     assert "no device answers at http://127.0.0.1:1" in (await run("invite"))[2]
 

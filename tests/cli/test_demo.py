@@ -37,8 +37,8 @@ def asked(prompt="Why?"):
 
 async def test_the_last_frame_does_not_hold_the_answer(serve):
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    answer = await _ask(OneDevice(await serve()), asked(), screen)
-    assert answer["answer"] == "The sky is blue."
+    end = await _ask(OneDevice(await serve()), asked(), screen)
+    assert end.answer["answer"] == "The sky is blue."
     frames = screen.file.getvalue().split("\x1b[2K")
     assert "aggregate" in frames[-1] or "propose" in frames[-1]
     assert "The sky" not in frames[-1]

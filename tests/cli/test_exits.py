@@ -4,10 +4,15 @@ import asyncio
 import errno
 import io
 import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
 
 import click
 import pytest
 
+from folkmoot.__main__ import main
 from folkmoot.cli import exits
 from folkmoot.cli.signals import ending
 from folkmoot.errors import ConfigError, DeadlinePassed, NodeError, Overloaded, PromptInvalid
@@ -65,6 +70,27 @@ def test_an_interruption_is_told_once(capsys, end):
     command = click.Command("work", callback=lambda: exits.wait_for(work()))
     assert exits.run(lambda: command.main([], standalone_mode=False), debug=False) == 130
     assert capsys.readouterr().err == "folkmoot: cancelled\n"
+
+
+def test_an_interruption_while_the_commands_are_loaded_is_one_line_too(capsys, monkeypatch):
+    class Loading(types.ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "folkmoot.cli", Loading("folkmoot.cli"))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().err) == (130, "folkmoot: cancelled\n")
+
+
+def test_a_full_disk_under_what_is_printed_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "folkmoot", "theory"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "folkmoot: what it prints cannot be written: No space left on device; make room, or write elsewhere\n"
+    )
 
 
 def test_nobody_is_left_to_tell(monkeypatch):

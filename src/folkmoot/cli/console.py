@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_WIDTH = 240
+CUT = "note: the answer is cut off where it reached --max-tokens or the end of the model's context"
 
 
 def counted(number: int, noun: str) -> str:

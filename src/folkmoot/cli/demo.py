@@ -14,7 +14,7 @@ import click
 
 from folkmoot.api.schema import MAX_TOKENS
 from folkmoot.cli import exits
-from folkmoot.cli.console import console
+from folkmoot.cli.console import CUT, console
 from folkmoot.cli.options import (
     config_option,
     json_option,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
 
+    from folkmoot.cli.client import Ended
     from folkmoot.cli.view import Progress
     from folkmoot.cli.village import Village
 
@@ -140,12 +141,14 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
         environ, lambda line: screen.print(line, style="dim", markup=False, highlight=False)
     ) as moot:
         await moot.start(list(asked.engines))
-        answer = await _ask(moot, asked, screen)
+        end = await _ask(moot, asked, screen)
     if asked.as_json:
-        print_json(answer)
+        print_json(end.answer)
         return
-    answer = plain(answer)
+    answer = plain(end.answer)
     _show(answer, screen)
+    if end.cut:
+        screen.print(CUT, style="dim", markup=False, highlight=False, soft_wrap=True)
     screen.print(tree_of(answer))
 
 
@@ -159,7 +162,7 @@ def _show(answer: dict[str, Any], screen: Console) -> None:
     screen.print()
 
 
-async def _ask(moot: Village, asked: Asked, screen: Console) -> dict[str, Any]:
+async def _ask(moot: Village, asked: Asked, screen: Console) -> Ended:
     from folkmoot.cli.client import Ended, Moved
     from folkmoot.cli.view import Progress
 
@@ -183,7 +186,7 @@ async def _ask(moot: Village, asked: Asked, screen: Console) -> dict[str, Any]:
                 if isinstance(each, Ended):
                     # It is printed whole in a moment, and the last frame stays on the screen.
                     progress.answer = ""
-                    return each.answer
+                    return each
                 if isinstance(each, Moved):
                     _tell(progress.moved(each.what), live, screen)
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -86,6 +87,12 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         tell(error.format_message())
         return FAILED
     except BrokenPipeError:
+        let_go_of_stdout()
+        return FAILED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        tell(f"what it prints cannot be written: {error.strerror}; make room, or write elsewhere")
         let_go_of_stdout()
         return FAILED
     except Interrupted as end:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import click
 
-from folkmoot.api.control import read_control_token
 from folkmoot.cli.options import Duration, config_option, json_option, print_json, settings_of
-from folkmoot.errors import NodeError
 
 
 @click.command()
@@ -52,11 +50,6 @@ async def _invite(uses: int, ttl_s: float, delegate: bool, config_file: Path | N
 
     loaded = settings_of(config_file)
     async with local_api(loaded) as api:
-        home = loaded.settings.home
-        if not read_control_token(home):
-            await api.greet()
-            raise NodeError(
-                f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {api.url}"
-            )
+        await api.own(loaded.settings.home)
         invitation = await api.invite(uses, ttl_s, delegate=delegate)
         return invitation, bool((await api.moot())["local_only"])

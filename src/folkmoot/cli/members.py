@@ -68,5 +68,7 @@ async def _found(config_file: Path | None) -> dict[str, Any]:
 async def _ban(device: str, config_file: Path | None) -> str:
     from folkmoot.cli.client import local_api
 
-    async with local_api(settings_of(config_file)) as api:
+    loaded = settings_of(config_file)
+    async with local_api(loaded) as api:
+        await api.own(loaded.settings.home)
         return await api.ban(device)

@@ -39,5 +39,7 @@ def rotate(grace_s: float, as_json: bool, config_file: Path | None) -> None:
 async def _rotate(grace_s: float, config_file: Path | None) -> int:
     from folkmoot.cli.client import local_api
 
-    async with local_api(settings_of(config_file)) as api:
+    loaded = settings_of(config_file)
+    async with local_api(loaded) as api:
+        await api.own(loaded.settings.home)
         return await api.rotate(grace_s)
