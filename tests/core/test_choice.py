@@ -203,6 +203,18 @@ def test_fewer_peers_than_asked_for_are_told_in_each_layer_where_there_are_price
     assert said == ["layer 1 asks 3 of 7 peers", "layer 2 asks 3 of 7 peers"]
 
 
+@pytest.mark.parametrize("prices", [False, True])
+def test_a_named_peer_that_is_not_there_is_told(prices: bool) -> None:
+    moot = Moot({**FOUR, "eve": ""}, PeerConfig(price=PriceConfig(enabled=prices)))
+    prompt = moot.ask("ann", fixed(1, 2, select=("bob", "eve")))
+    moot.work()
+    (said,) = answered(moot, prompt).provenance.decisions
+    assert (said.what, said.why) == (
+        "layer 1 asks 1 of 2 peers",
+        "eve: not alive, no model, or serves no others",
+    )
+
+
 def test_a_requester_in_mode_auto_is_told_who_takes_its_place() -> None:
     moot = Moot({"req": "", **FOUR}, PeerConfig(price=PriceConfig(enabled=True)))
     prompt = moot.ask("req")

@@ -404,9 +404,14 @@ class Mixture:
         missing = sum(1 for slot in self._free() if slot)
         peers = tuple(p for p in peers if p not in taken)[:missing]
         if len(peers) < missing:
+            absent = ", ".join(self._name(d) for d in self.plan.fixed if d not in (*peers, *taken))
+            why = (
+                f"{absent}: not alive, no model, or serves no others"
+                if absent
+                else "no more devices with a model are alive"
+            )
             self._decide(
-                f"layer {self._layer} asks {len(peers)} of {missing} peers",
-                "; ".join(("no more devices with a model are alive", *self._shut())),
+                f"layer {self._layer} asks {len(peers)} of {missing} peers", "; ".join((why, *self._shut()))
             )
         return peers
 
