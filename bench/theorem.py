@@ -86,10 +86,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seconds", type=float, default=150.0, help="of each run")
     parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--load", type=float, choices=LOADS, help="one of the two loads alone")
     asked = parser.parse_args()
     began, rows = time.perf_counter(), list[Row]()
     seconds, runs = (5.0, 2) if asked.quick else (asked.seconds, asked.runs)
-    for load in LOADS:
+    for load in (asked.load,) if asked.load else LOADS:
         with ThreadPoolExecutor() as side_by_side:
             todo = [
                 side_by_side.submit(row, *shape, load, seconds, runs)
