@@ -133,6 +133,7 @@ def let_in(port: int) -> bool:
     return True
 
 
+@pytest.mark.xdist_group("clusters")
 @pytest.mark.parametrize(
     ("backend", "sent"),
     [("threads", signal.SIGTERM), ("ray", signal.SIGINT), ("dask", signal.SIGTERM)],
@@ -173,6 +174,7 @@ def test_a_simulation_keeps_what_is_done_and_leaves_nothing(
     assert simulated(capsys.readouterr().out) == found
 
 
+@pytest.mark.xdist_group("clusters")
 def test_where_a_worker_dies_what_is_done_is_kept(start):
     asked = ["simulate", "--load", "0.5", "--horizon", "100000", "--reps", "2000", "--workers", "2", "--json"]
     process = start(*asked, "--backend", "ray")
@@ -191,6 +193,7 @@ def test_where_a_worker_dies_what_is_done_is_kept(start):
     assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
+@pytest.mark.xdist_group("clusters")
 def test_dask_s_workers_find_the_same(start, capsys):
     asked = ["simulate", "--load", "0.5", "--horizon", "500", "--reps", "4", "--workers", "2", "--json"]
     out, said = start(*asked, "--backend", "dask").communicate(timeout=60)

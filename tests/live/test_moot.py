@@ -15,7 +15,7 @@ import openai
 import pytest
 from tests.live.crowd import FOLKMOOT, Crowd, Device, say, until
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("four")]
 
 
 def test_each_device_in_turn_is_asked_and_answers(four: list[Device]) -> None:

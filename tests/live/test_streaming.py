@@ -10,7 +10,7 @@ import openai
 import pytest
 from tests.live.crowd import Crowd, Device, say, until
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("four")]
 
 
 def lines(device: Device, body: dict[str, object]) -> Iterator[str]:

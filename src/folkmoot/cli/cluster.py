@@ -159,6 +159,8 @@ def _dask(workers: int | None, address: str | None) -> Iterator[None]:
     from distributed import Client, LocalCluster, Security
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    # What a worker says last may find the connection closed, and nobody waits for it.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as ending:
         security = None  # an existing cluster's is in Dask's own settings
         if address:

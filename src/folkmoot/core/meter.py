@@ -6,7 +6,7 @@ Units: seconds, jobs, jobs per second. Source: ADMISSION.md, The policy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from folkmoot.core.ids import DeviceId
@@ -214,15 +214,20 @@ class Meter:
 
     def load(self, now: float) -> float:
         """ρ, measured: the work that comes per second of all slots, Σ λ_stage α_stage / slots."""
-        return sum(self._work(one, one.all, now) for one in self._stages.values())
+        return self._work([(one, one.all) for one in self._stages.values()], now)
 
     def late_load(self, now: float) -> float:
         """ρ_hi: the part of it that comes for layers after the first, aggregations among them."""
-        return sum(self._work(one, one.late, now) for one in self._stages.values())
+        return self._work([(one, one.late) for one in self._stages.values()], now)
 
-    def _work(self, one: _StageMeter, counted: Decayed, now: float) -> float:
-        service_s = one.seconds.value if one.seconds.count else self.service_s
-        return counted.rate(now, self._window_s) * service_s / self.slots
+    def _work(self, stages: Iterable[tuple[_StageMeter, Decayed]], now: float) -> float:
+        total, mean_s, window_s = 0.0, self.service_s, self._window_s
+        if not window_s:
+            return total
+        for one, counted in stages:
+            service_s = one.seconds.value if one.seconds.count else mean_s
+            total += counted.rate(now, window_s) * service_s / self.slots
+        return total
 
     @property
     def _window_s(self) -> float:

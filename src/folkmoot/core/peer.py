@@ -137,7 +137,8 @@ class Peer:
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
         self._taken_up: dict[PromptId, PromptId] = {}
-        self._pulse = Pulse()
+        self._shown = (0,) * 6
+        """What others were told last, and are told at once when it changes: the debt in whole jobs, the load in tenths."""
         self._leaving = False
 
     # ---- what others may read ----------------------------------------------------------------------
@@ -349,14 +350,16 @@ class Peer:
 
     def _on_pulse(self, now: float) -> list[Effect]:
         """Tell the membership when this device's load has changed."""
-        queue, meter, old = self.queue, self.queue.meter, self._pulse
-        fresh = Pulse(
-            old.version + 1, queue.waiting, queue.busy, self.buffer, meter.service_s,
-            meter.debt(now), meter.late_load(now), queue.excess, meter.load(now), meter.each_stage_s,
-        )  # fmt: skip
-        if _shown(fresh) == _shown(old):
+        queue, meter, buffer = self.queue, self.queue.meter, self.buffer
+        debt, load = meter.debt(now), meter.load(now)
+        shown = queue.waiting, queue.busy, buffer, queue.excess, round(debt), round(10.0 * load)
+        if shown == self._shown:
             return []
-        self._pulse = fresh
+        self._shown = shown
+        fresh = Pulse(
+            0, queue.waiting, queue.busy, buffer, meter.service_s,
+            debt, meter.late_load(now), queue.excess, load, meter.each_stage_s,
+        )  # fmt: skip
         return self.membership.set_pulse(fresh, now)
 
     def _stop(self, now: float) -> list[Effect]:
@@ -366,11 +369,6 @@ class Peer:
             effects += self._end(prompt, "no_device", "this device is shutting down", now)
         effects += self.queue.hand_back() + self.queue.stop()
         return effects + self.membership.leave(now)
-
-
-def _shown(pulse: Pulse) -> tuple[int, ...]:
-    """What others are told at once when it changes: the debt in whole jobs, the load in tenths."""
-    return pulse.queue, pulse.busy, pulse.buffer, pulse.excess, round(pulse.debt), round(10.0 * pulse.load)
 
 
 def _earlier(prompt: Prompt) -> list[PromptId]:

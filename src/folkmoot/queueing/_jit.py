@@ -6,7 +6,8 @@ and all that they calculate with is `np.uint64`, as numba makes a float of a sig
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
+from filelock import FileLock
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -47,6 +49,21 @@ def compiled(into: bool = False) -> Callable[[F], F]:
             config.CACHE_DIR = chosen
 
     return cached
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Of processes that begin together one compiles at a time, and the others read what it has kept.
+
+    Where no lock can be had each compiles for itself.
+    """
+    config: Any = numba.config
+    with ExitStack() as held:
+        with suppress(OSError, NotImplementedError):
+            folder = Path(config.CACHE_DIR or _folder())
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(folder / "compiling"))
+        yield
 
 
 @cache

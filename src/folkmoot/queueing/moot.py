@@ -16,6 +16,7 @@ from folkmoot.core.load import jobs_per_prompt as most_jobs
 from folkmoot.errors import TheoryError
 from folkmoot.queueing import calendar, fcfs
 from folkmoot.queueing._check import Floats, length, number, numbers, whole
+from folkmoot.queueing._jit import compiling
 from folkmoot.queueing.estimate import Interval, growing, interval, slope, verdict
 from folkmoot.queueing.fcfs import Counts, Shape
 from folkmoot.queueing.latency import Moments, each_law
@@ -170,7 +171,8 @@ def runs(questions: Iterable[Question], workers: int | None = None) -> Iterator[
 def _compile(events: bool) -> None:
     """Compile a kernel, or read it from its cache: once a process, before any run is timed."""
     one = Question(2, 1, 1, (1.0,), (Exponential(1.0),), prompts=1)
-    replication(one, keys(1, 1)[0], events=events)
+    with compiling():
+        _run(one, keys(1, 1)[0], 0, events)
 
 
 def replication(question: Question, key: Any, log: int = 0, *, events: bool = False) -> Replication:
@@ -178,9 +180,15 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
 
     `events` takes the kernel with departure events also where the faster one would do.
     """
+    events = events or _needs_events(question)
+    _compile(events)
+    return _run(question, key, log, events)
+
+
+def _run(question: Question, key: Any, log: int, events: bool) -> Replication:
     shape, law = _shape(question)
     began = time.perf_counter()
-    if not (events or _needs_events(question)):
+    if not events:
         counts, state = fcfs.run(shape, key, law, log)
     else:
         order = calendar.LSF if question.discipline == "lsf" else calendar.FCFS
@@ -199,7 +207,6 @@ def _needs_events(question: Question) -> bool:
 
 def _with_script(question: Question, key: Any) -> Replication:
     """One run, in the mode `paper` with the published script's queue."""
-    _compile(_needs_events(question))
     key = np.array(key)  # Ray gives what may not be written to, which would be compiled for anew
     jobs = question.prompts * most_jobs(question.layers, question.proposers)
     to_its_end = question.discipline == "fcfs" and not (question.quorum or question.admit)
