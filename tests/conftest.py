@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["RUST_LIB_BACKTRACE"] = "0"  # as `folkmoot up` does: iroh's errors would take their time else
 
@@ -42,6 +43,11 @@ from folkmoot.errors import AdmissionError
 from folkmoot.node.config import JournalConfig
 from folkmoot.node.journal import Journal, retention_s
 from folkmoot.node.service import Status
+
+settings.register_profile(
+    "folkmoot", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("folkmoot")  # `pytest --hypothesis-profile default` looks for what these examples miss
 
 HERE = Path(__file__).parent
 CONTROL = "owner-token"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -107,6 +108,15 @@ async def scripted(replies: Replies, port: int = 0) -> AsyncIterator[Script]:
         yield script
         if script.tasks:
             await asyncio.wait(script.tasks, timeout=5)
+
+
+@pytest.fixture
+def unused_tcp_port() -> Iterator[int]:
+    """A port at which nobody listens, and that no other process is given meanwhile."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -120,10 +119,8 @@ async def test_prefill_makes_the_aggregation_find_its_prefix(
     seen = 0
     for known in (1, 2, 3):
         while True:
-            before = time.monotonic()
             warmth = await engine.prefill(job("warm", SPOKEN[:known], 3))
             steps += 1
-            assert time.monotonic() - before < 10
             assert warmth.evaluated - seen <= 64 or steps == 1
             seen = warmth.evaluated
             if warmth.evaluated == warmth.total:
