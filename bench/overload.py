@@ -2,17 +2,18 @@
 
     python bench/overload.py --quick --json
     python bench/overload.py --json              every row, by hand: about an hour
-    python bench/overload.py --cheats --json     the cheats alone, by hand: some minutes
-    python bench/overload.py --table --json      the table alone, by hand: most of the hour
+    python bench/overload.py --only cheats --json     a part of it: rows, auto, table or cheats
 
 M = 2, k = 3, engines `timed:exp:0.2`, 6 devices, at 0.5, 0.9, 1.5 and 3 times the limit λ* = 1/(9α). Rows: first come
 first served and later stage first without admission (mode fixed), and later stage first with a price per job (mode auto,
 which may shrink M and k and refuse). `goodput_of_limit` is answers per second and device ÷ λ*, of the time after the
 warm-up; it exceeds 1 where fewer jobs a prompt are made. `where` is live (processes, sockets, HTTP, an open loop) or
-sim (the same core in virtual time, seeds of its own, `low` and `high` over them). p50 and p99 are of what was let in and
-answered; `longest_first_wait_s` is the longest that any first layer's job waited, in all seeds. `auto` has mode auto on live devices at 1 and 5 times the limit: `percent` is the utility as a share of the bound
-(the worth of the answers that went in, refused and unanswered prompts 0), `p99_growth` its p99 at 5 over that at 1. `table` redoes the table of ADMISSION.md: utility as a share of the bound, by load and number of devices. `cheats`: of ten devices one asks `times` as much as
-the others, always (2, 3), and is deaf to prices; `points` are what the others' prompts earn, with shares and without.
+sim (the same core in virtual time, for as long, seeds of its own, `low` and `high` over them). p50 and p99 are of what was
+let in and answered; `longest_first_wait_s` is the longest that any first layer's job waited, in all seeds. `auto` has mode
+auto on live devices at 1 and 5 times the limit: `percent` is the utility as a share of the bound (the worth of the answers
+that went in, refused and unanswered prompts 0), `p99_growth` its p99 at 5 over that at 1. `table` redoes the table of
+ADMISSION.md: utility as a share of the bound, by load and number of devices. `cheats`: of ten devices one asks `times` as
+much as the others, always (2, 3), and is deaf to prices; `points` are what the others' prompts earn, with shares and without.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -149,7 +151,36 @@ def cheat(times: int, load: float, share: float, horizon_s: float, seeds: int) -
     }  # fmt: skip
 
 
-CHEATS = tuple((times, load, share) for load in (1.0, 2.0) for times in (10, 50) for share in (0.0, 2.0))
+def _rows(quick: bool) -> Iterator[Row]:
+    live_s, sim_s, seeds = (5.0, 25.0, 3) if quick else (60.0, 60.0, 8)
+    for discipline, admission in POLICIES:
+        for load in LOADS:
+            if not quick or load == LOADS[-1]:
+                yield live(discipline, admission, load, live_s)
+            yield simulated(discipline, admission, load, sim_s, seeds)
+
+
+def _auto(quick: bool) -> Iterator[Row]:
+    for load in (1.0, 5.0):
+        yield live("lsf", "on", load, 5.0 if quick else 60.0)
+
+
+def _table(quick: bool) -> Iterator[Row]:
+    cells = [(10, load) for load in ((1.0, 5.0) if quick else (0.5, 1.0, 2.0, 5.0, 15.0))]
+    cells += [] if quick else [(4, load) for load in (1.0, 3.0, 5.0, 15.0)] + [(100, 1.0), (100, 5.0)]
+    for devices, load in cells:
+        horizon_s = 100.0 if quick else 300.0 if devices == 100 else 1_500.0
+        yield utility(devices, load, horizon_s, 2 if quick else 8)
+
+
+def _cheats(quick: bool) -> Iterator[Row]:
+    for load in (1.0, 2.0):
+        for times in (10, 50):
+            for share in (0.0, 2.0):
+                yield cheat(times, load, share, 100.0 if quick else 300.0, 4)
+
+
+PARTS = {"rows": _rows, "auto": _auto, "table": _table, "cheats": _cheats}
 
 
 def main() -> None:
@@ -157,62 +188,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="three live rows at 3 times the limit, short runs"
+        "--quick", action="store_true", help="three live rows at 3 times the limit, short runs, no cheats"
     )
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--cheats", action="store_true", help="a device that ignores prices, nothing else")
-    parser.add_argument("--table", action="store_true", help="the table of ADMISSION.md, nothing else")
+    parser.add_argument("--only", choices=list(PARTS), help="one part of it")
     asked = parser.parse_args()
     began = time.perf_counter()
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
-    rows, cheats = list[Row](), list[Row]()
-    if asked.cheats or not asked.quick:
-        for each in CHEATS:
-            cheats.append(cheat(*each, 300.0, 4))
-            _tell(asked.json, cheats[-1])
-    if asked.cheats:
-        if asked.json:
-            print(json.dumps({"cheats": cheats, "machine": machine, "seed": SEED}))
-        return
-    if asked.table:
-        found = {"table": _table(asked.quick, asked.json), "machine": machine, "seed": SEED}
-        print(json.dumps(found) if asked.json else f"{time.perf_counter() - began:.0f} s on {machine}")
-        return
-    live_s, sim_s, seeds = (5.0, 25.0, 3) if asked.quick else (60.0, 120.0, 8)
-    for discipline, admission in POLICIES:
-        for load in LOADS:
-            if not asked.quick or load == LOADS[-1]:
-                rows.append(live(discipline, admission, load, live_s))
-                _tell(asked.json, rows[-1])
-            rows.append(simulated(discipline, admission, load, sim_s, seeds))
-            _tell(asked.json, rows[-1])
-    auto = list[Row]()
-    for load in (1.0, 5.0):
-        auto.append(live("lsf", "on", load, live_s))
-        _tell(asked.json, auto[-1])
-    table = _table(asked.quick, asked.json)
-    found = {
-        "rows": rows,
-        "auto": auto,
-        "p99_growth": auto[1]["p99_s"] / auto[0]["p99_s"],
-        "table": table,
-        "cheats": cheats,
-        "machine": machine,
-        "seed": SEED,
+    parts = [asked.only] if asked.only else [part for part in PARTS if not (asked.quick and part == "cheats")]
+    found: Row = {part: [] for part in parts}
+    for part in parts:
+        for row in PARTS[part](asked.quick):
+            found[part].append(row)
+            _tell(asked.json, row)
+    if "auto" in found:
+        found["p99_growth"] = found["auto"][1]["p99_s"] / found["auto"][0]["p99_s"]
+    found |= {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}", "seed": SEED,
         "wall_s": time.perf_counter() - began,
-    }
-    print(json.dumps(found) if asked.json else f"{found['wall_s']:.0f} s on {machine}")
-
-
-def _table(quick: bool, as_json: bool) -> list[Row]:
-    table = list[Row]()
-    cells = [(10, load) for load in ((1.0, 5.0) if quick else (0.5, 1.0, 2.0, 5.0, 15.0))]
-    cells += [] if quick else [(4, load) for load in (1.0, 3.0, 5.0, 15.0)] + [(100, 1.0), (100, 5.0)]
-    for devices, load in cells:
-        horizon = 100.0 if quick else 300.0 if devices == 100 else 1_500.0
-        table.append(utility(devices, load, horizon, 2 if quick else 8))
-        _tell(as_json, table[-1])
-    return table
+    }  # fmt: skip
+    print(json.dumps(found) if asked.json else f"{found['wall_s']:.0f} s on {found['machine']}")
 
 
 def _mean(values: Any) -> float | None:
