@@ -387,12 +387,13 @@ def main() -> None:
     )
     parser.add_argument("--claims", action="store_true", help="what bounded claims cost the honest; no model")
     args = parser.parse_args()
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     if args.claims:
         found_claims = claims(args.seed)
         for row in found_claims:
             print("  ".join(f"{key}={value}" for key, value in row.items()))
         if args.json:
-            print(json.dumps({"claims": found_claims, "seed": args.seed}))
+            print(json.dumps({"claims": found_claims, "machine": machine, "seed": args.seed}))
         return
     if args.reputation:
         known = {each["name"]: each for each in load("attacks.toml", "attack")}
@@ -403,7 +404,7 @@ def main() -> None:
         for row in rows:
             print("  ".join(f"{key}={value}" for key, value in row.items()))
         if args.json:
-            print(json.dumps({"reputation": rows, "prompts": 500, "seed": args.seed}))
+            print(json.dumps({"reputation": rows, "prompts": 500, "machine": machine, "seed": args.seed}))
         return
     if args.record:
         asyncio.run(record(("qwen-0.5b", "smollm2")))
@@ -442,7 +443,6 @@ def main() -> None:
         found |= {"new": sum(row["new"] for row in rows)}
     if contested:
         found["contested"] = contested_found(said, contested, checked) | {"doubted": doubted(contested)}
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     found |= {"wall_s": round(time.monotonic() - began, 1), "machine": machine, "seed": args.seed}
     for row in found.get("rows", ()):
         left = ", ".join(f"{arm} {row[arm]}" for arm in arms)

@@ -13,7 +13,13 @@ NUMBERS = (
     0, 1, -1, 2, 15, 16, 17, 255, 256, 1_000, 2**31 - 1, 2**31, 2**32 - 1, 2**53 - 1, 2**53, 2**63 - 1, 2**64 - 1,
     -(2**31), -(2**63), 0.0, -0.0, 1e-300, 1e9, 1e300, math.inf, -math.inf, math.nan,
 )  # fmt: skip
+RUNS = tuple(
+    (sign * 12_000)[:12_000] + "x" * 4_000
+    for sign in ("\n", " ", ".", "!", "`", "#", "<", "other ", "\n- ", "I ")
+)
+"""Long runs of one sign with no end that a pattern looks for: what is quadratic in its text takes seconds for them."""
 TEXTS = (
+    *RUNS,
     "",
     " ",
     "\x00",

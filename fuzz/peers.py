@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
@@ -41,18 +41,23 @@ from folkmoot.core.events import (
 )
 from folkmoot.core.gossip import DATAGRAMS, MAX_INCARNATION, Card, Member, Standing, Sync
 from folkmoot.core.ids import DeviceId, draw_prompt_id
+from folkmoot.core.layout import as_chat
 from folkmoot.core.messages import Answer, Ask, Began, Message, Piece, Queued, Turn, Usage
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.errors import RemoteProtocolError
 from folkmoot.node.config import NodeConfig
 from folkmoot.wire import decode, encode, limits
-from fuzz.mutations import Mutator
+from fuzz.mutations import RUNS, Mutator
 from fuzz.recorded import DEVICES, messages
 
 ME = DEVICES[0]
 STRANGERS = tuple(DeviceId(f"{number:02x}" * 32) for number in range(200, 204))
 LIFE = 25_000
 """So many messages a young device gets before another one takes its place."""
+LONG = 0.3
+"""So many of the answers are long runs of one sign."""
+ROOM = 14_000
+"""Characters of context for an answer: a run and some of what follows it."""
 STEP_S = 0.002
 HELLO_S = 2.0
 REST_S = 1_200.0
@@ -134,10 +139,13 @@ class Device:
         self.handle(Submitted(prompt))
 
     def _carry_out(self, effect: Effect) -> None:
+        """Do it; the engine lays each answer out, in a context that holds most of a long one."""
         match effect:
             case SetTimer(at=at, timer=timer):
                 self.later(max(0.0, at - self.now), Fired(timer))
-            case Generate(job=job):
+            case Generate(job=job, inference=inference):
+                for answer in inference.answers:
+                    as_chat(replace(inference, answers=(answer,), expected=1, suspect=0), ROOM, len)
                 for number in range(2):
                     self.later(0.02 * number, Generated(job, f"word {number} "))
                 self.later(0.04, Finished(job, Usage(5, 0, 2, 0.04, 0.01)))
@@ -164,7 +172,8 @@ class Device:
             self.names.extend((message.job, b"\x01" + bytes.fromhex(message.prompt)))
             if self.rng.random() < 0.7:
                 wait_s = self.rng.random() * 0.2
-                for number, reply in enumerate(_replies(message)):
+                text = self.rng.choice(RUNS) if self.rng.random() < LONG else "It is so."
+                for number, reply in enumerate(_replies(message, text)):
                     self.later(wait_s * (number + 1), Received(to, reply))
 
     def rest(self) -> None:
@@ -191,8 +200,7 @@ class Device:
             raise Broken(f"{len(self.peer.membership.members)} members")
 
 
-def _replies(ask: Ask) -> tuple[Message, ...]:
-    text = "It is so."
+def _replies(ask: Ask, text: str) -> tuple[Message, ...]:
     return (
         Queued(ask.job, 0), Began(ask.job, 0.1), Piece(ask.job, 0, text), Answer(ask.job, len(text), 0.1, Usage(3, 0, 3, 0.1)),
     )  # fmt: skip
@@ -255,7 +263,7 @@ def run(count: int, seed: int) -> Fuzzed:
 
 
 def _feed(device: Device, data: bytes, rng: Random, handled: Counter[str]) -> None:
-    if rng.random() < 0.003:
+    if rng.random() < 0.005:
         device.ask()
     device.pass_time(rng.expovariate(1.0 / STEP_S))
     device.greet()

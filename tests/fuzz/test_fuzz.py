@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from fuzz.mutations import Mutator
 from fuzz.recorded import messages
 
+from folkmoot.core import layout
 from folkmoot.core.peer import Peer
 from folkmoot.errors import RemoteProtocolError
 from folkmoot.node.service import Status
@@ -44,6 +46,17 @@ def test_mutated_messages_break_nothing() -> None:
     assert found.refused > 500
     assert len(found.handled) >= 12
     assert found.prompts > 3
+
+
+def test_a_pattern_that_long_runs_keep_busy_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was there once: quadratic in dots that no blank follows."""
+    quadratic = re.compile(r"[.!?…]+[\"')\]]*(?=\s|$)|[。！？]|\n(?=\n)")
+    monkeypatch.setattr(layout, "_SENTENCE_END", quadratic)
+    monkeypatch.setattr(peers, "RUNS", ["." * 6_000 + "x" * 10_000])
+    monkeypatch.setattr(peers, "LONG", 1.0)
+    monkeypatch.setattr(peers, "SLOW_S", 0.2)
+    with pytest.raises(peers.Broken, match="took"):
+        peers.run(6_000, seed=11)
 
 
 def test_a_core_that_fails_at_a_message_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ def values(hint: Any, key: str) -> st.SearchStrategy[Any]:
     if isinstance(hint, NewType):
         return values(hint.__supertype__, key)
     if get_origin(hint) is tuple:
-        return st.lists(values(get_args(hint)[0], key), max_size=3).map(tuple)
+        least = limits.LEAST.get(key, 0)
+        return st.lists(values(get_args(hint)[0], key), min_size=least, max_size=3).map(tuple)
     if NoneType in get_args(hint):
         return st.none() | values(next(a for a in get_args(hint) if a is not NoneType), key)
     if is_dataclass(hint):
@@ -93,7 +94,11 @@ def test_every_limit_names_a_field_of_the_right_kind() -> None:
 
     walk(Message)
     assert (
-        limits.TEXTS.keys() | limits.LENGTHS.keys() | limits.NUMBERS.keys() | limits.PRINTABLE
+        limits.TEXTS.keys()
+        | limits.LENGTHS.keys()
+        | limits.LEAST.keys()
+        | limits.NUMBERS.keys()
+        | limits.PRINTABLE
     ) <= seen.keys()
     assert all(get_origin(seen[key]) is tuple for key in limits.LENGTHS)
 
@@ -156,6 +161,7 @@ OUT_OF_BOUNDS = [
     sampled(stop=("x",) * 17),
     replace(ASK, hops=-1),
     replace(ASK, job=JobId("x" * 257)),
+    replace(ASK, inference=Inference(PROMPT, ())),
     replace(ASK, inference=Inference(PROMPT, (Turn("user", "x"),) * 1_001)),
     replace(ASK, inference=replace(ASK.inference, answers=("x",) * 65)),
     replace(ASK, inference=Inference(PROMPT, (Turn("user", "x" * ((1 << 20) + 1)),))),

@@ -198,7 +198,7 @@ def _tuple_shape(hint: Any, key: str) -> _Shape:
     arms = get_args(hint)
     if len(arms) == 2 and arms[1] is Ellipsis:
         shape = _shape(arms[0], key)
-        bound = Meta(max_length=limits.LENGTHS.get(key, limits.ITEMS))
+        bound = Meta(min_length=limits.LEAST.get(key, 0), max_length=limits.LENGTHS.get(key, limits.ITEMS))
         array: Any = GenericAlias(tuple, (shape.type, ...))
         return _Shape(Annotated[array, bound], _each(shape.pack), _each(shape.unpack))
     raise TypeError(f"{key}: of tuples only `tuple[X, ...]` can be encoded; teach wire/codec.py")

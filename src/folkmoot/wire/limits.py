@@ -59,6 +59,9 @@ LENGTHS = {
 }
 """Items of a tuple."""
 
+LEAST = {"Inference.conversation": 1}
+"""The fewest of them, where none at all mean nothing."""
+
 NUMBERS: dict[str, tuple[float, float]] = {
     "Ask.hops": (0, 16),
     "Ask.layer": (0, MAX_LAYERS + 1),
