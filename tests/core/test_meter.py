@@ -122,6 +122,19 @@ def test_stages_have_means_of_their_own() -> None:
     assert meter.late_load(1_600.0) == pytest.approx(0.75, rel=0.05)
 
 
+def test_what_may_write_less_takes_as_long_to_read_and_less_to_write() -> None:
+    meter = Meter(MeterConfig())
+    for number in range(100):
+        meter.served(Stage.PROPOSE, Usage(100, 60, 40, 1.0, 0.2), float(number))
+        meter.served(Stage.REFINE, Usage(100, 60, 40, 1.0), float(number))
+    assert meter.stages_within_s(10) == pytest.approx((0.2 + 0.8 / 4, 1.0, 0.0)), (
+        "when REFINE's first word came is not known"
+    )
+    for most in (40, 1_024):
+        assert meter.stages_within_s(most) == pytest.approx(meter.each_stage_s)
+    assert Meter(MeterConfig()).stages_within_s(1) == (0.0, 0.0, 0.0)
+
+
 def test_a_stage_without_jobs_counts_as_the_mean_of_all() -> None:
     meter = served(Meter(MeterConfig()), 2.0)
     meter.joined(Stage.REFINE, 2, 0.0)

@@ -44,6 +44,7 @@ from folkmoot.core.messages import (
     Outcome,
     Piece,
     Prepare,
+    Sampling,
     Turn,
     Undone,
     Usage,
@@ -350,9 +351,9 @@ def test_a_prompt_is_refused_where_so_many_jobs_wait_at_its_own_device() -> None
 PRICED = PeerConfig(price=PriceConfig(enabled=True, pressure=6.0))
 
 
-def asked(moot: Moot, plan: Plan) -> tuple[int, int] | PromptFailed:
+def asked(moot: Moot, plan: Plan, **more: object) -> tuple[int, int] | PromptFailed:
     """(M, k) of a prompt that was let in, or why it was not."""
-    prompt = moot.ask("ann", plan)
+    prompt = moot.ask("ann", plan, **more)
     end = moot.end_of(prompt)
     if isinstance(end, PromptFailed):
         return end
@@ -425,6 +426,13 @@ def test_a_deadline_that_cannot_be_kept_is_told() -> None:
     end = asked(moot, Plan(deadline_s=1.0))
     assert isinstance(end, PromptFailed)
     assert "the deadline of 1 s cannot be kept: M = 0" in end.detail
+    assert (
+        "the deadline of 1 s cannot be kept"
+        in asked(moot, Plan(deadline_s=1.0), sampling=Sampling(max_tokens=5)).detail
+    )
+    assert asked(moot, Plan(deadline_s=1.0), sampling=Sampling(max_tokens=1)) == (0, 0), (
+        "a short answer is sooner there"
+    )
 
 
 def test_without_loopback_a_device_leaves_messages_to_itself_to_the_driver() -> None:

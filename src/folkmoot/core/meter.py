@@ -102,16 +102,24 @@ class _StageMeter:
 
     def __init__(self) -> None:
         self.seconds, self.tokens_in, self.cached, self.out = _Mean(), _Mean(), _Mean(), _Mean()
+        self.reading = _Mean()
         self.all, self.late = Decayed(), Decayed()
 
     def served(self, usage: Usage, config: MeterConfig) -> None:
         self.seconds.add(usage.inference_s, config)
+        self.reading.add(usage.first_token_s or usage.inference_s, config)
         for mean, seen in (
             (self.tokens_in, usage.tokens_in),
             (self.cached, usage.tokens_cached),
             (self.out, usage.tokens_out),
         ):
             mean.add(float(seen), config)
+
+    def within_s(self, max_tokens: int) -> float:
+        """What an inference takes that writes `max_tokens` at most: all of its reading, and a share of its writing."""
+        reading = min(self.reading.value, self.seconds.value)
+        share = min(1.0, max_tokens / self.out.value) if self.out.value else 1.0
+        return reading + share * (self.seconds.value - reading)
 
 
 class Meter:
@@ -152,6 +160,10 @@ class Meter:
     def each_stage_s(self) -> tuple[float, ...]:
         """The smoothed mean of what inferences of each stage took here, in the order of `Stage`; 0 before a first."""
         return tuple(one.seconds.value for one in self._stages.values())
+
+    def stages_within_s(self, max_tokens: int) -> tuple[float, ...]:
+        """The same of inferences that may write so many tokens at most."""
+        return tuple(one.within_s(max_tokens) for one in self._stages.values())
 
     def exceeds(self, origin: DeviceId, devices: int, now: float) -> bool:
         """Whether one more job is beyond the share of a device; else it is taken from its share."""

@@ -291,7 +291,8 @@ class Peer:
         window_s = meter.config.window * meter.service_s
         room = priced.returning if priced.enabled and self._door.returns(prompt) else 1.0
         try:
-            plan = self._choice.resolve(prompt, self._rng, now, self.queue.offer(now), room)
+            mine = self.queue.offer(now, prompt.sampling.max_tokens)
+            plan = self._choice.resolve(prompt, self._rng, now, mine, room)
         except Overloaded as error:
             retry_s, before, rate = self._door.refuse(prompt, now, window_s)
             again = (

@@ -238,13 +238,12 @@ class Queue:
         """Jobs in service."""
         return len(self._serving)
 
-    def offer(self, now: float) -> Offer:
-        """What this device knows of its own load."""
+    def offer(self, now: float, max_tokens: int | None = None) -> Offer:
+        """What this device knows of its own load, and of jobs that may write `max_tokens` where a bound is known."""
         meter = self.meter
+        stages = meter.each_stage_s if max_tokens is None else meter.stages_within_s(max_tokens)
         ahead = (self.waiting - self.excess + self.busy) / meter.slots
-        return Offer(
-            meter.debt(now) / meter.slots, ahead, meter.service_s, meter.late_load(now), meter.each_stage_s
-        )
+        return Offer(meter.debt(now) / meter.slots, ahead, meter.service_s, meter.late_load(now), stages)
 
     def origin_of(self, job: JobId) -> DeviceId:
         """Who asked for a job in service. Raises KeyError for any other."""
