@@ -1,18 +1,20 @@
 """`make chaos`: real devices under load while everything goes wrong that can, and a proof that nothing was lost.
 
     python -m chaos                                300 s, seed 1
-    python -m chaos --seconds 75 --seed 7 --json   the form that CI runs
+    python -m chaos --seconds 75 --seed 1 --json   the form that CI runs
     python -m chaos --check chaos-history/history.jsonl    judge a history again
 
 Five devices with `timed:exp:0.1` answer an open load while a script drawn from the seed kills, stops, freezes and restarts them,
 cuts the network in two, makes it slow, fills a disk, damages a state file, and floods the ports with noise, strangers and
 prompts. Where the user may have namespaces (root, or unprivileged ones), each device has a network of its own; where not,
-a hook in the devices' transport cuts and slows them (`chaos/hook.py`), no disk is filled, and `without` says so. The faults and the prompts are the same for one
-seed; what becomes of them also depends on the machine. The history keeps all of it, a JSON object a line.
+a hook in the devices' transport cuts and slows them (`chaos/hook.py`), no disk is filled, and `without` says so. The faults
+and the prompts are the same for one seed; what becomes of them also depends on the machine. The history keeps all of it, a
+JSON object a line.
 
 Phases: a load which begins with as many prompts at once as any later burst, and with noise and a flood at each device while it
-stands still, so that what an allocator keeps for good is there; after it three seconds of silence: the least that a device holds in them is what its memory at the end is held against. Then the load with faults, and
-silence until no device holds anything and all know all. Last each device is asked once more, and must answer.
+stands still, so that what an allocator keeps for good is there; after it three seconds of silence: the least that a device
+holds in them is what its memory at the end is held against. Then the load with faults, and silence until no device holds
+anything and all know all. Last each device is asked once more, and must answer.
 """
 
 from __future__ import annotations

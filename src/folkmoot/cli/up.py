@@ -62,8 +62,8 @@ MEET_S = 2.0
 @click.option(
     "--admission",
     type=click.Choice(["on", "off"]),
-    help="Let prompts in at a price per job, so that no device gets more than it can do; off: whatever is asked for. "
-    "[default: on]",
+    help="Let prompts in at a price per job, so that no device gets more than it can do; off: without prices, up to "
+    "full queues and node.peer.max_wait_s. [default: on]",
 )
 @click.option("--with-parent", type=int, hidden=True, help="End when this process ends.")
 @json_option

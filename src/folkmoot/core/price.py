@@ -30,9 +30,10 @@ class PriceConfig:
     `pressure` X: so many jobs of pressure make even an answer by the own device not worth it (lower: shorter queues, less
     utility). `queue` is the weight of the real queue beside the virtual debt. `draw` peers are looked at for a prompt.
     An (M, k) is dropped where `caution` times its expected latency passes the deadline (from five inferences' time on
-    0 to 5 % of what is let in is late; docs/explanation/overload.md). A prompt that was refused and comes again finds `returning` times the room. `worths` is the utility table; it must hold (0, 0). A layer in mode auto goes on
-    without answers whose worth is below `haste` points for each mean service that they are still expected to take (0: it
-    waits for all; docs/explanation/faults.md has the figures).
+    0 to 5 % of what is let in is late; docs/explanation/overload.md). A prompt that was refused and comes again finds
+    `returning` times the room. `worths` is the utility table; it must hold (0, 0). A layer in mode auto goes on without
+    answers whose worth is below `haste` points for each mean service that they are still expected to take (0: it waits for
+    all; docs/explanation/faults.md has the figures).
     """
 
     enabled: bool = False

@@ -55,7 +55,8 @@ log = logging.getLogger(__name__)
 class _Outbox:
     """Messages on their way onto one stream, with a bound that their author can wait for.
 
-    It is full at `BACKLOG` messages or `BACKLOG_CHARACTERS` of text. `begun`: one has been taken. `ends`: the job's last message is among them. `handed_over` is set when the stream is over.
+    It is full at `BACKLOG` messages or `BACKLOG_CHARACTERS` of text. `begun`: one has been taken. `ends`: the job's last
+    message is among them. `handed_over` is set when the stream is over.
     """
 
     def __init__(self) -> None:

@@ -94,14 +94,15 @@ class Setting:
     and best of d sees the queues as the question's `view_s` says. `up_s` and `down_s` are the mean times to failure
     and to repair of a device, both exponential, 0 for devices that do not fail; failing needs gossip. `aggregator` is
     the device that aggregates all prompts, None their origins. `stages` are M + 1 factors on the service times of the
-    layers' jobs and of the aggregation, as prompts grow from layer to layer; an answer alone counts as a first layer's. `stops` are M chances, sum 1: a prompt
-    is asked with so many layers, drawn without a look at the queues. `weights`, n rows, say with what chance an origin
-    asks each device in a layer; rows sum to k.
+    layers' jobs and of the aggregation, as prompts grow from layer to layer; an answer alone counts as a first layer's.
+    `stops` are M chances, sum 1: a prompt is asked with so many layers, drawn without a look at the queues. `weights`, n
+    rows, say with what chance an origin asks each device in a layer; rows sum to k.
     With a `price` prompts are asked in mode auto, and devices choose M and k by it; M and k of the question are then those
     of its loads only. `cheats` are devices that ask for as many all the same, `share` is `MeterConfig`'s. From each time
     in `steps` (rising) on prompts come so many times as often as the question says; each has `deadline_s`.
-    `models` are the devices' models, repeated cyclically. `hedge`, `breaker`, `max_wait_s`, `repute` and `diverse` are `PeerConfig`'s. Each of `frozen` is a device, and from when on for how many
-    seconds it handles nothing; others hear of that by gossip alone.
+    `models` are the devices' models, repeated cyclically. `hedge`, `breaker`, `max_wait_s`, `repute` and `diverse` are
+    `PeerConfig`'s. Each of `frozen` is a device, and from when on for how many seconds it handles nothing; others hear of
+    that by gossip alone.
     """
 
     slots: int = 1
