@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import re
+import sys
 
 import pytest
 
@@ -176,6 +177,33 @@ async def test_who_may_invite_is_known_by_its_home(run, home):
         assert f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {url}" in err
     (home / RUNNING).write_text("http://127.0.0.1:1")
     assert "no device answers at http://127.0.0.1:1" in (await run("invite"))[2]
+
+
+async def test_another_homes_device_is_told(run, home, village, monkeypatch):
+    address = (home / RUNNING).read_text().removeprefix("http://")
+    second = home / "second"
+    second.mkdir(mode=0o700)
+    (second / "config.toml").write_text(f'[api]\nlisten = "{address}"\n')
+    monkeypatch.setenv("FOLKMOOT_HOME", str(second))
+    note = f"no device runs in {second}; another home's answers at http://{address}: set FOLKMOOT_HOME to its home"
+    load = ("load", "--rate", "2", "--seconds", "1", "--drain", "0", "--json")
+
+    async def alone(*command):  # it heeds signals, which a thread may not
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "folkmoot", *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )  # fmt: skip
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    for begin, command in ((run, ("status", "--json")), (run, ("ask", "--json", "Why?")), (alone, load)):
+        code, out, err = await begin(*command)
+        assert (code, out.count("\n")) == (0, 1)
+        assert err.splitlines()[0] == f"folkmoot: {note}"
+        assert err.count(note) == 1
+    (second / "control.token").write_text("of a device that ran here")
+    assert f"no device runs in {second}; set FOLKMOOT_HOME to the home" in (await run("rotate"))[2]
+    monkeypatch.setenv("FOLKMOOT_API__LISTEN", address)
+    assert (await run("ask", "Why?")) == (0, "The sky is blue.\n", ""), "whoever names it knows of it"
 
 
 async def test_an_address_that_a_variable_gives_is_the_one_that_is_asked(run, monkeypatch):

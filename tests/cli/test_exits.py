@@ -83,14 +83,29 @@ def test_an_interruption_while_the_commands_are_loaded_is_one_line_too(capsys, m
     assert (end.value.code, capsys.readouterr().err) == (130, "folkmoot: cancelled\n")
 
 
-def test_a_full_disk_under_what_is_printed_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "folkmoot", "theory"]
+@pytest.mark.parametrize(
+    ("unbuffered", "arguments"),
+    [
+        ("1", ["theory"]),
+        ("", ["models", "--json"]),
+        ("", ["--help"]),
+        ("", ["up", "--engine", "none", "--api", "127.0.0.1:0"]),
+    ],
+)
+def test_a_full_disk_under_what_is_printed_is_one_line(home, monkeypatch, arguments, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-m", "folkmoot", *arguments]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == (
         "folkmoot: what it prints cannot be written: No space left on device; make room, or write elsewhere\n"
     )
+
+
+def test_a_full_disk_elsewhere_is_not_what_is_printed(capsys):
+    with pytest.raises(OSError, match="elsewhere"):
+        exits.run(failing(OSError(errno.ENOSPC, "elsewhere")), debug=False)
 
 
 def test_nobody_is_left_to_tell(monkeypatch):

@@ -16,6 +16,7 @@ import httpx
 from folkmoot import errors
 from folkmoot.api.config import split_address
 from folkmoot.api.control import read_control_token
+from folkmoot.cli.exits import tell
 from folkmoot.engine.lines import body_lines
 from folkmoot.errors import FolkmootError, NodeError
 
@@ -62,10 +63,13 @@ Told = Words | Moved | Ended
 
 
 class Api:
-    """One device's API. Raises `NodeError` where nothing answers, else the error that the API names."""
+    """One device's API. Raises `NodeError` where nothing answers, else the error that the API names.
 
-    def __init__(self, url: str, token: str, silence_s: float = _SILENCE_S) -> None:
-        self.url, self.token = url, token
+    `note`: what the user is told once on stderr as soon as it answers.
+    """
+
+    def __init__(self, url: str, token: str, silence_s: float = _SILENCE_S, note: str = "") -> None:
+        self.url, self.token, self.note = url, token, note
         headers = {"authorization": f"Bearer {token}"} if token else {}
         # trust_env off: a proxy from the environment has no business between a user and loopback.
         self._http = httpx.AsyncClient(
@@ -91,11 +95,16 @@ class Api:
 
     async def own(self, home: Path) -> None:
         """Raise `NodeError` where this home holds no token that shows a device's owner, as that of another device."""
-        if not self.token:
+        if not self.token or self.note:
+            lacks, self.note = "no control token" if not self.token else "no device runs", ""
             await self.greet()
-            raise NodeError(
-                f"no control token in {home}; set FOLKMOOT_HOME to the home of the device at {self.url}"
-            )
+            raise NodeError(f"{lacks} in {home}; set FOLKMOOT_HOME to the home of the device at {self.url}")
+
+    def say_note(self) -> None:
+        """Tell the user the note, the first time."""
+        if self.note:
+            tell(self.note)
+            self.note = ""
 
     async def models(self) -> list[str]:
         """Every name that may stand in a prompt's `model`."""
@@ -138,6 +147,7 @@ class Api:
             ) as response:
                 if response.status_code != 200:
                     raise _error_of(await response.aread(), response.status_code)
+                self.say_note()
                 async with aclosing(_events(response)) as events:
                     async for name, data in events:
                         if told := _told(name, data):
@@ -158,6 +168,7 @@ class Api:
             found = None
         if not isinstance(found, dict):
             raise _stranger(response.status_code)
+        self.say_note()
         return found
 
 
@@ -172,8 +183,13 @@ def local_api(loaded: Loaded) -> Api:
     settings = loaded.settings
     check_home(settings.home)
     _, port = split_address(settings.api.listen, "api.listen")
-    told = "" if port and loaded.from_environment("api.listen") else read_url(settings.home)
-    return Api(told or url_at(settings.api.listen), read_control_token(settings.home))
+    meant = port and loaded.from_environment("api.listen")
+    told = "" if meant else read_url(settings.home)
+    url = told or url_at(settings.api.listen)
+    note = (
+        f"no device runs in {settings.home}; another home's answers at {url}: set FOLKMOOT_HOME to its home"
+    )
+    return Api(url, read_control_token(settings.home), note="" if told or meant else note)
 
 
 def url_at(address: str) -> str:

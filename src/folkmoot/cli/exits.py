@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -16,6 +15,7 @@ from folkmoot.errors import (
     ConfigError,
     DeadlinePassed,
     FolkmootError,
+    NodeError,
     PromptInvalid,
     TheoryError,
     WaitedTooLong,
@@ -69,6 +69,8 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
     """Run a command to its exit code; a failure is one line on stderr, with `debug` a traceback."""
     try:
         command()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
     except FolkmootError as error:
         if debug:
             raise
@@ -90,10 +92,9 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         let_go_of_stdout()
         return FAILED
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not stdout_fails():
             raise
-        tell(f"what it prints cannot be written: {error.strerror}; make room, or write elsewhere")
-        let_go_of_stdout()
+        tell(str(unwritable(error)))
         return FAILED
     except Interrupted as end:
         tell(str(end))
@@ -102,6 +103,21 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         tell("cancelled")
         return INTERRUPTED
     return DONE
+
+
+def stdout_fails() -> bool:
+    """Whether stdout takes nothing more, as one more empty line shows: an error of writing does not say of which file."""
+    try:
+        click.echo()
+    except OSError:
+        return True
+    return False
+
+
+def unwritable(error: OSError) -> NodeError:
+    """What is told where stdout takes nothing more; it is let go of."""
+    let_go_of_stdout()
+    return NodeError(f"what it prints cannot be written: {error.strerror}; make room, or write elsewhere")
 
 
 def let_go_of_stdout() -> None:

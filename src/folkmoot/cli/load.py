@@ -6,7 +6,7 @@ import asyncio
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,12 +229,13 @@ async def _run(asked: Asked, config_file: Path | None) -> tuple[list[str], Drive
     if asked.urls:
         return list(asked.urls), await _driven(asked.urls, asked)
     here = local_api(settings_of(config_file))
-    return [here.url], await _driven([here.url], replace(asked, key=here.token))
+    return [here.url], await _driven([here.url], replace(asked, key=here.token), here.say_note)
 
 
-async def _driven(urls: Sequence[str], asked: Asked) -> Driven:
+async def _driven(urls: Sequence[str], asked: Asked, answered: Callable[[], None] = lambda: None) -> Driven:
     if not any(await asyncio.gather(*(answers(url, asked.key) for url in urls))):
         raise NodeError(f"no device answers at {', '.join(urls)}; start one with `folkmoot up`")
+    answered()
     model = "moot" if asked.layers is None else f"moot-M{asked.layers}-k{asked.proposers}"
     body: dict[str, Any] = {
         "model": "local" if asked.layers == 0 else model,

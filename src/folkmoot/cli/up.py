@@ -179,6 +179,10 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
                 _announce(daemon, ready, url, as_json, settings.home, joined=join is not None)
             except BrokenPipeError:
                 exits.let_go_of_stdout()  # nobody reads it any more, and the device goes on without
+            except OSError as error:
+                if not exits.stdout_fails():
+                    raise
+                raise exits.unwritable(error) from None
 
         async def serve() -> None:
             await server.serve(sockets=[listener])
