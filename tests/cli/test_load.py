@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 
@@ -53,6 +54,39 @@ def test_what_is_counted_is_what_came_after_the_warm_up():
     assert (found["due"], found["went_in"]) == (5, [{"layers": 1, "answers": 1, "prompts": 2}])
     text = "\n".join(told(found | {"theory": None, "simulated": None}))
     assert "6 prompts in 10 s at 2 devices: 3 answered, 1 refused, 1 open at the end, 1 deadline" in text
+
+
+def test_a_queue_grows_by_the_moments_when_it_was_seen():
+    """A device whose API stood still was seen more seldom, not later or earlier."""
+    asked = Asked((), 1, (), 0.5, 10.0, 0.0, 1, 1, "lsf", "on", 1)
+    looks = [Look(at, 0, int(3 * at), 1, 1.0) for at in (0.0, 1.0, 5.0, 6.0, 9.0, 10.0)]
+    found = measured(asked, ["ash"], Driven([Sent(0, 3.0, 5.0, "", 1, 1)], looks))
+    assert found["drift"]["value"] == pytest.approx(3.0)
+
+
+async def test_a_look_bears_the_moment_of_its_answer():
+    """An API that stands still for 0.6 s: its first look bears that moment, and no more looks come than fit behind it."""
+    free = asyncio.Event()
+
+    async def serve(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"POST"):
+            free.set()
+        await free.wait()
+        body = json.dumps({"members": [{"service_s": 1.0}], "queue": 2, "busy": 1, "busy_s": 0.0}).encode()
+        length = f"content-length: {len(body)}\r\n"
+        writer.write(f"HTTP/1.1 200 OK\r\nconnection: close\r\n{length}\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        driven = await drive([url], "", [(0.6, 0)], {}, 1.0, 10.0)
+    moments = [look.at for look in driven.looks]
+    assert moments == sorted(moments)
+    assert moments[0] >= 0.6
+    assert len(moments) <= 3
 
 
 def test_a_device_that_told_nothing_is_not_one_without_a_queue():

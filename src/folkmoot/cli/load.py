@@ -296,7 +296,7 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
     """
     import numpy as np
 
-    from folkmoot.queueing.estimate import interval, slope
+    from folkmoot.queueing.estimate import interval
     from folkmoot.queueing.moot import WARM_UP
 
     start, n = WARM_UP * asked.seconds, len(names)
@@ -308,10 +308,7 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
     took = [sent.latency_s for sent in due if not sent.code]
     ended = sum(not sent.code and start <= sent.ended < asked.seconds for sent in driven.sent)
     codes = Counter(sent.code for sent in driven.sent)
-    slopes = [
-        slope([look.queue for look in some], some[-1].at - some[0].at) if len(some) > 1 else math.nan
-        for some in late
-    ]
+    slopes = [_growth(some) if len(some) > 1 else math.nan for some in late]
     drift = interval([each * service_s for each in slopes])
     plans = Counter((sent.layers, sent.proposers) for sent in due if not sent.code)
     answers = Counter((sent.layers, sent.answers) for sent in due if not sent.code)
@@ -335,6 +332,13 @@ def measured(asked: Asked, names: Sequence[str], driven: Driven) -> dict[str, An
         "due": len(due), "went_in": [{"layers": m, "answers": a, "prompts": count} for (m, a), count in sorted(answers.items())],
         "seed": asked.seed,
     }  # fmt: skip
+
+
+def _growth(looks: Sequence[Look]) -> float:
+    """Jobs a second by which the number waiting grows: least squares, at the moments when it was seen, two at least."""
+    middle = sum(look.at for look in looks) / len(looks)
+    spread = sum((look.at - middle) ** 2 for look in looks)
+    return sum((look.at - middle) * look.queue for look in looks) / spread if spread else math.nan
 
 
 def _share(looks: Sequence[Look]) -> float | None:
@@ -370,8 +374,11 @@ def _beside(asked: Asked, names: Sequence[str], driven: Driven, service: str | N
 
     question = _question(asked, len(names), service or f"exp:{sum(looks) / len(looks):.6g}")
     keep = ("verdict", "drift", "latency", "queue_size", "goodput", "goodput_of_limit", "utilisation")
-    simulated = document(simulate(question))
-    return {"theory": facts(question), "simulated": {name: simulated[name] for name in keep}}
+    seen = simulate(question)
+    simulated = document(seen)
+    told = {name: simulated[name] for name in keep}
+    told |= {"goodput_low": _known(seen.goodput.low), "goodput_high": _known(seen.goodput.high)}
+    return {"theory": facts(question), "simulated": told}
 
 
 def told(found: Mapping[str, Any]) -> list[str]:
@@ -431,8 +438,9 @@ def _draw(found: Mapping[str, Any], driven: Driven, path: Path) -> None:
         waiting.axhspan(queue["low"], queue["high"], color="0.8", label="simulated, time average")
         if span["mean_low"] is not None:
             latency.axhspan(span["mean_low"], span["mean_high"], color="0.8", label="simulated mean")
-        ended.plot(
-            [0, seconds], [0, simulated["goodput"] * seconds], color="0.7", linewidth=4, label="simulated"
+        low, high = (simulated[name] or simulated["goodput"] for name in ("goodput_low", "goodput_high"))
+        ended.fill_between(
+            [0, seconds], [0, low * seconds], [0, high * seconds], color="0.7", label="simulated"
         )
     if over:
         grows = over["drift"] / found["service_s"]

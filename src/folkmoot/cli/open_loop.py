@@ -141,13 +141,16 @@ async def drive(
             sent.ended = loop.time() - began
 
         async def watch() -> None:
-            for turn in range(int(seconds / LOOK_S) + 1):
+            turn = 0
+            while turn * LOOK_S <= seconds:
                 await asyncio.sleep(began + turn * LOOK_S - loop.time())
                 looks = await asyncio.gather(
-                    *(_look(client, number, turn * LOOK_S) for number, client in enumerate(clients))
+                    *(_look(client, number, began) for number, client in enumerate(clients))
                 )
                 driven.looks += [look for look in looks if look is not None]
-                tell(driven, loop.time() - began)
+                now = loop.time() - began
+                tell(driven, now)
+                turn = max(turn + 1, math.ceil(now / LOOK_S))  # those that were missed are not made up for
 
         driven.sent = [Sent(device, due) for due, device in moments]
         prompts = [asyncio.create_task(ask(sent)) for sent in driven.sent]
@@ -181,10 +184,14 @@ async def _ask(client: httpx.AsyncClient, body: Mapping[str, Any], sent: Sent) -
         sent.code = "malformed"
 
 
-async def _look(client: httpx.AsyncClient, number: int, at: float) -> Look | None:
-    """What it says of itself; None where it says nothing: a queue that was not seen is not an empty one."""
+async def _look(client: httpx.AsyncClient, number: int, began: float) -> Look | None:
+    """What it says of itself, at the moment when its answer came, in seconds since `began`.
+
+    None where it says nothing: a queue that was not seen is not an empty one.
+    """
     try:
         found = (await client.get("/v1/moot", timeout=10.0)).json()
+        at = asyncio.get_running_loop().time() - began
         mean_s = found["members"][0]["service_s"]
         return Look(at, number, found["queue"], found["busy"], mean_s, found["busy_s"])
     except (httpx.TransportError, ValueError, KeyError, IndexError, TypeError):
