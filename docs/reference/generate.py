@@ -62,6 +62,9 @@ FOLKMOOT_HOME=~/second folkmoot up --api 127.0.0.1:4151
 FOLKMOOT_HOME=~/second folkmoot status
 ```
 
+A home must be its owner's alone: `mkdir -m 700 HOME` before the first start, where a `config.toml` shall be in it by then. Flags hold
+for one start; what shall hold for each, such as `device.name` and `device.engine`, belongs into `config.toml`.
+
 In `config.toml` a group is a table and a list is TOML's: `[api]`, then `keys = ["one", "two"]`. In a variable a list is
 JSON or stands between commas: `FOLKMOOT_API__KEYS='["one", "two"]'` or `FOLKMOOT_API__KEYS=one,two`; presets are JSON.
 """

@@ -54,6 +54,11 @@ def test_what_is_counted_is_what_came_after_the_warm_up():
     assert (found["due"], found["went_in"]) == (5, [{"layers": 1, "answers": 1, "prompts": 2}])
     text = "\n".join(told(found | {"theory": None, "simulated": None}))
     assert "6 prompts in 10 s at 2 devices: 3 answered, 1 refused, 1 open at the end, 1 deadline" in text
+    auto = told(found | {"theory": None, "simulated": None, "mode": "auto", "n": 1})
+    assert "6 prompts in 10 s at 1 device: " in auto[0]
+    assert auto[-1] == "chosen, of prompts that count (after the warm-up): M=1 k=1: 2"
+    nothing = told(found | {"theory": None, "simulated": None, "mode": "auto", "plans": []})
+    assert nothing[-1].endswith("(after the warm-up): none was answered")
 
 
 def test_a_queue_grows_by_the_moments_when_it_was_seen():

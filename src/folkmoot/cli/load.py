@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from folkmoot.cli import exits
+from folkmoot.cli.console import counted
 from folkmoot.cli.model import MOST_RATE, question_of, require_sim
 from folkmoot.cli.open_loop import Driven, Look, answers, drive, poisson, written
 from folkmoot.cli.options import (
@@ -385,7 +386,7 @@ def told(found: Mapping[str, Any]) -> list[str]:
     """The same for people."""
     latency, drift, theory, simulated = (found[name] for name in ("latency", "drift", "theory", "simulated"))
     lines = [
-        f"{found['prompts']} prompts in {found['seconds']:g} s at {found['n']} devices: {found['answered']} answered, "
+        f"{found['prompts']} prompts in {found['seconds']:g} s at {counted(found['n'], 'device')}: {found['answered']} answered, "
         f"{found['refused']} refused, {found['open']} open at the end"
         + "".join(f", {count} {code}" for code, count in found["failed"].items()),
         f"goodput {found['goodput']:.4g} prompts/s and device"
@@ -411,7 +412,7 @@ def told(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"which grows by {drift['value']:.3g}{bounds} jobs per service time{beside}")
     if found["mode"] == "auto":
         plans = ", ".join(f"M={p['layers']} k={p['proposers']}: {p['prompts']}" for p in found["plans"])
-        lines.append(f"chosen: {plans}")
+        lines.append(f"chosen, of prompts that count (after the warm-up): {plans or 'none was answered'}")
     return lines
 
 
