@@ -232,6 +232,8 @@ class Scene:
         """Prompts without an end, and devices that still work or have something queued; of those that are up."""
         prompts = [p for p, f in self.fates.items() if f.body.alive and not f.ended]
         up = [b for b in self.world.devices.values() if b.alive]
+        for peer in (b.host for b in up if isinstance(b.host, Peer)):
+            assert peer.buffer == sum(each.between_layers for each in peer._mixtures.values())
         working = [
             b.id for b in up if (b.engine and b.engine.busy) or (isinstance(b.host, Peer) and not b.host.idle)
         ]

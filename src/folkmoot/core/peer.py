@@ -136,6 +136,7 @@ class Peer:
         )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
+        self._between: set[PromptId] = set()
         self._taken_up: dict[PromptId, PromptId] = {}
         self._shown = (0,) * 6
         """What others were told last, and are told at once when it changes: the debt in whole jobs, the load in tenths."""
@@ -159,7 +160,7 @@ class Peer:
     @property
     def buffer(self) -> int:
         """Prompts in the join buffer: some of a layer's answers are back, not yet all."""
-        return sum(1 for mixture in self._mixtures.values() if mixture.between_layers)
+        return len(self._between)
 
     @property
     def idle(self) -> bool:
@@ -315,7 +316,12 @@ class Peer:
         return self._mixtures.get(self._taken_up.get(prompt, prompt))
 
     def _settle(self, mixture: Mixture, effects: list[Effect]) -> list[Effect]:
-        """Forget a prompt that has ended, and what was evaluated ahead for it."""
+        """Note whether a prompt is between layers, as after all that happens to it; forget one that has ended, and what
+        was evaluated ahead for it."""
+        if mixture.between_layers and not mixture.ended:
+            self._between.add(mixture.prompt.id)
+        else:
+            self._between.discard(mixture.prompt.id)
         if mixture.ended and self._mixtures.pop(mixture.prompt.id, None) is not None:
             for old in _earlier(mixture.prompt):
                 self._taken_up.pop(old, None)
