@@ -9,9 +9,11 @@ import math
 import pytest
 
 from folkmoot.cli import exits, group
-from folkmoot.cli.load import Asked, measured, told
+from folkmoot.cli.load import Asked, _beside, _Told, measured, told
 from folkmoot.cli.open_loop import Driven, Look, Sent, answers, drive, poisson, written
 from folkmoot.errors import ConfigError, NodeError
+
+ASKED = [{"role": "user", "content": "hi"}]
 
 
 def run(*arguments: str) -> int:
@@ -105,6 +107,42 @@ def test_a_device_that_told_nothing_is_not_one_without_a_queue():
 
 
 @pytest.mark.parametrize(
+    ("layers", "proposers", "looks", "why"),
+    [
+        (None, 0, True, "in mode auto the moot chooses M and k for each prompt; give -M and -k"),
+        (1, 2, True, "of 2 devices none can ask 2 others; name each of the moot's devices with --at"),
+        (1, 1, False, "no device told how long a job takes; give --service"),
+    ],
+)
+def test_why_there_is_nothing_beside_it_is_told(capsys, layers, proposers, looks, why):
+    asked = Asked((), 2, (), 0.5, 10.0, 0.0, layers, proposers, "lsf", "on", 1)
+    driven = Driven([], [Look(0.0, device, 0, 0, 2.0 * looks) for device in range(2)])
+    assert _beside(asked, ["ash", "birch"], driven, None) == {"theory": None, "simulated": None}
+    said = capsys.readouterr().err
+    assert said.startswith(f"folkmoot: no theory and no simulation beside it: {why}")
+    assert said.count("\n") == 1
+
+
+async def test_how_far_it_is_is_told_to_the_end(serve, village, capsys):
+    """Also while no more prompts come, and only what is open is waited for."""
+    village.hold, heard = asyncio.Event(), []
+    tell = _Told(Asked((), 1, (), 1.0, 0.3, 60.0, None, 0, "lsf", "on", 1))
+
+    def hear(driven: Driven, now: float) -> None:
+        tell(driven, now * 1_000.0)
+        heard.append(now)
+        if now > 0.3:
+            village.hold.set()
+
+    driven = await drive(
+        [await serve()], "", [(0.0, 0)], {"model": "moot", "messages": ASKED}, 0.3, 60.0, hear
+    )
+    assert driven.sent[0].code == ""
+    assert heard[-1] > 0.3
+    assert "1 prompts, 0 answered, 0 refused; 1 open, waited for 0 s more at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("wrong", "why"),
     [
         (["--rate", "0"], "0"),
@@ -115,6 +153,7 @@ def test_a_device_that_told_nothing_is_not_one_without_a_queue():
         (["--rate", "1", "--at", "http://127.0.0.1:1", "--key-file", "nowhere"], "cannot be read"),
         (["--rate", "1", "-k", "2"], "needs a layer"),
         (["--rate", "1", "--plot", "a.txt"], "it ends in"),
+        (["--rate", "1", "--plot", "nowhere/a.png"], "there is no folder nowhere"),
         ([], "--rate or --arrivals"),
         (["--rate", "1", "--arrivals", "moments.csv"], "one of them"),
         (["--arrivals", "nowhere.csv"], "cannot be read"),

@@ -26,7 +26,7 @@ from folkmoot.cli.options import (
     settings_of,
     shape_options,
 )
-from folkmoot.cli.progress import PLAIN_S, TERMINAL_S, span
+from folkmoot.cli.progress import PLAIN_S, TERMINAL_S, Progress, span
 from folkmoot.cli.signals import ending
 from folkmoot.errors import ConfigError, NodeError
 
@@ -162,6 +162,8 @@ def load(
         )
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise click.UsageError(f"--plot {plot}: it ends in .png, .svg or .pdf")
+    if plot is not None and not plot.parent.is_dir():
+        raise click.UsageError(f"--plot {plot}: there is no folder {plot.parent}; make it first")
     if select != "uniform" and not layers:
         raise click.UsageError(f"--select {select} needs a layer; give -M 1 or more")
     if (rate is None) == (arrivals is None):
@@ -250,6 +252,7 @@ async def _driven(urls: Sequence[str], asked: Asked, answered: Callable[[], None
         moments = [each for each in written(asked.arrivals, len(urls), asked.seed) if each[0] < asked.seconds]
     progress = _Told(asked)
     driven = await drive(urls, asked.key, moments, body, asked.seconds, asked.drain_s, progress)
+    progress.clear()
     if not any(sent.code != "unreachable" for sent in driven.sent):
         raise NodeError(
             f"none of {len(driven.sent)} prompts reached a device at {', '.join(urls)}; start one with `folkmoot up`"
@@ -273,15 +276,18 @@ class _Told:
             return
         self._said = now
         codes = Counter(sent.code for sent in driven.sent if sent.due <= now)
-        waiting = [look.queue for look in driven.looks if look.at > now - 1.0]
-        text = (
-            f"{codes.total()} prompts, {codes['']} answered, {codes['overloaded']} refused; "
-            f"{sum(waiting) / max(1, len(waiting)):.1f} jobs wait at each device; {span(max(0.0, self._asked.seconds - now))} left"
-        )
-        if sys.stderr.isatty():
-            click.echo(f"\r{text}\x1b[K", err=True, nl=False)
+        text = f"{codes.total()} prompts, {codes['']} answered, {codes['overloaded']} refused; "
+        if (left_s := self._asked.seconds - now) > 0:
+            waiting = [look.queue for look in driven.looks if look.at > now - 1.0]
+            text += f"{sum(waiting) / max(1, len(waiting)):.1f} jobs wait at each device; {span(left_s)} left"
         else:
-            click.echo(text, err=True)
+            text += f"{codes['open']} open, waited for {span(max(0.0, left_s + self._asked.drain_s))} more at most"
+        click.echo(f"\r{text}\x1b[K" if sys.stderr.isatty() else text, err=True, nl=not sys.stderr.isatty())
+
+    def clear(self) -> None:
+        """Leave an empty line where a terminal showed how far it is."""
+        if sys.stderr.isatty() and self._said:
+            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 # ---- what came of it ---------------------------------------------------------------------------------
@@ -364,22 +370,40 @@ def _question(asked: Asked, devices: int, service: str) -> Question:
 
 
 def _beside(asked: Asked, names: Sequence[str], driven: Driven, service: str | None) -> dict[str, Any]:
-    """Theory and simulation of the same load where M and k are fixed; in mode auto there is no such theory."""
-    unknown: dict[str, Any] = {"theory": None, "simulated": None}
+    """Theory and simulation of the same load where M and k are fixed; why there are none is told on stderr."""
     looks = [look.service_s for look in driven.looks[-len(names) :] if look.service_s]
-    if asked.layers is None or asked.proposers >= len(names) or not (service or looks):
-        return unknown
+    if why := _alone(asked, len(names), bool(service or looks)):
+        exits.tell(f"no theory and no simulation beside it: {why}")
+        return {"theory": None, "simulated": None}
     from folkmoot.cli.theory import facts
     from folkmoot.queueing.frames import document
-    from folkmoot.queueing.moot import simulate
+    from folkmoot.queueing.moot import replications, summary
 
     question = _question(asked, len(names), service or f"exp:{sum(looks) / len(looks):.6g}")
+    exits.tell(
+        "simulating the same load; for the first time on a machine this compiles, which takes a minute or two"
+    )
+    done = []
+    with Progress("replications of the simulation", question.replications) as bar:
+        for one in replications(question):
+            done.append(one)
+            bar.step()
     keep = ("verdict", "drift", "latency", "queue_size", "goodput", "goodput_of_limit", "utilisation")
-    seen = simulate(question)
+    seen = summary(question, done)
     simulated = document(seen)
     told = {name: simulated[name] for name in keep}
     told |= {"goodput_low": _known(seen.goodput.low), "goodput_high": _known(seen.goodput.high)}
     return {"theory": facts(question), "simulated": told}
+
+
+def _alone(asked: Asked, devices: int, service: bool) -> str:
+    """Why there is nothing to put beside what was measured; empty where there is."""
+    if asked.layers is None:
+        return "in mode auto the moot chooses M and k for each prompt; give -M and -k"
+    if asked.proposers >= devices:
+        loaded = f"of {counted(devices, 'device')} none can ask {asked.proposers} others"
+        return f"{loaded}; name each of the moot's devices with --at, or give a smaller -k"
+    return "" if service else "no device told how long a job takes; give --service"
 
 
 def told(found: Mapping[str, Any]) -> list[str]:

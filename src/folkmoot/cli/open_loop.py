@@ -156,8 +156,10 @@ async def drive(
         prompts = [asyncio.create_task(ask(sent)) for sent in driven.sent]
         try:
             await watch()
-            if prompts:
-                await asyncio.wait(prompts, timeout=drain_s)
+            end, waiting = loop.time() + drain_s, set(prompts)
+            while waiting and (left := end - loop.time()) > 0:
+                _, waiting = await asyncio.wait(waiting, timeout=min(left, LOOK_S))
+                tell(driven, loop.time() - began)
         finally:
             for prompt in prompts:
                 prompt.cancel()
