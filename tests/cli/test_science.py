@@ -266,8 +266,21 @@ def test_a_verdict_that_the_load_contradicts_is_told_as_chance(run):
 
 
 def test_a_ring_has_two_peers(run):
-    found = json.loads(run("theory", "--topology", "ring", "--json")[1])
-    assert (found["proposers"], found["jobs_per_prompt"]) == (2, 4.0)
+    code, out, err = run("theory", "--topology", "ring", "--json")
+    found = json.loads(out)
+    assert (code, found["proposers"], found["jobs_per_prompt"], err) == (0, 2, 4.0, "")
+
+
+@pytest.mark.parametrize("command", [("theory",), ("simulate", "--horizon", "50", "--reps", "2")])
+def test_fewer_peers_than_k_are_told(run, command):
+    ring = ("-n", "5", "-k", "3", "--topology", "ring", "--json")
+    code, _, err = run(*command, *ring)
+    assert (code, err) == (
+        0,
+        "folkmoot: k is 3, but 5 of 5 devices may ask fewer by this --topology (2 at least) and ask all of these\n",
+    )
+    assert run(*command, "-n", "5", "-k", "2", *ring[4:])[2] == ""
+    assert run(*command, "--select", "fixed:0+1", "--json")[2] == "", "each of the named asks the others"
 
 
 def test_at_the_limit_nothing_is_told_beyond_it(run):
@@ -526,10 +539,15 @@ for asked in sys.stdin.read().splitlines():
     assert done.stderr.splitlines() == [f"folkmoot: {remedy}"] * len(commands)
 
 
-def test_more_workers_than_cores_are_not_started(monkeypatch):
+def test_more_workers_than_cores_are_not_started_and_that_is_told(monkeypatch, capsys):
     monkeypatch.setattr("os.cpu_count", lambda: 3)
-    assert [cores(each, None) for each in (None, 2, 100_000)] == [None, 2, 3]
+    assert [cores(each, None) for each in (None, 2, 3)] == [None, 2, 3]
     assert cores(40, "10.0.0.1:6379") == 40
+    assert capsys.readouterr().err == ""
+    assert cores(100_000, None) == 3
+    assert (
+        capsys.readouterr().err == "folkmoot: --workers 100000: this machine has 3 cores; no more are used\n"
+    )
 
 
 def test_where_no_prompt_ended_it_is_said(run):

@@ -5,7 +5,7 @@ import io
 import click
 import pytest
 
-from folkmoot.cli.up import _announce, _met_others, beginning, invitation_of
+from folkmoot.cli.up import _announce, _met_others, beginning, exposed, invitation_of
 from folkmoot.core.gossip import Standing
 from folkmoot.engine.spec import parse_spec
 from folkmoot.node.daemon import Ready
@@ -41,6 +41,22 @@ def test_what_takes_a_while_is_said_before(tmp_path, monkeypatch, engine, join, 
 
 def test_the_model_that_will_be_taken_is_named(tmp_path):
     assert beginning(parse_spec("embedded"), tmp_path, None) == "loading qwen-0.5b …"
+
+
+@pytest.mark.parametrize(
+    ("listen", "where"),
+    [
+        ("127.0.0.1:4150", ""),
+        ("localhost:0", ""),
+        ("[::1]:4150", ""),
+        ("0.0.0.0:4150", "all addresses of this machine"),
+        ("[::]:4150", "all addresses of this machine"),
+        ("10.0.0.7:4150", "10.0.0.7"),
+    ],
+)
+def test_an_api_that_others_reach_is_told(listen, where):
+    said = exposed(listen)
+    assert said.startswith(f"the API listens on {where}, by plain HTTP") if where else not said
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import click
 
+from folkmoot.cli.console import counted
+from folkmoot.cli.exits import tell
 from folkmoot.cli.signals import interrupting
 from folkmoot.errors import ConfigError, FolkmootError
 
@@ -97,8 +99,13 @@ def _losses() -> tuple[type[Exception], ...]:
 
 
 def cores(workers: int | None, address: str | None) -> int | None:
-    """So many workers as are of use: here one a core, elsewhere as many as were asked for."""
-    return workers if workers is None or address is not None else min(workers, os.cpu_count() or 1)
+    """So many workers as are of use: here one a core, which is told where more were asked for, elsewhere all of them."""
+    if workers is None or address is not None:
+        return workers
+    here = os.cpu_count() or 1
+    if workers > here:
+        tell(f"--workers {workers}: this machine has {counted(here, 'core')}; no more are used")
+    return min(workers, here)
 
 
 def _knock(backend: str, address: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from folkmoot.cli.console import counted
 from folkmoot.cli.exits import tell
 from folkmoot.cli.options import Finite
 from folkmoot.core.choice import MAX_LAYERS, MAX_PROPOSERS
@@ -177,6 +178,18 @@ def tell_columns(asked: Question) -> None:
                 f"the trace's {len(law.columns)} columns are dealt to the devices in turn: {first}{more}; "
                 "trace:FILE:A+B takes the columns A and B only"
             )
+
+
+def tell_neighbours(asked: Question, select: str) -> None:
+    """Say on stderr where a topology leaves devices fewer peers than k, which then ask all that they have."""
+    if asked.graph is None or not asked.layers or select.startswith("fixed:"):
+        return
+    few = [len(peers) for peers in asked.graph if len(peers) < asked.proposers]
+    if few:
+        tell(
+            f"k is {asked.proposers}, but {len(few)} of {counted(asked.devices, 'device')} may ask fewer by this --topology "
+            f"({min(few)} at least) and ask all of these"
+        )
 
 
 def _asking(named: tuple[int, ...], devices: int, topology: str) -> tuple[tuple[int, ...], ...]:

@@ -18,6 +18,7 @@ from folkmoot.cli.model import (
     require_sim,
     select_option,
     tell_columns,
+    tell_neighbours,
     with_flags,
 )
 from folkmoot.cli.options import Finite, json_option, print_json
@@ -119,6 +120,7 @@ def simulate(
         flags["horizon"] = CORE_HORIZON
     asked = asked_of(**flags)
     tell_columns(asked)
+    tell_neighbours(asked, flags["select"])
     if setting is not None:
         setting.check(asked)
     if setting is not None and flags["rate"] is None:  # --load is that of the busiest device as it is set

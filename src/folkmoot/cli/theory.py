@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from folkmoot.cli.model import model_options, question_of, select_option, tell_columns
+from folkmoot.cli.model import model_options, question_of, select_option, tell_columns, tell_neighbours
 from folkmoot.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def theory(as_json: bool, **flags: Any) -> None:
     """Say what the theory says of a moot: load, limit, latency, and what happens beyond the limit."""
     asked = question_of(**flags)
     tell_columns(asked)
+    tell_neighbours(asked, flags["select"])
     found = facts(asked) | {"select": flags["select"]}
     if as_json:
         print_json(found)

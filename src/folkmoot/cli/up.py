@@ -177,6 +177,8 @@ async def _run(settings: Settings, join: str | None, as_json: bool) -> signal.Si
                 await _met_others(daemon)
             try:
                 _announce(daemon, ready, url, as_json, settings.home, joined=join is not None)
+                if not as_json and (line := exposed(settings.api.listen)):
+                    exits.tell(line)
             except BrokenPipeError:
                 exits.let_go_of_stdout()  # nobody reads it any more, and the device goes on without
             except OSError as error:
@@ -267,6 +269,17 @@ def beginning(spec: EngineSpec, models_folder: Path, join: str | None) -> str:
             loads = f"connecting to {spec}"
     both = ", then ".join(each for each in (joins, loads) if each)
     return f"{both} …" if both else ""
+
+
+def exposed(listen: str) -> str:
+    """What is told of an API that other machines reach; empty where only this one does."""
+    from folkmoot.api.config import is_loopback, split_address
+
+    host, _ = split_address(listen, "api.listen")
+    if is_loopback(host):
+        return ""
+    where = "all addresses of this machine" if host in ("0.0.0.0", "::") else host
+    return f"the API listens on {where}, by plain HTTP: keys, prompts and answers cross the network there in clear"
 
 
 def _preferred(models_folder: Path) -> str:
