@@ -244,6 +244,23 @@ async def test_something_else_answers(run, home, said):
     assert "not Folkmoot" in err
 
 
+async def test_a_device_that_goes_away_in_the_middle(run, home):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99\r\n\r\n: \n\n"
+        )
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        (home / RUNNING).write_text(url)
+        found = await run("ask", "Why?")
+    told = f"folkmoot: the device at {url} went away in the middle; start it again where it runs no more, and ask again\n"
+    assert found == (1, "", told)
+
+
 async def test_config_show(run, home):
     code, out, _ = await run("config", "show")
     assert code == 0

@@ -243,6 +243,21 @@ def test_live_devices_do_what_the_simulator_says(capsys, tmp_path):
 
 
 @pytest.mark.live
+def test_ctrl_c_while_it_simulates_keeps_what_was_measured(capsys, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("folkmoot.queueing.moot.replications", interrupt)
+    flags = ("--rate", "4", "-M", "0", "--start", "1", "--engine", "timed:det:0.01", "--seconds", "1")
+    assert run(*flags, "--json") == 130
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["answered"] > 0
+    assert (found["theory"], found["simulated"]) == (None, None)
+    assert said.err.endswith("folkmoot: interrupted: the result is without theory and simulation\n")
+
+
+@pytest.mark.live
 def test_moments_from_a_file_are_asked_live(capsys, tmp_path):
     file = tmp_path / "moments.csv"
     file.write_text("".join(f"{0.2 * number:.1f},{number % 2}\n" for number in range(6)))

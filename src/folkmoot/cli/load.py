@@ -40,6 +40,9 @@ PLAIN = {
 }  # fmt: skip
 """Without admission the moot is the paper's: nothing is refused, and nobody is asked beside those who were drawn."""
 
+ALONE: Mapping[str, None] = {"theory": None, "simulated": None}
+"""What stands beside a result where nothing does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -183,16 +186,23 @@ def load(
             asked, max(2, asked.start, len(urls)), service
         )  # what is wrong with it is told before, not after
     names, driven = exits.wait_for(_run(asked, config_file))
-    found = measured(asked, names, driven) | _beside(asked, names, driven, service)
+    found, interrupted = {**measured(asked, names, driven), **ALONE}, False
+    try:
+        found.update(_beside(asked, names, driven, service))
+    except KeyboardInterrupt:
+        exits.end_line()
+        interrupted = True
     if plot is not None:
         _draw(found, driven, plot)
     if as_json:
         print_json(found)
-        return
-    for line in told(found):
-        click.echo(line)
-    if plot is not None:
-        click.echo(f"drawn: {plot}")
+    else:
+        for line in told(found):
+            click.echo(line)
+        if plot is not None:
+            click.echo(f"drawn: {plot}")
+    if interrupted:
+        raise exits.Interrupted("interrupted: the result is without theory and simulation")
 
 
 def _key_of(file: Path) -> str:
@@ -369,12 +379,12 @@ def _question(asked: Asked, devices: int, service: str) -> Question:
     return replace(found, horizon=max(1.0, asked.seconds * asked.rate_hz * jobs))
 
 
-def _beside(asked: Asked, names: Sequence[str], driven: Driven, service: str | None) -> dict[str, Any]:
+def _beside(asked: Asked, names: Sequence[str], driven: Driven, service: str | None) -> Mapping[str, Any]:
     """Theory and simulation of the same load where M and k are fixed; why there are none is told on stderr."""
     looks = [look.service_s for look in driven.looks[-len(names) :] if look.service_s]
     if why := _alone(asked, len(names), bool(service or looks)):
         exits.tell(f"no theory and no simulation beside it: {why}")
-        return {"theory": None, "simulated": None}
+        return ALONE
     from folkmoot.cli.theory import facts
     from folkmoot.queueing.frames import document
     from folkmoot.queueing.moot import replications, summary
