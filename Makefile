@@ -7,7 +7,7 @@ INSTALLED_FUZZ := .venv-fuzz/.installed
 # One more than the cores that CI has: many tests wait for clocks and other processes.
 JOBS ?= 3
 
-# Half of what the tests cost is starting Python; what it compiles is kept (.gitignore), whatever this shell says.
+# A device starts in about half the time where what Python compiled before is kept, whatever this shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install install-min demo test lint format docs bench chaos fuzz clean help
