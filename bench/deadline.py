@@ -6,7 +6,7 @@
 
 The real protocol in virtual time: eight devices in mode auto with prices, best of 8 on views of `VIEW_S`, later stage first,
 exponential service of α = 1 s alone. `load` 1 is the limit of (2, 3). Worlds: `instant`; `delay 0.05` and `delay 0.2`, each message takes so
-many seconds; `stages`, refinements take 1.5 and aggregations 2.5 times as long as proposals; `batch`, four jobs at a time, which together
+many seconds; `stages`, refinements take 1.5 and aggregations 2.5 times as long as proposals and answers alone; `batch`, four jobs at a time, which together
 go 2.8 times as fast as one alone. A row counts the prompts after the warm-up that had their whole deadline before the end: `refused` of all, `missed` of
 those let in, with its 95 % interval over prompts (Wilson), `worth` of those let in in points, 0 for one that missed, and
 `points` the same of all that were asked.

@@ -39,7 +39,7 @@ from folkmoot.core.messages import (
     Usage,
 )
 from folkmoot.core.peer import Peer, PeerConfig
-from folkmoot.core.price import PriceConfig
+from folkmoot.core.price import Offer, PriceConfig
 from folkmoot.errors import ConfigError
 
 
@@ -488,6 +488,19 @@ def test_a_job_takes_what_its_stage_takes_and_those_before_it_the_mean() -> None
     assert choice.expected_s(DeviceId("a"), Stage.AGGREGATE, 0.0, 1) == pytest.approx(2.0)
     assert choice.expected_s(DeviceId("a"), Stage.PROPOSE, 0.0) == pytest.approx(1.5)
     assert choice.offer(DeviceId("a"), 0.0).stages == pytest.approx((0.5, 1.0, 2.0))
+
+
+@pytest.mark.parametrize(("aggregations", "layers"), [((0, 0), 1), ((200, 300), 0)])
+def test_a_device_that_has_aggregated_nothing_yet_expects_what_the_others_know(
+    aggregations: tuple[int, int], layers: int
+) -> None:
+    """All take 1 s for a proposal; with 5 s for an aggregation, as two others say in the mean, no layer fits into 8 s."""
+    peer, _ = seer()
+    told(peer, "a", 0, 1000, (50, 0, aggregations[0]))
+    told(peer, "b", 0, 1000, (50, 0, aggregations[1]))
+    choice = Choice(peer.me, peer.membership, Fixed(), PriceConfig(enabled=True))
+    prompt = Prompt(PromptId("1" * 32), (Turn("user", "?"),), Plan(deadline_s=8.0))
+    assert choice.resolve(prompt, Random(1), 0.0, Offer(0.0, 0.0, 1.0)).layers == layers
 
 
 def test_the_best_are_chosen_when_their_layer_is_asked_and_why_is_told() -> None:

@@ -135,6 +135,30 @@ def test_what_may_write_less_takes_as_long_to_read_and_less_to_write() -> None:
     assert Meter(MeterConfig()).stages_within_s(1) == (0.0, 0.0, 0.0)
 
 
+def test_what_was_cut_is_not_forgotten() -> None:
+    """Exponential services of 2.5 s, none served for longer than 2: those that end by themselves are 0.9 s long."""
+    own, others, without = (Meter(MeterConfig(gain=0.01)) for _ in range(3))
+    rng = Random(1)
+    for _ in range(2_000):
+        took = rng.expovariate(1 / 2.5)
+        for meter in (own, others, without):
+            if took <= 2.0:
+                meter.served(Stage.AGGREGATE, Usage(inference_s=took), 0.0)
+            elif meter is not without:
+                meter.cut(Stage.AGGREGATE, 2.0, own=meter is own)
+    found = [stage_s(meter.each_stage_s, Stage.AGGREGATE) for meter in (own, others, without)]
+    assert found[0] == pytest.approx(2.5, rel=0.2)
+    assert found[1] == pytest.approx(1.3, rel=0.2)
+    assert found[2] == pytest.approx(0.9, rel=0.2)
+
+
+def test_nobody_makes_a_stage_seem_slow_by_taking_jobs_back() -> None:
+    meter = served(Meter(MeterConfig()), 2.0)
+    for _ in range(1_000):
+        meter.cut(Stage.PROPOSE, 1.9, own=False)
+    assert meter.each_stage_s == (2.0, 0.0, 0.0)
+
+
 def test_a_stage_without_jobs_counts_as_the_mean_of_all() -> None:
     meter = served(Meter(MeterConfig()), 2.0)
     meter.joined(Stage.REFINE, 2, 0.0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.core.price import PAPER, Offer, PriceConfig, best, bids, expected_s, price
+from folkmoot.core.messages import Stage
+from folkmoot.core.price import PAPER, Offer, PriceConfig, best, bids, expected_s, longest_s, price
 from folkmoot.errors import ConfigError
 
 CONFIG = PriceConfig(enabled=True)
@@ -55,28 +57,61 @@ def test_the_bids_of_the_design_s_example() -> None:
 
 def test_a_deadline_takes_the_slow_ones_out() -> None:
     own, peers = Offer(0.0, 0.0, 1.0), [FREE, FREE, Offer(0.0, 50.0, 1.0)]
-    assert chosen(own, peers, 1.8 * expected_s(1, own, peers[:2])) == (1, 2)
-    assert chosen(own, peers, 1.8 * expected_s(0, own, [])) == (0, 0)
-    assert chosen(own, peers, 1.7) is None
+    assert chosen(own, peers, 2.21 * expected_s(1, own, peers[:2])) == (1, 2)
+    assert chosen(own, peers, 2.19 * expected_s(1, own, peers[:1])) == (0, 0)
+    assert chosen(own, peers, 1.81) == (0, 0)
+    assert chosen(own, peers, 1.79) is None
 
 
 def test_expected_latency_by_hand() -> None:
+    """Half of the work comes for later layers: their jobs wait 0.5 x 2 s / (1 - 0.5) where nothing else comes."""
     own = Offer(0.0, 4.0, 2.0, late=0.5)
     assert expected_s(0, own, []) == pytest.approx(16.0 + 2.0)
-    peers = [Offer(0.0, 1.0, 2.0), Offer(0.0, 0.0, 1.0)]
+    peers = [Offer(0.0, 1.0, 2.0), Offer(0.0, 0.0, 2.0)]
     layer = 2.0 * (1 + 1 / 2 + 1 / 3)
-    assert expected_s(1, own, peers) == pytest.approx(16.0 + layer + 4.0 + 2.0)
-    assert expected_s(3, own, peers) == pytest.approx(16.0 + layer + 2 * (4.0 + layer) + 4.0 + 2.0)
+    assert expected_s(1, own, peers) == pytest.approx(16.0 + layer + 2.0 + 2.0, rel=1e-3)
+    assert expected_s(3, own, peers) == pytest.approx(16.0 + layer + 2 * (2.0 + layer) + 2.0 + 2.0, rel=1e-3)
     assert Offer(0.0, 1.0, 1.0, late=5.0).wait_s == pytest.approx(10.0)  # where the formula means nothing
+
+
+def test_an_idle_device_lets_nobody_wait_and_a_full_one_lets_later_layers_wait_for_one_job() -> None:
+    assert expected_s(1, FREE, [FREE] * 2) == pytest.approx(1 + 1 / 2 + 1 / 3 + 1.0, rel=1e-3)
+    assert Offer(0.0, 0.0, 2.0, late=0.5, load=0.75).turn_s == pytest.approx(3.0)
+    assert Offer(0.0, 0.0, 2.0, late=0.5, load=9.0).turn_s == pytest.approx(4.0)
 
 
 def test_each_stage_takes_its_own_time() -> None:
     own = Offer(0.0, 4.0, 2.0, late=0.5, stages=(1.0, 2.0, 4.0))
     assert expected_s(0, own, []) == pytest.approx(16.0 + 1.0)
     peers = [Offer(0.0, 0.0, 1.0, stages=(3.0, 0.0, 1.0))]
-    layers = 3.0 * 1.5, 2.0 * 1.5
-    assert expected_s(1, own, peers) == pytest.approx(16.0 + layers[0] + 4.0 + 4.0)
-    assert expected_s(2, own, peers) == pytest.approx(16.0 + layers[0] + 4.0 + layers[1] + 4.0 + 4.0)
+    layers = 3.0 + 1.0 - 1.0 / (1 / 3 + 1), 2.0 + 1.0 - 1.0 / (1 / 2 + 1)
+    assert expected_s(1, own, peers) == pytest.approx(16.0 + layers[0] + 2.0 + 4.0, rel=1e-3)
+    expected = 16.0 + layers[0] + 2.0 + layers[1] + 2.0 + 4.0
+    assert expected_s(2, own, peers) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_stage_that_a_device_has_not_served_takes_as_much_longer_as_elsewhere() -> None:
+    ratios = (1.0, 0.0, 2.5)
+    assert Offer(0.0, 0.0, 3.0, stages=(2.0, 0.0, 0.0)).filled(ratios).stages == (2.0, 0.0, 5.0)
+    assert Offer(0.0, 0.0, 3.0, stages=(2.0, 4.0, 6.0)).filled(ratios).stages == (2.0, 4.0, 6.0)
+    nothing = Offer(0.0, 0.0, 3.0).filled(ratios)
+    assert [nothing.stage_s(stage) for stage in Stage] == [3.0, 3.0, 7.5]
+
+
+@given(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=5))
+def test_the_longest_of_some_services(means: list[float]) -> None:
+    """By inclusion and exclusion."""
+    exact = sum(
+        (-1) ** (size + 1) / sum(1 / each for each in some)
+        for size in range(1, len(means) + 1)
+        for some in combinations(means, size)
+    )
+    assert longest_s(means) == pytest.approx(exact, rel=3e-3)
+    assert longest_s([0.0, *means]) == longest_s(means)
+
+
+def test_nothing_takes_no_time() -> None:
+    assert longest_s([0.0, 0.0]) == 0.0
 
 
 @given(offers, st.lists(offers, max_size=3), st.floats(0.1, 10.0), st.floats(0.1, 10.0))
@@ -120,6 +155,7 @@ def test_what_is_not_in_the_table_is_worth_what_less_of_it_is() -> None:
         {"draw": 0},
         {"queue": -0.5},
         {"caution": 0.0},
+        {"caution_alone": 0.0},
         {"returning": 0.5},
     ],
 )

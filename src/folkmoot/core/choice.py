@@ -265,7 +265,21 @@ class Choice:
             max(pulse.service_s, service_s),
             pulse.late,
             tuple(max(each, service_s) if each else 0.0 for each in pulse.stages),
+            pulse.load,
         )
+
+    def _ratios(self) -> tuple[float, ...]:
+        """How many times as long as its first-layer jobs each stage's take, in the mean of the devices that know; 0: none does."""
+        known = [m.pulse.stages for m in self._known() if stage_s(m.pulse.stages, Stage.PROPOSE)]
+        ratios = [
+            [
+                stage_s(stages, stage) / stage_s(stages, Stage.PROPOSE)
+                for stages in known
+                if stage_s(stages, stage)
+            ]
+            for stage in Stage
+        ]
+        return tuple(sum(each) / len(each) if each else 0.0 for each in ratios)
 
     def _delays(self, members: Sequence[Member], stage: Stage) -> list[float]:
         """The same for some at once; who has served nothing yet counts as the mean of the others."""
@@ -463,7 +477,8 @@ class Choice:
         offers = [self.offer(peer, now) for peer in first]
         known = [offer.service_s for offer in (own, *offers) if offer.service_s]
         usual = sum(known) / len(known) if known else 0.0
-        own, *offers = (replace(o, service_s=o.service_s or usual) for o in (own, *offers))
+        ratios = self._ratios()
+        own, *offers = (replace(o, service_s=o.service_s or usual).filled(ratios) for o in (own, *offers))
         if self.max_wait_s and free:
             soon = [place for place, offer in enumerate(offers) if offer.wait_s <= self.max_wait_s]
             first, offers = tuple(first[place] for place in soon), [offers[place] for place in soon]
@@ -560,7 +575,7 @@ def _why(config: PriceConfig, bid: Bid, offered: Sequence[Bid], deadline_s: floa
     if late:
         first = max(late, key=lambda each: each.score)
         parts.append(
-            f"the deadline of {deadline_s:g} s excludes {_named(first)} ({config.caution:g} x {first.expected_s:.3g} s)"
+            f"the deadline of {deadline_s:g} s excludes {_named(first)} ({config.factor(first.layers):g} x {first.expected_s:.3g} s)"
         )
     return "; ".join(parts)
 
@@ -573,7 +588,7 @@ def _refusal(
         soonest = min(offered, key=lambda bid: bid.expected_s)
         return (
             f"the deadline of {deadline_s:g} s cannot be kept: {_named(soonest)} is expected to take "
-            f"{soonest.expected_s:.3g} s, and {config.caution:g} times as long must fit"
+            f"{soonest.expected_s:.3g} s, and {config.factor(soonest.layers):g} times as long must fit"
         )
     if not any(bid.layers for bid in offered):
         return f"pressure {pressure(config, own):.1f} of {config.pressure * room:g} on this device"

@@ -215,6 +215,18 @@ class Meter:
         """So many seconds of a slot went into a job that came to nothing."""
         self.busy_s += seconds
 
+    def cut(self, stage: Stage, seconds: float, *, own: bool) -> None:
+        """An inference was taken back after so long. Without it only the short ones would count where many end at a deadline.
+
+        One for this device's `own` prompts counts as what it would have taken, the mean more than that with exponential
+        service (too much where services vary less); another device's as what it has taken, where that is above the mean:
+        nobody makes a stage seem slower than what their jobs have cost.
+        """
+        one = self._stages[stage].seconds
+        usual = one.value or self.service_s
+        if usual and (own or seconds > usual):
+            one.add(seconds + usual if own else seconds, self.config)
+
     def debt(self, now: float) -> float:
         """Z, jobs: the queue of a device that is `slack` slower than this one and has the same jobs to do."""
         return drained(self._debt, now - self._at, self.drain_hz)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from folkmoot.core.messages import Stage
 from folkmoot.core.meter import stage_s
@@ -23,24 +23,29 @@ PAPER: tuple[Worth, ...] = (
 """The paper's accuracies, as far as they are at hand: those of (1,3) and (2,2) are set so that they never decide."""
 
 
+_STEPS = 32
+"""Of the integral in `longest_s`."""
+
+
 @dataclass(frozen=True, slots=True)
 class PriceConfig:
     """Admission by a price per job.
 
     `pressure` X: so many jobs of pressure make even an answer by the own device not worth it (lower: shorter queues, less
     utility). `queue` is the weight of the real queue beside the virtual debt. `draw` peers are looked at for a prompt.
-    An (M, k) is dropped where `caution` times its expected latency passes the deadline (from five inferences' time on
-    0 to 5 % of what is let in is late; docs/explanation/overload.md). A prompt that was refused and comes again finds
-    `returning` times the room. `worths` is the utility table; it must hold (0, 0). A layer in mode auto goes on without
-    answers whose worth is below `haste` points for each mean service that they are still expected to take (0: it waits for
-    all; docs/explanation/faults.md has the figures).
+    An (M, k) is dropped where `caution` times its expected latency passes the deadline, `caution_alone` times for M = 0, after
+    which there is only a refusal (docs/explanation/overload.md has what comes late then). A prompt that was refused and comes
+    again finds `returning` times the room. `worths` is the utility table; it must hold (0, 0). A layer in mode auto goes on
+    without answers whose worth is below `haste` points for each mean service that they are still expected to take (0: it
+    waits for all; docs/explanation/faults.md has the figures).
     """
 
     enabled: bool = False
     pressure: float = 22.0
     queue: float = 0.5
     draw: int = 8
-    caution: float = 1.8
+    caution: float = 2.2
+    caution_alone: float = 1.8
     returning: float = 1.25
     haste: float = 0.0
     worths: tuple[Worth, ...] = PAPER
@@ -51,12 +56,16 @@ class PriceConfig:
                 raise ConfigError(f"worths: M = {layers}, k = {proposers} cannot be worth {worth}")
         if self.worth(0, 0) <= 0.0:
             raise ConfigError("worths must say what M = 0 is worth")
-        positive = (self.pressure, self.draw, self.caution)
+        positive = (self.pressure, self.draw, self.caution, self.caution_alone)
         floors = (self.queue >= 0.0, self.haste >= 0.0, self.returning >= 1.0)
         if not all(each > 0 for each in positive) or not all(floors):
             raise ConfigError(
-                "price: pressure, draw and caution are more than 0, queue and haste 0 or more, returning 1 or more"
+                "price: pressure, draw, caution and caution_alone are more than 0, queue and haste 0 or more, returning 1 or more"
             )
+
+    def factor(self, layers: int) -> float:
+        """So many times the expected latency of so many layers must fit into a deadline."""
+        return self.caution if layers else self.caution_alone
 
     def worth(self, layers: int, proposers: int) -> float:
         """Points of an (M, k): its row's, else those of the best row that asks for no more; 0 where there is none."""
@@ -69,13 +78,14 @@ class PriceConfig:
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What is known of a device: its virtual debt Z and queue Q with what it serves (jobs per slot), its mean service time
-    (seconds), the load of layers after the first, and the mean service time of each stage as `Pulse` has it."""
+    (seconds), the load of layers after the first, the mean service time of each stage as `Pulse` has it, and its whole load."""
 
     debt: float
     queue: float
     service_s: float
     late: float = 0.0
     stages: tuple[float, ...] = ()
+    load: float = 0.0
 
     def stage_s(self, stage: Stage) -> float:
         """α of a stage's jobs; where none was served the mean of all."""
@@ -85,6 +95,20 @@ class Offer:
     def wait_s(self) -> float:
         """[A] What a first-layer job waits where later layers go first: Qα/(1 − ρ_hi). Mean within −4…+11 % (ADMISSION.md)."""
         return self.queue * self.service_s / (1.0 - self.late_share)
+
+    def filled(self, ratios: Sequence[float]) -> Offer:
+        """With α of stages of which it has served none yet: so many times that of its first-layer jobs. 0: nobody knows."""
+        first = self.stage_s(Stage.PROPOSE)
+        known = self.stages or (0.0,) * len(Stage)
+        return replace(self, stages=tuple(each or first * r for each, r in zip(known, ratios, strict=True)))
+
+    @property
+    def turn_s(self) -> float:
+        """[A] What a later layer's job waits: ρα/(1 − ρ_hi), for one in service and for others of later layers.
+
+        Source: Cobham, "Priority assignment in waiting line problems", 1954, with exponential service.
+        """
+        return min(1.0, max(self.load, self.late_share)) * self.service_s / (1.0 - self.late_share)
 
     @property
     def late_share(self) -> float:
@@ -144,24 +168,31 @@ def bids(
 
 
 def expected_s(layers: int, own: Offer, peers: Sequence[Offer]) -> float:
-    """[A] T̂ = max W + α₁H + (M − 1)(α/(1 − ρ_hi) + α₂H) + α/(1 − ρ_hi) + α₃, H = 1 + … + 1/(k + 1); W + α₁ for M = 0, whose
-    answer reads no others.
+    """[A] T̂ = max W + E max S₁ + (M − 1)(max W' + E max S₂) + W' + α₃; W + α₁ for M = 0, whose answer reads no others.
 
-    α₁, α₂ and α₃ are those of the stages, α the mean of all jobs; they and ρ_hi are the largest of the devices asked. For
-    exponential service; mean off by −4…+25 % where all α are one (ADMISSION.md).
+    W is what a first layer's job waits, W' a later one's, S₁ and S₂ are the stages' exponential services; the origin
+    aggregates, for no less time than it proposes: it reads more, and a mean of a few jobs may be far too short.
     """
     if not layers:
         return own.wait_s + own.stage_s(Stage.PROPOSE)
     asked = (own, *peers)
-    service, propose, refine, aggregate = (
-        max(offer.service_s if stage is None else offer.stage_s(stage) for offer in asked)
-        for stage in (None, *Stage)
-    )
-    again = service / (1.0 - max(offer.late_share for offer in asked))
-    together = sum(1.0 / count for count in range(1, len(asked) + 1))
-    first = max(offer.wait_s for offer in asked)
-    later = (layers - 1) * (again + refine * together)
-    return first + propose * together + later + again + aggregate
+    first = max(offer.wait_s for offer in asked) + longest_s([o.stage_s(Stage.PROPOSE) for o in asked])
+    again = max(offer.turn_s for offer in asked) + longest_s([o.stage_s(Stage.REFINE) for o in asked])
+    aggregate = max(own.stage_s(Stage.AGGREGATE), own.stage_s(Stage.PROPOSE))
+    return first + (layers - 1) * again + own.turn_s + aggregate
+
+
+def longest_s(means: Sequence[float]) -> float:
+    """[E] The mean of the longest of independent exponential times: ∫ 1 − Π(1 − exp(−t/a)) dt, within 0.1 % for up to ten."""
+    most = max(means)
+    if not most:
+        return 0.0
+    # v = exp(−t/most): for equal means what is left is a polynomial in v.
+    left = 0.0
+    for step in range(_STEPS):
+        v = (step + 0.5) / _STEPS
+        left += (1.0 - math.prod(1.0 - v ** (most / each) for each in means if each)) / v
+    return most * left / _STEPS
 
 
 def best(config: PriceConfig, offered: Sequence[Bid], deadline_s: float | None) -> Bid | None:
@@ -173,7 +204,7 @@ def best(config: PriceConfig, offered: Sequence[Bid], deadline_s: float | None) 
 
 def keeps(config: PriceConfig, bid: Bid, deadline_s: float | None) -> bool:
     """Whether a bid is expected to keep a deadline."""
-    return deadline_s is None or config.caution * bid.expected_s <= deadline_s
+    return deadline_s is None or config.factor(bid.layers) * bid.expected_s <= deadline_s
 
 
 def enough(config: PriceConfig, layers: int, there: int, left: Sequence[float]) -> bool:

@@ -243,7 +243,14 @@ class Queue:
         meter = self.meter
         stages = meter.each_stage_s if max_tokens is None else meter.stages_within_s(max_tokens)
         ahead = (self.waiting - self.excess + self.busy) / meter.slots
-        return Offer(meter.debt(now) / meter.slots, ahead, meter.service_s, meter.late_load(now), stages)
+        return Offer(
+            meter.debt(now) / meter.slots,
+            ahead,
+            meter.service_s,
+            meter.late_load(now),
+            stages,
+            meter.load(now),
+        )
 
     def origin_of(self, job: JobId) -> DeviceId:
         """Who asked for a job in service. Raises KeyError for any other."""
@@ -407,8 +414,10 @@ class Queue:
             return []
         job = self._jobs[key]
         job.usage = event.usage
-        self.meter.wasted(0.0 if job.began is None else now - job.began)
+        spent_s = 0.0 if job.began is None else now - job.began
+        self.meter.wasted(spent_s)
         if job.dropped:
+            self.meter.cut(job.ask.kind, spent_s, own=job.origin == self._me)
             self._settle(job, now)
             return self._end_dropped(key, now)
         again = event.code in ("engine_failed", "engine_unreachable") and not job.length
