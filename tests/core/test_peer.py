@@ -426,6 +426,16 @@ def test_a_deadline_that_cannot_be_kept_is_told() -> None:
     end = asked(moot, Plan(deadline_s=1.0))
     assert isinstance(end, PromptFailed)
     assert "the deadline of 1 s cannot be kept: M = 0" in end.detail
+    assert (end.code, end.retry_s) == ("deadline", 0.0), (
+        "idle devices could not keep it: nobody is told to come again"
+    )
+    asked(moot, Plan(mode="local"))
+    busy = asked(moot, Plan(mode="local", deadline_s=2.5))
+    assert isinstance(busy, PromptFailed)
+    assert busy.code == "overloaded"
+    assert busy.retry_s > 0.0
+    moot.work()
+    moot.pass_time(100.0)
     assert (
         "the deadline of 1 s cannot be kept"
         in asked(moot, Plan(deadline_s=1.0), sampling=Sampling(max_tokens=5)).detail

@@ -18,7 +18,7 @@ from folkmoot.core.messages import Layout, Stage
 from folkmoot.core.meter import drained, stage_s
 from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure
 from folkmoot.core.repute import Repute
-from folkmoot.errors import NoDevice, Overloaded, PromptInvalid, UnknownModel
+from folkmoot.errors import DeadlinePassed, NoDevice, Overloaded, PromptInvalid, UnknownModel
 
 AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
 """What `auto` asks for until a policy chooses (PROTOCOL.md, Modes)."""
@@ -344,7 +344,8 @@ class Choice:
 
         `mine` is this device's own load; `room` times as many jobs as usual may wait. A prompt that has come some way
         already goes on with its M and k: it has been found worth them. Raises PromptInvalid, UnknownModel,
-        NoDevice, or Overloaded where the prompt is not worth what it costs.
+        NoDevice, Overloaded where the prompt is not worth what it costs, or DeadlinePassed where its deadline could not be
+        kept by idle devices.
         """
         plan = prompt.plan
         _check(plan)
@@ -488,7 +489,11 @@ class Choice:
         offered = bids(config, wanted, own, offers, room)
         bid = best(config, offered, plan.deadline_s)
         if bid is None:
-            raise Overloaded(_refusal(config, offered, own, plan.deadline_s, room))
+            why = _refusal(config, offered, own, plan.deadline_s, room)
+            idle = bids(config, wanted, own.idle, [offer.idle for offer in offers])
+            if not any(keeps(config, each, plan.deadline_s) for each in idle):
+                raise DeadlinePassed(f"{why}, also where nobody has anything else to do")
+            raise Overloaded(why)
         if not free:
             return replace(plan, first=first)
         sizes[:] = [Decision(_named(bid), _why(config, bid, offered, plan.deadline_s))]

@@ -103,6 +103,11 @@ class Offer:
         return replace(self, stages=tuple(each or first * r for each, r in zip(known, ratios, strict=True)))
 
     @property
+    def idle(self) -> Offer:
+        """The same device if it had nothing to do."""
+        return replace(self, debt=0.0, queue=0.0, late=0.0, load=0.0)
+
+    @property
     def turn_s(self) -> float:
         """[A] What a later layer's job waits: ρα/(1 − ρ_hi), for one in service and for others of later layers.
 

@@ -48,7 +48,7 @@ from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import QueueConfig
 from folkmoot.core.repute import ReputeConfig
-from folkmoot.errors import TheoryError
+from folkmoot.errors import DeadlinePassed, Overloaded, TheoryError
 from folkmoot.queueing.moot import Question, service_means
 from folkmoot.queueing.stability import chances, early_stopping_jobs
 from folkmoot.queueing.streams import (
@@ -516,7 +516,9 @@ class Load:
                     asked.answers = min((len(each.answered) for each in told.rounds), default=1)
                     asked.copies = sum(" is asked as well as " in each.what for each in told.decisions)
                     self._close(asked, "")
-                case Announce(notice=PromptFailed(prompt=prompt_id, code=code)):
+                case Announce(notice=PromptFailed(prompt=prompt_id, code=code, provenance=told)):
+                    at_the_door = code == DeadlinePassed.code and told is None
+                    code = Overloaded.code if at_the_door else code  # it was refused, and is not late
                     self._close(self.history.prompts[int(prompt_id, 16)], code)
                 case Generate(job=name) if name in self._rows:
                     self._rows[name].start = now
