@@ -12,7 +12,7 @@ from folkmoot.core.ids import DeviceId
 from folkmoot.core.messages import Stage, Usage
 from folkmoot.core.meter import Decayed, Meter, MeterConfig, drained, stage_s
 
-ANN = DeviceId("ann")
+ANN, BOB = DeviceId("ann"), DeviceId("bob")
 
 
 def served(meter: Meter, *seconds: float, now: float = 0.0) -> Meter:
@@ -174,37 +174,45 @@ def test_nothing_is_known_before_the_first_job() -> None:
 
 def test_a_device_may_ask_for_its_share_and_a_burst() -> None:
     meter = served(Meter(MeterConfig(share=2.0, burst=3.0, slack=0.0)), 1.0)
-    assert [meter.exceeds(ANN, 4, 0.0) for _ in range(4)] == [False, False, False, True]
-    assert not meter.exceeds(DeviceId("bob"), 4, 0.0)
-    assert not meter.exceeds(ANN, 4, 2.0)  # half of the device's time is its
-    assert meter.exceeds(ANN, 4, 2.0)
+    assert [meter.take(ANN, 4, 0, 0.0) for _ in range(4)] == [1.0, 1.0, 1.0, None]
+    assert meter.take(BOB, 4, 0, 0.0) == 1.0
+    assert meter.take(ANN, 4, 0, 2.0) == 1.0  # half of the device's time is its
+    assert meter.take(ANN, 4, 0, 2.0) is None
 
 
 def test_who_has_paid_back_leaves_no_trace() -> None:
     meter = served(Meter(MeterConfig(share=2.0, burst=3.0, slack=0.0)), 1.0)
     for number in range(1_000):
-        meter.exceeds(DeviceId(f"d{number}"), 4, float(number))
+        meter.take(DeviceId(f"d{number}"), 4, 0, float(number))
     assert len(meter._shares) <= 256
-    assert meter.exceeds(DeviceId("d999"), 4, 999.0) is False
+    assert meter.take(DeviceId("d999"), 4, 0, 999.0) == 1.0
 
 
 def test_a_share_pays_for_what_a_job_took() -> None:
     meter = served(Meter(MeterConfig(share=2.0, burst=3.0, slack=0.0)), 1.0)
-    assert not meter.exceeds(ANN, 4, 0.0)
-    meter.settle(ANN, 5.0, 4, 0.0)
-    assert meter.exceeds(ANN, 4, 5.9)  # half of the device's time gives 5 s back in 10
-    assert not meter.exceeds(ANN, 4, 6.0)
-    meter.settle(ANN, 0.0, 4, 6.0)
-    assert [meter.exceeds(ANN, 4, 6.0) for _ in range(2)] == [False, True]
-    meter.settle(DeviceId("bob"), 0.0, 4, 6.0)
-    assert [meter.exceeds(DeviceId("bob"), 4, 6.0) for _ in range(4)] == [False, False, False, True]
+    assert meter.take(ANN, 4, 0, 0.0) == 1.0
+    meter.settle(ANN, 4.0, 4, 0.0)
+    assert meter.take(ANN, 4, 0, 5.9) is None  # half of the device's time gives 5 s back in 10
+    assert meter.take(ANN, 4, 0, 6.0) == 1.0
+    meter.settle(ANN, -1.0, 4, 6.0)
+    assert [meter.take(ANN, 4, 0, 6.0) for _ in range(2)] == [1.0, None]
+
+
+def test_before_a_first_job_was_served_those_that_wait_count() -> None:
+    """And a first one that happens to be short condemns nobody for long: shares are kept in seconds."""
+    meter = Meter(MeterConfig(share=2.0, burst=3.0, slack=0.0))
+    assert [meter.take(ANN, 4, waiting, 0.0) for waiting in range(4)] == [0.0, 0.0, 0.0, None]
+    served(meter, 0.001)
+    meter.settle(ANN, 1.0, 4, 1.0)
+    assert meter.take(ANN, 4, 0, 1.0) is None
+    assert meter.take(ANN, 4, 0, 3.0) == 0.001
 
 
 def test_without_a_share_there_is_no_limit() -> None:
     meter = Meter(MeterConfig())
-    assert not any(meter.exceeds(ANN, 4, 0.0) for _ in range(1_000))
+    assert all(meter.take(ANN, 4, 0, 0.0) == 0.0 for _ in range(1_000))
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e3))
-def test_a_debt_never_falls_below_nothing(debt: float, seconds: float, drain_hz: float) -> None:
-    assert 0.0 <= drained(debt, seconds, drain_hz) <= debt
+def test_a_debt_never_falls_below_nothing(debt: float, seconds: float, drain: float) -> None:
+    assert 0.0 <= drained(debt, seconds, drain) <= debt

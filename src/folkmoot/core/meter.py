@@ -165,28 +165,34 @@ class Meter:
         """The same of inferences that may write so many tokens at most."""
         return tuple(one.within_s(max_tokens) for one in self._stages.values())
 
-    def exceeds(self, origin: DeviceId, devices: int, now: float) -> bool:
-        """Whether one more job is beyond the share of a device; else it is taken from its share."""
-        if not self.config.share:
-            return False
+    def take(self, origin: DeviceId, devices: int, here: int, now: float) -> float | None:
+        """Seconds that one more job of a device is counted for until it is known what it takes; None beyond its share.
+
+        `here` of its jobs are here already: before a first one was served they alone count.
+        """
+        config, service_s = self.config, self.service_s
+        if not config.share:
+            return 0.0
+        if not service_s:
+            return 0.0 if here < config.burst else None
         if len(self._shares) >= _MOST_SHARES:  # who has nothing to give back needs no entry
             self._shares = {o: s for o, s in self._shares.items() if self._used(o, devices, now)}
-        used = self._used(origin, devices, now)
-        if used + 1.0 > self.config.burst:
-            return True
-        self._shares[origin] = used + 1.0, now
-        return False
+        used = self._used(origin, devices, now) + service_s
+        if used > config.burst * service_s:
+            return None
+        self._shares[origin] = used, now
+        return service_s
 
-    def settle(self, origin: DeviceId, seconds: float, devices: int, now: float) -> None:
-        """A job that was taken from a share as one of mean length has ended, after so many seconds of service."""
-        if self.service_s and origin in self._shares:
-            used = self._used(origin, devices, now) + seconds / self.service_s - 1.0
-            self._shares[origin] = max(0.0, used), now
+    def settle(self, origin: DeviceId, more_s: float, devices: int, now: float) -> None:
+        """A job within a device's share has ended: it took so many seconds more than it was counted for."""
+        if self.config.share:
+            self._shares[origin] = max(0.0, self._used(origin, devices, now) + more_s), now
 
     def _used(self, origin: DeviceId, devices: int, now: float) -> float:
-        """What a device has taken of its share and time has not given back, in jobs of mean length."""
+        """Seconds that a device has taken of its share and time has not given back."""
         used, at = self._shares.get(origin, (0.0, now))
-        return drained(used, now - at, self.drain_hz * self.config.share / max(1, devices))
+        drain = (1.0 - self.config.slack) * self.slots * self.config.share / max(1, devices)
+        return drained(used, now - at, drain)
 
     def joined(self, stage: Stage, layer: int, now: float, *, excess: bool = False) -> None:
         """A job of this stage and layer (1 the first) joins the queue; of an excess nobody else has to wait for it."""
@@ -263,6 +269,6 @@ def stage_s(stages: Sequence[float], stage: Stage) -> float:
     return stages[_PLACES[stage]] if stages else 0.0
 
 
-def drained(debt: float, seconds: float, drain_hz: float) -> float:
-    """What is left of a debt."""
-    return max(0.0, debt - seconds * drain_hz)
+def drained(debt: float, seconds: float, drain: float) -> float:
+    """What is left of a debt that falls by `drain` a second."""
+    return max(0.0, debt - seconds * drain)

@@ -94,13 +94,14 @@ _Key = tuple[DeviceId, JobId]
 
 @dataclass(slots=True)
 class _Job:
-    """A job here. `usage` is this try's, `spent` that of tries that failed."""
+    """A job here; its device's share has paid for `counted_s` of service. `usage` is this try's, `spent` that of tries that failed."""
 
     ask: Ask
     origin: DeviceId
     waits_since: float
     characters: int
     excess: bool = False
+    counted_s: float = 0.0
     began: float | None = None
     queued_s: float = 0.0
     tries: int = 0
@@ -269,8 +270,10 @@ class Queue:
         refusal = self._refusal(origin, ask, characters, now)
         if refusal is not None:
             return [self._decline(origin, Undone(ask.job, Outcome.REFUSED, *refusal))]
-        excess = origin != self._me and self.meter.exceeds(origin, self.devices, now)
-        job = self._jobs[key] = _Job(ask, origin, now, characters, excess)
+        here = self._waiting.held.get(origin, (0, 0))[0] + sum(k[0] == origin for k in self._serving.values())
+        counted_s = 0.0 if origin == self._me else self.meter.take(origin, self.devices, here, now)
+        excess = counted_s is None
+        job = self._jobs[key] = _Job(ask, origin, now, characters, excess, counted_s or 0.0)
         self._waiting.put(key, job)
         self.meter.joined(ask.kind, ask.layer, now, excess=excess)
         ahead = self._waiting.ahead(key, job) + self.busy
@@ -440,11 +443,12 @@ class Queue:
         self._settle(job, now)
 
     def _settle(self, job: _Job, now: float) -> None:
-        """Its device's share has paid for a job of mean length: let it pay for what the job cost."""
+        """Its device's share has paid for a job of mean length: let it pay for what this one took."""
         if not job.excess and job.origin != self._me:
             # By this device's own clock: an engine that is told to stop may not say what it has cost.
             seconds = 0.0 if job.began is None else now - job.began
-            self.meter.settle(job.origin, job.spent.inference_s + seconds, self.devices, now)
+            took_s = job.spent.inference_s + seconds
+            self.meter.settle(job.origin, took_s - job.counted_s, self.devices, now)
 
     def _end_dropped(self, key: _Key, now: float) -> list[Effect]:
         """The engine has let go of a job that nobody wants any more: say what it cost."""
