@@ -165,10 +165,9 @@ def _dask(workers: int | None, address: str | None) -> Iterator[None]:
     import joblib
     from distributed import Client, LocalCluster, Security
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    # What a worker says last may find the connection closed, and nobody waits for it.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    logging.getLogger("tornado").setLevel(logging.CRITICAL)
+    # What a worker says last may find the connection closed, and nobody waits for it. What matters is raised.
+    for each in ("distributed", "asyncio", "tornado"):
+        logging.getLogger(each).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as ending:
         security = None  # an existing cluster's is in Dask's own settings
         if address:
