@@ -9,8 +9,8 @@ any choice of peers (linear programme). `sim_ratio` is the largest that is not u
 views of `VIEW_S`; `sim_stable` the largest that is called stable; `sim_ratios` has both for each d. `live_ratio` is the largest that was asked of live
 devices, of which they did not grow surely and answered what came but for 5 %. `p99_s` is that of live prompts at 0.9. A
 live row's `drift` is the mean over devices of the growth of the number waiting, in jobs per mean service time, with its 95 %
-interval over independent runs; `verdict` is SCIENCE.md's rule on it, where no device grows surely, `every_device` asks each
-device for an interval below an overload of 1 %, which few runs can show; `uniform_drift` is what the fluid says of uniform choice at that rate.
+interval over independent runs; `verdict` is that of `folkmoot simulate`, which asks the mean and each of the twenty
+devices for an interval below an overload of 1 %, `verdict_of_mean` the mean alone, where no device grows surely. `uniform_drift` is what the fluid says of uniform choice at that rate.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def live(ratio: float, seconds: float, runs: int) -> Row:
         "ratio": ratio, "seconds": seconds, "runs": runs,
         "goodput_of_offered": float(np.mean([one["goodput"] for one in found]) / (ratio * UNIFORM_HZ)),
         "drift": {"value": mean.value, "low": _known(mean.low), "high": _known(mean.high)},
-        "verdict": verdict(slopes.mean(axis=1), overload, slopes, np.full(len(MEANS_S), np.inf)),
-        "every_device": verdict(slopes.mean(axis=1), overload, slopes, overloads),
+        "verdict": verdict(slopes.mean(axis=1), overload, slopes, overloads),
+        "verdict_of_mean": verdict(slopes.mean(axis=1), overload, slopes, np.full(len(MEANS_S), np.inf)),
         "uniform_drift": float(uniform.drift_hz.mean() * np.mean(MEANS_S)),
         "p50_s": float(np.median([one["latency"]["p50"] for one in found])),
         "p99_s": float(np.median([one["latency"]["p99"] for one in found])),

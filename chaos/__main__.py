@@ -1,7 +1,7 @@
 """`make chaos`: real devices under load while everything goes wrong that can, and a proof that nothing was lost.
 
     python -m chaos                                300 s, seed 1
-    python -m chaos --seconds 75 --seed 1 --json   the form that CI runs
+    python -m chaos --seconds 300 --seed 1 --json  the form that CI runs
     python -m chaos --check chaos-history/history.jsonl    judge a history again
 
 Five devices with `timed:exp:0.1` answer an open load while a script drawn from the seed kills, stops, freezes and restarts them,

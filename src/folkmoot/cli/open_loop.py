@@ -212,7 +212,7 @@ async def _clients(urls: Sequence[str], key: str) -> AsyncIterator[list[httpx.As
                     limits=many,
                     trust_env=False,
                     timeout=httpx.Timeout(ANSWER_S, connect=10.0),
-                )  # fmt: skip
+                )
             )
             for url in urls
         ]

@@ -21,10 +21,9 @@ class MeterConfig:
     """How quickly a device believes what it sees.
 
     `gain` of the mean service time, which is the plain mean of the first 1/`gain` jobs (ADMISSION.md: 0.02 is too slow
-    behind a step). A job that took more than `outlier` times the mean counts for that much; as much of the rest as another such one
-    has counts when that comes within `recalls`/`gain` jobs, as then such jobs belong to the load (guesses: of exponential services one in
-    3,000 is cut). Rates are means over the last `window` mean services. `slack` is how much
-    slower than the device its debt drains: it holds the load of what is admitted below 1 − slack. Another device may ask
+    behind a step). A job that took more than `outlier` times the mean counts for that much; as much of the rest as another
+    such one has counts when that comes within `recalls`/`gain` jobs, as then such jobs belong to the load (guesses: of
+    exponential services one in 3,000 is cut). Rates are means over the last `window` mean services. `slack` is how much slower than the device its debt drains: it holds the load of what is admitted below 1 − slack. Another device may ask
     for `share`/n of this one's time, n the devices of the moot, and `burst` jobs of mean length at once (guesses); what it
     asks for beyond that is its excess. A job counts as one of mean length until its service is over, and then for the time
     that it took. 0 sets no such limit.

@@ -120,7 +120,7 @@ class _Work:
     `expected_s` from `since` on, 0 where nobody knows; from `late_at` on it is late. `called`: a question that wants a word was sent then,
     None once there was one. `armed`: the timer that looks whether it is late. A `copy` was asked for while another job ran in
     the same place. `row`: who its device was when an earlier try of the prompt got this answer. `again`: an earlier try has
-    asked for it already.
+    asked for it already. `most_in`: more tokens than its device can have read, once it was reckoned.
     """
 
     id: JobId
@@ -158,6 +158,7 @@ class _Work:
     traits: Traits | None = None
     row: DeviceRow | None = None
     again: bool = False
+    most_in: int = 0
 
     def expect(self, seconds: float, late: float, now: float) -> None:
         """Its device's estimate from now on: it is late after `late` times that."""
@@ -179,7 +180,9 @@ class _Work:
         """
         if usage != Usage():
             asked = self.ask.inference
-            tokens_in = min(usage.tokens_in, _TRIES * most_tokens(asked))
+            if not self.most_in:
+                self.most_in = _TRIES * most_tokens(asked)  # once: every piece of an answer comes with a cost
+            tokens_in = min(usage.tokens_in, self.most_in)
             tokens_out = min(usage.tokens_out, _TRIES * (asked.sampling.max_tokens + _OUT_TOKENS))
             cached = min(usage.tokens_cached, tokens_in)
             self.usage = replace(usage, tokens_in=tokens_in, tokens_cached=cached, tokens_out=tokens_out)

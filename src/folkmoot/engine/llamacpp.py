@@ -127,7 +127,8 @@ class LlamaServer:
                     if isinstance(progress, dict):
                         meter.tokens_in = whole(progress.get("processed"))
                         meter.tokens_cached = whole(progress.get("cache"))
-                        yield Text("", meter.usage)
+                        if meter.tokens_in:  # the first step may be told of before anything is read
+                            yield Text("", meter.usage)
                     if event.get("content"):
                         meter.tokens_in = len(laid.tokens)
                         meter.wrote(max(1, whole(event.get("tokens_predicted")) - meter.tokens_out))
