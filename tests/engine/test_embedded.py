@@ -331,8 +331,9 @@ async def test_an_answer_tells_its_cost_as_it_goes(smol: EmbeddedEngine) -> None
 
 
 async def test_a_cancelled_prefill_ends_at_once_and_loses_nothing(smol: EmbeddedEngine) -> None:
-    inference = job("cancel", SPOKEN, 3)
+    inference = job("cancel", SPOKEN[::-1], 3)  # in an order of its own: no other test has read it
     first = await smol.prefill(inference)
+    assert first.evaluated < first.total
     step = asyncio.create_task(smol.prefill(inference))
     await asyncio.sleep(0)
     step.cancel()
