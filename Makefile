@@ -54,7 +54,7 @@ demo: $(INSTALLED)
 	$(BIN)/folkmoot demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup --cov=folkmoot.core --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/pytest -n $(JOBS) -rR --dist loadgroup --cov=folkmoot.core --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

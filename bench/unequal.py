@@ -2,6 +2,7 @@
 
     python bench/unequal.py --quick --json      the simulation, and 30 s live at 1.8 times the limit of uniform choice
     python bench/unequal.py --json              live at 0.9 and 1.8 times, ten minutes each, by hand
+    python bench/unequal.py --ratio 1.8 --seconds 600 --runs 8 --json      one ratio alone, as long as one likes
 
 Engines `timed:exp:0.2` and `timed:exp:0.6` in turn, M = 2, k = 2, later stage first, no admission, best of 8 by expected
 delay. All rates are in units of uniform choice's limit 1/(0.6 · 7) prompts per second and device. `lp_ratio` is the bound on
@@ -119,15 +120,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seconds", type=float, default=150.0, help="of each live run")
     parser.add_argument("--runs", type=int, default=4, help="live runs of each ratio")
+    parser.add_argument("--ratio", type=float, help="only this ratio, live, and the short simulation")
     asked = parser.parse_args()
     began = time.perf_counter()
     choices = list[Row]()
-    for best_of in (BEST_OF,) if asked.quick else (BEST_OF, *OTHERS):
-        choices.append(simulated(5_000.0 if asked.quick else 100_000.0, best_of))
+    short = asked.quick or asked.ratio is not None
+    for best_of in (BEST_OF,) if short else (BEST_OF, *OTHERS):
+        choices.append(simulated(5_000.0 if short else 100_000.0, best_of))
         _tell(asked.json, choices[-1])
     found: Row = {name: choices[0][name] for name in ("sim_ratio", "sim_stable")} | {"sim_ratios": choices}
     rows = []
-    for ratio in (1.8,) if asked.quick else (0.9, 1.8):
+    for ratio in (asked.ratio,) if asked.ratio is not None else (1.8,) if asked.quick else (0.9, 1.8):
         rows.append(live(ratio, 25.0, 1) if asked.quick else live(ratio, asked.seconds, asked.runs))
         _tell(asked.json, rows[-1])
     kept = [row["ratio"] for row in rows if row["verdict"] != "unstable" and row["goodput_of_offered"] > 0.95]
