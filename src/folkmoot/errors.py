@@ -23,6 +23,7 @@
     ├── TheoryError              a closed form or a simulation was asked what it does not hold for
     │   └── UnstableQueue        a mean is asked of a queue that grows without bound
     ├── TheoryMismatch           a closed form and the simulator disagree
+    ├── EvalError                an evaluation lacks a file, a model or a record, or one of them is another's
     └── NodeError                the daemon cannot start or go on (port taken, disk full)
         └── JournalError         the journal cannot be used; the device goes on without it
             └── JournalFull      no room for another prompt in it
@@ -171,6 +172,12 @@ class TheoryMismatch(FolkmootError):
     """A closed form and the simulator disagree: one of the two is wrong."""
 
     code = "theory_mismatch"
+
+
+class EvalError(FolkmootError):
+    """An evaluation cannot go on: a file of tasks or records is missing or none of its own."""
+
+    code = "eval"
 
 
 class NodeError(FolkmootError):

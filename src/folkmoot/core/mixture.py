@@ -541,7 +541,7 @@ class Mixture:
         """A seed per job: at temperature 0.7 devices with the same model must not write the same text."""
         if sampling.seed is None:
             return self._rng.getrandbits(31)
-        return (sampling.seed * 1_000_003 + self._layer * 8_191 + slot * 131 + attempt) & 0x7FFFFFFF
+        return seed_of(sampling.seed, self._layer, slot, attempt)
 
     def _prepare(self) -> list[Effect]:
         """Let those who will run a next job of this prompt evaluate what is known of it already."""
@@ -1109,6 +1109,11 @@ class Mixture:
             work.error,
             "" if work.stage is Stage.AGGREGATE else work.answer,
         )
+
+
+def seed_of(seed: int, layer: int, slot: int, attempt: int = 0) -> int:
+    """The seed of a job of a prompt with this seed: of the place in the layer, not of who takes it (31 bits)."""
+    return (seed * 1_000_003 + layer * 8_191 + slot * 131 + attempt) & 0x7FFFFFFF
 
 
 def jobs_of(provenance: Provenance, outcome: Outcome = Outcome.OK) -> Sequence[JobRecord]:

@@ -1,0 +1,166 @@
+"""An OpenAI-compatible server before one model that answers each call from the store where it can.
+
+Devices of a live moot take it for their engine (`openai:URL#MODEL`), so that what is measured is the shipped path while
+each generation is paid for once. With `pace` a stored answer takes `pace` times as long as it once took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from folkmoot.core.ids import PromptId
+from folkmoot.core.messages import Inference, Sampling, Turn
+from folkmoot.engine.protocol import Done, Text
+from folkmoot.errors import EngineError, PromptTooLong
+from folkmoot.evals.store import Call, Store, asked, key_of
+
+_PIECES = 16
+"""A stored answer that takes its time is sent in so many pieces."""
+
+
+class Model(Protocol):
+    """What is asked of an engine: to write an answer."""
+
+    def generate(self, inference: Inference) -> AsyncGenerator[Text | Done, None]:
+        """The answer's pieces, then its end."""
+
+
+class Proxy:
+    """One model's calls. `made` were generated, `found` came from the store. `at_once` are generated at a time."""
+
+    def __init__(
+        self, name: str, model: Model | None, store: Store, *, pace: float = 0.0, at_once: int = 1
+    ) -> None:
+        self.name = name
+        self.made = self.found = 0
+        self.pace = pace
+        self._model = model
+        self._store = store
+        self._room = asyncio.Semaphore(at_once)
+        self._under_way: dict[str, asyncio.Task[Call]] = {}
+
+    async def call(self, body: Mapping[str, Any]) -> Call:
+        """The answer to a request, from the store or the model. Raises `EngineError`, `PromptTooLong`.
+
+        Two that ask the same at a time wait for one generation, which goes on where one of them goes away.
+        """
+        call = self._store.find(body)
+        if call is not None:
+            self.found += 1
+            return call
+        key = key_of(body)
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(self._generate(asked(body)))
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _generate(self, request: dict[str, Any]) -> Call:
+        if self._model is None:
+            raise EngineError("this call is not in the store, and there is no model to make it")
+        inference = _inference(request)
+        text: list[str] = []
+        async with self._room, aclosing(self._model.generate(inference)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Text):
+                    text.append(piece.text)
+                    continue
+                usage = piece.usage
+                call = Call(
+                    request, "".join(text), piece.truncated, usage.tokens_in, usage.tokens_out, usage.inference_s,
+                    usage.first_token_s,
+                )  # fmt: skip
+                self._store.keep(call)
+                self.made += 1
+                return call
+        raise EngineError("the answer broke off before its end")
+
+    # ---- HTTP ---------------------------------------------------------------------------------------
+
+    def app(self) -> Starlette:
+        """The server: a list of one model, and its chat completions."""
+        return Starlette(
+            routes=[
+                Route("/v1/models", self._models),
+                Route("/v1/chat/completions", self._complete, methods=["POST"]),
+            ]
+        )
+
+    async def _models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model"}]})
+
+    async def _complete(self, request: Request) -> Response:
+        body = await request.json()
+        body["model"] = self.name
+        stored = self._store.find(body) is not None
+        try:
+            call = await self.call(body)
+        except PromptTooLong as error:
+            return _refused(400, "context_length_exceeded", f"maximum context: {error}")
+        except EngineError as error:
+            return _refused(500, "engine_error", str(error))
+        takes_s = self.pace * call.inference_s if stored else 0.0
+        if body.get("stream"):
+            return StreamingResponse(self._stream(call, takes_s), media_type="text/event-stream")
+        await asyncio.sleep(takes_s)
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": call.text},
+            "finish_reason": _ending(call),
+        }
+        return JSONResponse(
+            {"object": "chat.completion", "model": self.name, "choices": [choice], "usage": _usage(call)}
+        )
+
+    async def _stream(self, call: Call, takes_s: float) -> AsyncGenerator[str, None]:
+        pieces = [call.text]
+        if takes_s:
+            step = max(1, -(-len(call.text) // _PIECES))
+            pieces = [call.text[at : at + step] for at in range(0, len(call.text), step)] or [""]
+            first_s = min(takes_s, self.pace * call.first_token_s)
+            pause_s = (takes_s - first_s) / len(pieces)
+            await asyncio.sleep(first_s)
+        for piece in pieces:
+            yield _event({"choices": [{"index": 0, "delta": {"content": piece}}]})
+            if takes_s:
+                await asyncio.sleep(pause_s)
+        yield _event({"choices": [{"index": 0, "delta": {}, "finish_reason": _ending(call)}]})
+        yield _event({"choices": [], "usage": _usage(call)})
+        yield "data: [DONE]\n\n"
+
+
+def _inference(request: Mapping[str, Any]) -> Inference:
+    turns = tuple(Turn(str(each["role"]), str(each["content"])) for each in request["messages"])
+    sampling = Sampling(
+        int(request.get("max_tokens", 512)), float(request.get("temperature", 0.7)), float(request.get("top_p", 1.0)),
+        request.get("seed"), tuple(request.get("stop", ())),
+    )  # fmt: skip
+    # One id for all that begins with the same words: the engine then finds them in its cache.
+    name = key_of({"messages": request["messages"]})
+    return Inference(PromptId(name[:32]), turns, sampling=sampling)
+
+
+def _ending(call: Call) -> str:
+    return "length" if call.truncated else "stop"
+
+
+def _usage(call: Call) -> dict[str, int]:
+    tokens = call.tokens_in + call.tokens_out
+    return {"prompt_tokens": call.tokens_in, "completion_tokens": call.tokens_out, "total_tokens": tokens}
+
+
+def _event(body: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps({'object': 'chat.completion.chunk', **body}, ensure_ascii=False)}\n\n"
+
+
+def _refused(status: int, code: str, message: str) -> Response:
+    return JSONResponse({"error": {"code": code, "message": message}}, status_code=status)

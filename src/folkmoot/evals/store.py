@@ -1,0 +1,123 @@
+"""Every call of a model, kept by its content: what was asked in just these words is never generated twice.
+
+One SQLite file; it can be written out as lines of JSON, small enough to be committed, and read back anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from folkmoot.errors import EvalError
+
+KEY_FIELDS = ("model", "messages", "max_tokens", "temperature", "top_p", "seed", "stop")
+"""What of a request decides its answer; whether it is streamed, say, does not."""
+
+_TABLE = """CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, request TEXT NOT NULL, text TEXT NOT NULL, truncated INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, inference_s REAL NOT NULL, first_token_s REAL NOT NULL
+)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One generation: what was asked (`KEY_FIELDS`), what came back, tokens and seconds it took."""
+
+    request: Mapping[str, Any]
+    text: str
+    truncated: bool
+    tokens_in: int
+    tokens_out: int
+    inference_s: float
+    first_token_s: float
+
+    @property
+    def key(self) -> str:
+        """Names the call by its content."""
+        return key_of(self.request)
+
+
+def asked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a request that decides its answer."""
+    return {name: body[name] for name in KEY_FIELDS if body.get(name) is not None}
+
+
+def key_of(body: Mapping[str, Any]) -> str:
+    """SHA-256 over what decides the answer, in one canonical form."""
+    text = json.dumps(asked(body), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """The calls in one SQLite file. Raises `EvalError` where the file is none of ours."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._base = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute(_TABLE)
+        except sqlite3.DatabaseError as error:
+            raise EvalError(f"{path} is no store of calls ({error}); name another one") from error
+
+    def __len__(self) -> int:
+        return int(self._base.execute("SELECT count(*) FROM calls").fetchone()[0])
+
+    def __iter__(self) -> Iterator[Call]:
+        """All calls, in the order in which they were made."""
+        for row in self._base.execute("SELECT * FROM calls ORDER BY rowid"):
+            yield _call(row)
+
+    def find(self, body: Mapping[str, Any]) -> Call | None:
+        """The call with this content."""
+        row = self._base.execute("SELECT * FROM calls WHERE key = ?", (key_of(body),)).fetchone()
+        return None if row is None else _call(row)
+
+    def keep(self, call: Call) -> None:
+        """Keep a call; of two with the same content the first."""
+        self._base.execute(
+            "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                call.key, json.dumps(asked(call.request), ensure_ascii=False), call.text, call.truncated, call.tokens_in,
+                call.tokens_out, call.inference_s, call.first_token_s,
+            ),
+        )  # fmt: skip
+
+    def write(self, path: Path) -> int:
+        """All calls as lines of JSON, compressed; returns how many."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        calls = list(self)
+        with lzma.open(part, "wt", encoding="utf-8") as file:
+            for call in calls:
+                file.write(json.dumps(asdict(call), ensure_ascii=False, sort_keys=True) + "\n")
+        part.replace(path)
+        return len(calls)
+
+    def read(self, path: Path) -> int:
+        """Take in what `write` wrote; returns how many calls there are now. Raises `EvalError` for another file."""
+        try:
+            with lzma.open(path, "rt", encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    try:
+                        self.keep(Call(**json.loads(line)))
+                    except (TypeError, ValueError, sqlite3.Error) as error:
+                        raise EvalError(f"{path}, line {number} is no call: {error}") from error
+        except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
+            raise EvalError(f"{path} is no file of calls: {error}") from error
+        return len(self)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._base.close()
+
+
+def _call(row: tuple[Any, ...]) -> Call:
+    return Call(json.loads(row[1]), row[2], bool(row[3]), *row[4:])

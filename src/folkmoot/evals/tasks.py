@@ -1,0 +1,128 @@
+"""Tasks whose answers a program can check: GSM8K by its number, BIG-Bench-Hard by exact match.
+
+The files are those of `shared/data` (lines of JSON, gzipped or not) or the originals. What is asked of the model is fixed
+here, so that every arm of an evaluation asks in the same words. What counts as right is written apart from what the
+moot itself compares answers by (`core.extract`): an arm is not judged by its own eyes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from folkmoot.errors import EvalError
+
+GSM8K_TOKENS, BBH_TOKENS = 256, 96
+
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
+_ANSWER = re.compile(r"answer\s*(?:is)?\s*[:=]?", re.IGNORECASE)
+_LETTER = re.compile(r"\(([A-Z])\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question. `name` names it in all records, `group` is what it belongs to (a BIG-Bench task); `max_tokens` caps an answer."""
+
+    name: str
+    group: str
+    question: str
+    target: str
+    max_tokens: int
+
+    @property
+    def set(self) -> str:
+        """The set that it comes from."""
+        return self.name.partition("/")[0]
+
+    def right(self, answer: str) -> bool:
+        """Whether a text gives the target."""
+        return _RIGHT[self.set](self.target, answer)
+
+
+def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
+    """The tasks of a file in an order drawn once for all with `seed`, the first `count` of them.
+
+    Raises `EvalError` where the file is missing or of no set that is known.
+    """
+    tasks = [_task(row, path, number) for number, row in enumerate(_rows(path), start=1)]
+    Random(f"{seed} {tasks[0].set if tasks else ''}").shuffle(tasks)
+    return tasks[:count]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise EvalError(f"{path}, line {number}: no object")
+                    yield row
+    except FileNotFoundError:
+        raise EvalError(f"{path} is not there: name a file of tasks") from None
+    except (OSError, ValueError) as error:
+        raise EvalError(f"{path} holds no lines of JSON: {error}") from error
+
+
+def _task(row: dict[str, Any], path: Path, number: int) -> Task:
+    if {"question", "answer"} <= row.keys():
+        # The original has the whole solution in `answer`, its number behind four signs.
+        target = str(row["answer"]).rpartition("####")[2].strip()
+        name = f"gsm8k/{row.get('id', number)}"
+        return Task(name, "gsm8k", f"{row['question']}\n\n{_GSM8K_ASKS}", target, GSM8K_TOKENS)
+    if {"input", "target"} <= row.keys():
+        group = str(row.get("task", path.name.partition(".")[0]))
+        name = f"bbh/{group}/{row.get('id', number)}"
+        return Task(name, group, f"{row['input']}\n\n{_BBH_ASKS}", str(row["target"]).strip(), BBH_TOKENS)
+    raise EvalError(
+        f"{path}, line {number}: fields {', '.join(sorted(row))} are of no set that is known (GSM8K, BIG-Bench-Hard)"
+    )
+
+
+_GSM8K_ASKS = 'Work it out step by step, in few words. End with a line of the form "Answer: NUMBER".'
+_BBH_ASKS = 'Think in one or two short sentences, then end with a line of the form "Answer: ..." that holds nothing but the answer.'
+
+
+def said(answer: str) -> str:
+    """What stands behind the last "answer" of a text, on its line; nothing where the word is missing."""
+    ends = [found.end() for found in _ANSWER.finditer(answer)]
+    return answer[ends[-1] :].strip().partition("\n")[0].strip(" *_`\"'.") if ends else ""
+
+
+def _gsm8k(target: str, answer: str) -> bool:
+    numbers = _NUMBER.findall(said(answer)) or _NUMBER.findall(answer)[-1:]
+    return bool(numbers) and _value(numbers[0]) == _value(target)
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", "").replace("$", ""))
+
+
+def _bbh(target: str, answer: str) -> bool:
+    given = said(answer) or answer.strip().rpartition("\n")[2].strip(" *_`\"'.")
+    letter = _LETTER.fullmatch(target)
+    if letter:
+        found = _LETTER.findall(given) or re.findall(r"^([A-Z])\b", given)
+        return bool(found) and found[0] == letter[1]
+    return _plain(given) == _plain(target)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().replace(",", " ").split())
+
+
+_RIGHT: dict[str, Callable[[str, str], bool]] = {"gsm8k": _gsm8k, "bbh": _bbh}
+
+
+def groups(tasks: Sequence[Task]) -> dict[str, int]:
+    """How many tasks of each group there are."""
+    found: dict[str, int] = {}
+    for task in tasks:
+        found[task.group] = found.get(task.group, 0) + 1
+    return found
