@@ -61,8 +61,20 @@ class Proxy:
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.create_task(self._generate(asked(body)))
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(lambda done: self._over(key, done))
         return await asyncio.shield(task)
+
+    def _over(self, key: str, task: asyncio.Task[Call]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # where nobody waits any more, nobody else looks at it
+
+    async def close(self) -> None:
+        """Let go of what is being generated."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _generate(self, request: dict[str, Any]) -> Call:
         if self._model is None:
@@ -99,7 +111,11 @@ class Proxy:
         return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model"}]})
 
     async def _complete(self, request: Request) -> Response:
-        body = await request.json()
+        try:
+            body = await request.json()
+            _inference(body)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            return _refused(400, "invalid", f"no chat completion can be made of this body: {error!r}")
         body["model"] = self.name
         stored = self._store.find(body) is not None
         try:
@@ -139,14 +155,25 @@ class Proxy:
 
 
 def _inference(request: Mapping[str, Any]) -> Inference:
-    turns = tuple(Turn(str(each["role"]), str(each["content"])) for each in request["messages"])
+    """A request as an engine takes it. Raises `KeyError`, `TypeError` or `ValueError` where it is none."""
+    turns = tuple(Turn(_text(each["role"]), _text(each["content"])) for each in request["messages"])
+    if not turns:
+        raise ValueError("messages: there is none")
+    given = {name: value for name, value in request.items() if value is not None}
+    stop, seed = given.get("stop", ()), given.get("seed")
     sampling = Sampling(
-        int(request.get("max_tokens", 512)), float(request.get("temperature", 0.7)), float(request.get("top_p", 1.0)),
-        request.get("seed"), tuple(request.get("stop", ())),
+        int(given.get("max_tokens", 512)), float(given.get("temperature", 0.7)), float(given.get("top_p", 1.0)),
+        None if seed is None else int(seed), (stop,) if isinstance(stop, str) else tuple(map(_text, stop)),
     )  # fmt: skip
     # One id for all that begins with the same words: the engine then finds them in its cache.
     name = key_of({"messages": request["messages"]})
     return Inference(PromptId(name[:32]), turns, sampling=sampling)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _ending(call: Call) -> str:

@@ -24,6 +24,8 @@ _TABLE = """CREATE TABLE IF NOT EXISTS calls (
     tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, inference_s REAL NOT NULL, first_token_s REAL NOT NULL
 )"""
 
+_COLUMNS = ("key", "request", "text", "truncated", "tokens_in", "tokens_out", "inference_s", "first_token_s")
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -58,13 +60,13 @@ class Store:
     """The calls in one SQLite file. Raises `EvalError` where the file is none of ours."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._base = sqlite3.connect(path, isolation_level=None)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(path, isolation_level=None)
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute(_TABLE)
-        except sqlite3.DatabaseError as error:
+            self._base.execute(f"SELECT {', '.join(_COLUMNS)} FROM calls LIMIT 0")
+        except (sqlite3.Error, OSError) as error:
             raise EvalError(f"{path} is no store of calls ({error}); name another one") from error
 
     def __len__(self) -> int:
@@ -110,7 +112,9 @@ class Store:
                         self.keep(Call(**json.loads(line)))
                     except (TypeError, ValueError, sqlite3.Error) as error:
                         raise EvalError(f"{path}, line {number} is no call: {error}") from error
-        except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
+        except FileNotFoundError:
+            raise EvalError(f"{path} is not there: name a file that a store wrote") from None
+        except (lzma.LZMAError, OSError, EOFError, UnicodeDecodeError) as error:
             raise EvalError(f"{path} is no file of calls: {error}") from error
         return len(self)
 

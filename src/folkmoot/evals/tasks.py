@@ -1,6 +1,7 @@
 """Tasks whose answers a program can check: GSM8K by its number, BIG-Bench-Hard by exact match.
 
-The files are those of `shared/data` (lines of JSON, gzipped or not) or the originals. What is asked of the model is fixed
+The files are lines of JSON, gzipped or not, such as the originals of GSM8K (`#### N` ends a solution), or the originals of
+BIG-Bench-Hard (a `.json` file with `examples`, or a folder of them). What is asked of the model is fixed
 here, so that every arm of an evaluation asks in the same words. What counts as right is written apart from what the
 moot itself compares answers by (`core.extract`): an arm is not judged by its own eyes.
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TextIO
 
 from folkmoot.errors import EvalError
 
@@ -44,6 +46,10 @@ class Task:
         """Whether a text gives the target."""
         return _RIGHT[self.set](self.target, answer)
 
+    def given(self, answer: str) -> str:
+        """What a text gives for its answer, so that two can be compared; empty where it gives none."""
+        return _GIVEN[self.set](answer)
+
 
 def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
     """The tasks of a file in an order drawn once for all with `seed`, the first `count` of them.
@@ -56,8 +62,20 @@ def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.name.endswith((".json", ".json.gz")))
+        if not files:
+            raise EvalError(
+                f"{path} holds no .json files: name a file of tasks, or the folder of BIG-Bench-Hard's"
+            )
+        for file in files:
+            yield from _rows(file)
+        return
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with _opened(path) as file:
+            if path.name.removesuffix(".gz").endswith(".json"):
+                yield from _examples(json.load(file), path)
+                return
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     row = json.loads(line)
@@ -66,14 +84,29 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                     yield row
     except FileNotFoundError:
         raise EvalError(f"{path} is not there: name a file of tasks") from None
-    except (OSError, ValueError) as error:
-        raise EvalError(f"{path} holds no lines of JSON: {error}") from error
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise EvalError(f"{path} holds no tasks as JSON: {error}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
+def _examples(whole: object, path: Path) -> Iterator[dict[str, Any]]:
+    """One file of the original BIG-Bench-Hard: its name is its task's."""
+    rows = whole.get("examples") if isinstance(whole, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise EvalError(f"{path} holds no list of `examples`: it is no file of BIG-Bench-Hard")
+    for at, row in enumerate(rows):
+        yield {"task": path.name.partition(".")[0], "id": at, **row}
 
 
 def _task(row: dict[str, Any], path: Path, number: int) -> Task:
     if {"question", "answer"} <= row.keys():
         # The original has the whole solution in `answer`, its number behind four signs.
         target = str(row["answer"]).rpartition("####")[2].strip()
+        if not _NUMBER.fullmatch(target):
+            raise EvalError(f"{path}, line {number}: the answer {target[:40]!r} is no number")
         name = f"gsm8k/{row.get('id', number)}"
         return Task(name, "gsm8k", f"{row['question']}\n\n{_GSM8K_ASKS}", target, GSM8K_TOKENS)
     if {"input", "target"} <= row.keys():
@@ -95,17 +128,25 @@ def said(answer: str) -> str:
     return answer[ends[-1] :].strip().partition("\n")[0].strip(" *_`\"'.") if ends else ""
 
 
-def _gsm8k(target: str, answer: str) -> bool:
+def _number(answer: str) -> str:
     numbers = _NUMBER.findall(said(answer)) or _NUMBER.findall(answer)[-1:]
-    return bool(numbers) and _value(numbers[0]) == _value(target)
+    return repr(_value(numbers[0])) if numbers else ""
+
+
+def _gsm8k(target: str, answer: str) -> bool:
+    return _number(answer) == repr(_value(target))
 
 
 def _value(number: str) -> float:
     return float(number.replace(",", "").replace("$", ""))
 
 
+def _last(answer: str) -> str:
+    return said(answer) or answer.strip().rpartition("\n")[2].strip(" *_`\"'.")
+
+
 def _bbh(target: str, answer: str) -> bool:
-    given = said(answer) or answer.strip().rpartition("\n")[2].strip(" *_`\"'.")
+    given = _last(answer)
     letter = _LETTER.fullmatch(target)
     if letter:
         found = _LETTER.findall(given) or re.findall(r"^([A-Z])\b", given)
@@ -113,11 +154,18 @@ def _bbh(target: str, answer: str) -> bool:
     return _plain(given) == _plain(target)
 
 
+def _choice(answer: str) -> str:
+    given = _last(answer)
+    found = _LETTER.findall(given) or re.findall(r"^([A-Z])\W*$", given)
+    return f"({found[0]})" if found else _plain(given)
+
+
 def _plain(text: str) -> str:
     return " ".join(text.casefold().replace(",", " ").split())
 
 
 _RIGHT: dict[str, Callable[[str, str], bool]] = {"gsm8k": _gsm8k, "bbh": _bbh}
+_GIVEN: dict[str, Callable[[str], str]] = {"gsm8k": _number, "bbh": _choice}
 
 
 def groups(tasks: Sequence[Task]) -> dict[str, int]:

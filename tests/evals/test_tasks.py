@@ -1,0 +1,167 @@
+"""Files of tasks, and what of an answer is right."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from folkmoot.errors import EvalError
+from folkmoot.evals.tasks import Task, groups, load, said
+
+DATA = Path(__file__).parents[3] / "shared/data"
+
+
+def gsm8k(target: str) -> Task:
+    return Task("gsm8k/1", "gsm8k", "How many?", target, 256)
+
+
+def bbh(target: str) -> Task:
+    return Task("bbh/t/1", "t", "Which?", target, 96)
+
+
+@pytest.mark.parametrize(
+    ("target", "answer", "right"),
+    [
+        ("4", "Two and two.\nAnswer: 4", True),
+        ("4", "**Answer:** 4", True),
+        ("4", "Answer:\n4", True),
+        ("4", "The answer is 4.", True),
+        ("4", "answer = 4 apples", True),
+        ("4", "Answer: 4.0", True),
+        ("1200", "Answer: $1,200.00", True),
+        ("1,200", "Answer: 1200", True),
+        ("-3", "Answer: -3", True),
+        ("-3", "Answer: -$3", True),
+        ("3", "Answer: -3", False),
+        ("4", "First I thought that the answer is 5.\nAnswer: 4", True),
+        ("4", "It makes 5 and then 4", True),
+        ("4", "It makes 4 and then 5", False),
+        ("4", "Answer: 44", False),
+        ("4", "Answer: [Number of tune-ups needed]\n", False),
+        ("4", "I do not know.", False),
+        ("4", "", False),
+    ],
+)
+def test_gsm8k_is_right_by_its_number(target: str, answer: str, right: bool):
+    assert gsm8k(target).right(answer) is right
+
+
+@pytest.mark.parametrize(
+    ("target", "answer", "right"),
+    [
+        ("(B)", "Answer: (B)", True),
+        ("(B)", "Answer: B", True),
+        ("(B)", "Answer: (B) the second one", True),
+        ("(B)", "So it is this.\n\n**Answer: (B)**", True),
+        ("(B)", "Answer: (A)", False),
+        ("(B)", "Answer: Because", False),
+        ("(B)", "(B)", True),
+        ("True", "Answer: true.", True),
+        ("yes", "Answer: Yes", True),
+        ("yes", "Answer: yes, it is", False),
+        ("valid", "Answer: invalid", False),
+        ("apple pear", "Answer: apple, pear", True),
+        ("apple pear", "Answer: pear apple", False),
+        ("] )", "Answer: ] )", True),
+        ("-20", "Answer: -20", True),
+        ("8", "", False),
+    ],
+)
+def test_bbh_is_right_by_its_letter_or_words(target: str, answer: str, right: bool):
+    assert bbh(target).right(answer) is right
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("Answer: 4", "so 4.0", True), ("Answer: $1,000", "Answer: 1000", True), ("Answer: 4", "Answer: 5", False)],
+)  # fmt: skip
+def test_two_answers_of_gsm8k_agree_by_their_number(one: str, other: str, same: bool):
+    task = gsm8k("4")
+    assert (task.given(one) == task.given(other)) is same
+    assert task.given("I do not know") == ""
+
+
+def test_two_answers_of_bbh_agree_by_their_letter_or_words():
+    task = bbh("(B)")
+    assert task.given("Answer: B") == task.given("Answer: (B) the second") == "(B)"
+    assert task.given("Answer: Yes.") == task.given("answer is yes") == "yes"
+    assert task.given("Answer: A dog") == "a dog"
+    assert task.given("") == ""
+
+
+def test_what_stands_behind_the_last_answer_on_its_line():
+    assert said("Answer: 1\nThe Answer is: *2*.\nThat is all.") == "2"
+    assert said("nothing of the kind") == ""
+
+
+def test_a_file_is_loaded_in_an_order_drawn_once(sums: Path):
+    names = [task.name for task in load(sums)]
+    assert sorted(names) == ["gsm8k/1", "gsm8k/2", "gsm8k/3"]
+    assert [task.name for task in load(sums, 2)] == names[:2]
+    orders = {tuple(task.name for task in load(sums, seed=seed)) for seed in range(20)}
+    assert len(orders) > 1
+    assert load(sums)[0].question.startswith(("Two and", "Ten less", "Six times"))
+
+
+def test_the_originals_are_taken_too(tmp_path: Path):
+    row = {"question": "How many?", "answer": "It is 2<<1+1=2>>2 and so 1,002.\n#### 1,002"}
+    with gzip.open(tmp_path / "test.jsonl.gz", "wt") as file:
+        file.write(json.dumps(row) + "\n\n")
+    (task,) = load(tmp_path / "test.jsonl.gz")
+    assert (task.name, task.target, task.set) == ("gsm8k/1", "1,002", "gsm8k")
+    assert task.right("Answer: 1002")
+    folder = tmp_path / "bbh"
+    folder.mkdir()
+    for name in ("navigate", "snarks"):
+        examples = [{"input": f"{name} {each}?", "target": "Yes"} for each in range(3)]
+        (folder / f"{name}.json").write_text(json.dumps({"canary": "…", "examples": examples}, indent=2))
+    assert [task.group for task in load(folder / "navigate.json")] == ["navigate"] * 3
+    both = load(folder)
+    assert groups(both) == {"navigate": 3, "snarks": 3}
+    assert len({task.name for task in both}) == 6
+    assert both[0].set == "bbh"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", '{"question": "x"}', "line 1: fields question are of no set"),
+        ("a.jsonl", '["question"]', "line 1: no object"),
+        ("a.jsonl", "words", "holds no tasks as JSON"),
+        ("a.jsonl", '{"question": "x", "answer": "a robe"}', "line 1: the answer 'a robe' is no number"),
+        ("a.jsonl.gz", "not zipped", "holds no tasks as JSON"),
+        ("a.json", '{"input": "x"}', "no list of `examples`"),
+        ("a.json", "[5]", "no list of `examples`"),
+        ("a.json", '{"examples": [5]}', "no list of `examples`"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, name: str, content: str, told: str):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(EvalError, match=told):
+        load(tmp_path / name)
+
+
+def test_a_file_that_is_missing_or_cut_off_is_refused(tmp_path: Path):
+    with pytest.raises(EvalError, match="is not there"):
+        load(tmp_path / "none.jsonl")
+    with pytest.raises(EvalError, match=r"holds no \.json files"):
+        load(tmp_path)
+    whole = gzip.compress(json.dumps({"question": "x" * 5_000, "answer": "1"}).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EvalError, match="holds no tasks as JSON"):
+        load(tmp_path / "cut.jsonl.gz")
+
+
+@pytest.mark.parametrize(("name", "count", "sort"), [("gsm8k", 692, "gsm8k"), ("bbh", 3285, "bbh")])
+def test_the_shared_files_give_their_own_targets(name: str, count: int, sort: str):
+    file = DATA / f"{name}.jsonl.gz"
+    if not file.exists():
+        pytest.skip(f"{file} is not there: the shared data lie beside the project only where it is developed")
+    tasks = load(file)
+    assert len({task.name for task in tasks}) == len(tasks) == count
+    assert {task.set for task in tasks} == {sort}
+    assert all(task.right(f"Answer: {task.target}") for task in tasks)
+    assert not any(task.right("Answer: none of these") for task in tasks)
