@@ -68,8 +68,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             raise EvalError(
                 f"{path} holds no .json files: name a file of tasks, or the folder of BIG-Bench-Hard's"
             )
-        for file in files:
-            yield from _rows(file)
+        for part in files:
+            yield from _rows(part)
         return
     try:
         with _opened(path) as file:
