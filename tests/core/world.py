@@ -147,7 +147,7 @@ class Moot:
         """Submit a prompt and deliver what comes of it."""
         prompt = Prompt(
             draw_prompt_id(self.rng),
-            (Turn("user", "why?"),),
+            (Turn("user", more.pop("question", "why?")),),  # type: ignore[arg-type]
             plan or Plan(),
             more.pop("sampling", Sampling()),  # type: ignore[arg-type]
             **more,  # type: ignore[arg-type]

@@ -9,7 +9,9 @@ from random import Random
 from typing import Protocol
 
 from folkmoot.core.breaker import BreakerConfig, Breakers, State
+from folkmoot.core.committee import Committee, CommitteeConfig
 from folkmoot.core.events import Decision, DeviceRow, Headway, Plan, Prompt
+from folkmoot.core.extract import Kind, kind_of
 from folkmoot.core.gossip import Member, Standing
 from folkmoot.core.hedge import HedgeConfig, Hedges
 from folkmoot.core.ids import DeviceId, PromptId
@@ -33,7 +35,8 @@ STAND_INS = 8
 class Resolved:
     """A plan made definite. `own` runs the origin's jobs: the origin, or a member in a requester's place.
 
-    `first` are the first layer's peers where they were drawn already, for their prices.
+    `first` are the first layer's peers where they were drawn already, for their prices. With a `committee` its only layer is
+    asked in waves, and where enough agree nobody aggregates.
     """
 
     layers: int
@@ -48,6 +51,7 @@ class Resolved:
     private: bool = False
     decisions: tuple[Decision, ...] = ()
     first: tuple[DeviceId, ...] | None = None
+    committee: Committee | None = None
 
 
 class Draw(Protocol):
@@ -88,8 +92,10 @@ class Choice:
         hedges: Hedges | None = None,
         max_wait_s: float = 0.0,
         repute: Repute | None = None,
+        committee: CommitteeConfig | None = None,
     ) -> None:
         self.me = me
+        self._committee = committee or CommitteeConfig()
         self.breakers = breakers or Breakers(BreakerConfig())
         self.hedges = hedges or Hedges(HedgeConfig())
         self.prices = prices or PriceConfig()
@@ -387,11 +393,93 @@ class Choice:
             )
         if own == self.me:
             self._check_wait(mine)
-        if self.prices.enabled and past is None:
-            resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes)
+        kind = self._compared(prompt, plan, resolved)
+        leader = self._leader(own) if self._may_vote(plan, resolved) and past is None else None
+        if leader is not None:
+            resolved = self._led(resolved, leader, now, mine, room, sizes)
+        elif self.prices.enabled and past is None:
+            resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind)
         decisions += sizes
-        aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
-        return replace(resolved, aggregator=aggregator, decisions=tuple(decisions))
+        if kind is not None and leader is None and resolved.layers == 1:
+            resolved = replace(resolved, committee=self._of_alike(kind))
+        if leader is None:
+            aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
+            resolved = replace(resolved, aggregator=aggregator)
+        return replace(resolved, decisions=tuple(decisions))
+
+    # ---- who votes, and who answers alone ----------------------------------------------------------
+
+    def _may_vote(self, plan: Plan, resolved: Resolved) -> bool:
+        """Whether the moot may settle by itself how the answer is found: mode auto, and nothing said that forbids it."""
+        asked = plan.select or plan.quorum or plan.aggregator != "origin"
+        return self._committee.enabled and plan.mode == "auto" and not asked and resolved.layers > 0
+
+    def _compared(self, prompt: Prompt, plan: Plan, resolved: Resolved) -> Kind | None:
+        """By what the answers to this prompt can be compared; None where they are not to be.
+
+        A draft is written without the user's stop words, so that it could not be the answer where there are any.
+        """
+        if not self._may_vote(plan, resolved) or prompt.sampling.stop:
+            return None
+        asked = next((turn.content for turn in reversed(prompt.conversation) if turn.role == "user"), "")
+        kind = kind_of(asked)
+        return None if kind is Kind.OPEN else kind
+
+    def _of_alike(self, kind: Kind) -> Committee:
+        return Committee(kind, self._committee.waves, self._committee.agree)
+
+    def _skill(self, device: DeviceId) -> float:
+        member = self._member(device)
+        return 0.0 if member is None else member.card.skill
+
+    def _alike(self, devices: Sequence[DeviceId]) -> tuple[DeviceId, ...]:
+        """Those of them that are about as skilled as the best; all where one of them tells no skill."""
+        skills = [self._skill(device) for device in devices]
+        if not skills or min(skills) <= 0.0:
+            return tuple(devices)
+        least = max(skills) / self._committee.leader
+        return tuple(device for device, skill in zip(devices, skills, strict=True) if skill > least)
+
+    def _leader(self, own: DeviceId) -> DeviceId | None:
+        """The one device that is far more skilled than all others that could be asked; None where there is none such."""
+        others = [m.device for m in self._live() if m.device not in (own, self.me)]
+        able = [d for d in others if self.breakers.admits(d)]
+        alike = self._alike((own, *able))
+        return alike[0] if len(alike) == 1 and able else None
+
+    def _led(
+        self, plan: Resolved, leader: DeviceId, now: float, mine: Offer, room: float, sizes: list[Decision]
+    ) -> Resolved:
+        """The leader answers alone, or this device where the leader has too much to do. Raises Overloaded, DeadlinePassed."""
+        config, skills = self.prices, f"skill {self._skill(leader):.3g}"
+        alone = replace(plan, layers=0, proposers=0, best_of=0, quorum=0, fixed=())
+        name = self.row(leader).name
+        why = f"it is far more skilled than the others ({skills}): their votes would do harm"
+        if config.enabled:
+            own = mine if plan.own == self.me else self.offer(plan.own, now)
+            theirs = own if leader == plan.own else self.offer(leader, now)
+            most = max(worth for layers, _, worth in config.worths if layers <= 1)
+            (here,) = bids(config, [(0, 0)], own, (), room)
+            (there,) = bids(config, [(0, 0)], theirs, (), room)
+            there = replace(there, worth=most)
+            offered = [there] if leader == plan.own else [there, here]
+            bid = best(config, offered, plan.deadline_s)
+            if bid is None:
+                refusal = _refusal(config, offered, own, plan.deadline_s, room)
+                idle = [
+                    replace(each, expected_s=o.idle.stage_s(Stage.PROPOSE))
+                    for each, o in zip(offered, (theirs, own), strict=False)
+                ]
+                if not any(keeps(config, each, plan.deadline_s) for each in idle):
+                    raise DeadlinePassed(f"{refusal}, also where nobody has anything else to do")
+                raise Overloaded(refusal)
+            if bid is here:
+                why = f"{name} has too much to do: worth {here.worth:g} and price {here.price:.1f} here, {there.worth:g} and {there.price:.1f} there"
+                sizes[:] = [Decision(_named(here), why)]
+                return replace(alone, aggregator=plan.own)
+            why += f"; worth {there.worth:g}, price {there.price:.1f}"
+        sizes[:] = [Decision(f"M = 0: {name} answers alone", why)]
+        return replace(alone, aggregator=leader)
 
     def _named(self, name: str, past: Headway | None) -> DeviceId:
         """The device of that name, which need not be there where nothing is to be asked of it any more."""
@@ -467,13 +555,19 @@ class Choice:
         mine: Offer,
         room: float,
         sizes: list[Decision],
+        kind: Kind | None,
     ) -> Resolved:
-        """The (M, k) with the most left of its worth; `fixed` and `local` as they are or not at all."""
+        """The (M, k) with the most left of its worth; `fixed` and `local` as they are or not at all.
+
+        Answers of a `kind` that is compared are voted on: one layer, and no job that aggregates.
+        """
         config, free = self.prices, prompt.plan.mode == "auto" and not plan.fixed
         if free:
             most = max(proposers for _, proposers, _ in config.worths)
             plan = replace(plan, layers=1, proposers=most, best_of=max(plan.best_of, config.draw))
         first = self.peers(plan, prompt.id, 1, rng) if plan.layers else ()
+        if kind is not None:
+            first = tuple(d for d in self._alike((plan.own, *first)) if d != plan.own)
         own = mine if plan.own == self.me else self.offer(plan.own, now)
         offers = [self.offer(peer, now) for peer in first]
         known = [offer.service_s for offer in (own, *offers) if offer.service_s]
@@ -486,11 +580,13 @@ class Choice:
         for each in offers:
             self._check_wait(each)
         wanted = [(m, k) for m, k, _ in config.worths] if free else [(plan.layers, len(first))]
-        offered = bids(config, wanted, own, offers, room)
+        if kind is not None:
+            wanted = [(m, k) for m, k in wanted if m <= 1 and k < self._committee.most]
+        offered = bids(config, wanted, own, offers, room, votes=kind is not None)
         bid = best(config, offered, plan.deadline_s)
         if bid is None:
             why = _refusal(config, offered, own, plan.deadline_s, room)
-            idle = bids(config, wanted, own.idle, [offer.idle for offer in offers])
+            idle = bids(config, wanted, own.idle, [offer.idle for offer in offers], votes=kind is not None)
             if not any(keeps(config, each, plan.deadline_s) for each in idle):
                 raise DeadlinePassed(f"{why}, also where nobody has anything else to do")
             raise Overloaded(why)
@@ -571,7 +667,7 @@ def _named(bid: Bid) -> str:
 def _why(config: PriceConfig, bid: Bid, offered: Sequence[Bid], deadline_s: float | None) -> str:
     peers = " + ".join(f"{each:.1f}" for each in bid.peers)
     asked = f", peers {bid.layers} x ({peers})" if bid.peers else ""
-    parts = [f"worth {bid.worth:g}, price {bid.price:.1f} (own {bid.layers + 1} x {bid.own:.1f}{asked})"]
+    parts = [f"worth {bid.worth:g}, price {bid.price:.1f} (own {bid.own_jobs} x {bid.own:.1f}{asked})"]
     others = [each for each in offered if each is not bid and keeps(config, each, deadline_s)]
     if others:
         second = max(others, key=lambda each: each.score)

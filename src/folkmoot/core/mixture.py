@@ -17,6 +17,7 @@ from string import ascii_lowercase
 from typing import assert_never
 
 from folkmoot.core.choice import Choice, Resolved, stage_of
+from folkmoot.core.committee import Count, Vote, count, settled
 from folkmoot.core.events import (
     Advanced,
     Announce,
@@ -41,6 +42,7 @@ from folkmoot.core.events import (
     Send,
     SetTimer,
 )
+from folkmoot.core.extract import extract
 from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
 from folkmoot.core.layout import most_tokens
 from folkmoot.core.messages import (
@@ -219,6 +221,8 @@ class Mixture:
         self._decisions: list[Decision] = list(plan.decisions)
         self._served: dict[DeviceId, None] = {}
         self._next_peers: tuple[DeviceId, ...] | None = None
+        self._later: list[tuple[int, DeviceId]] = []  # places of a committee's later waves
+        self._wave = 0
         self._seen: dict[DeviceId, DeviceRow] = {}
 
     @property
@@ -264,6 +268,9 @@ class Mixture:
         places = list(zip(free[1:] if 0 in free else free, fresh, strict=False))
         if 0 in free and self._mine_or_serving(self.plan.own):
             places.insert(0, (0, self.plan.own))
+        if self.plan.committee is not None:
+            room = max(0, self.plan.committee.asked(0) - len(self._arrived) - len(under_way))
+            places, self._later = places[:room], places[room:]
         for asked in under_way.values():
             self._asked_before(asked.device, asked.stands_in_for)
         self._asked(device for _, device in places)
@@ -544,8 +551,11 @@ class Mixture:
         return seed_of(sampling.seed, self._layer, slot, attempt)
 
     def _prepare(self) -> list[Effect]:
-        """Let those who will run a next job of this prompt evaluate what is known of it already."""
-        if self._layer > self.plan.layers:
+        """Let those who will run a next job of this prompt evaluate what is known of it already.
+
+        A committee seldom has a next job.
+        """
+        if self._layer > self.plan.layers or self.plan.committee is not None:
             return []
         inference = self._known(self._plain())
         # Who is still writing an answer of its own does not get to see the others': it could say them once more.
@@ -562,6 +572,8 @@ class Mixture:
         """
         me = self._choice.me
         if work.length - work.prepared < self._config.prepare_characters or len(self._open) > 1:
+            return []
+        if self.plan.committee is not None:
             return []
         if work.device == me or me not in self._nexts() or me not in self._served:
             return []
@@ -882,6 +894,10 @@ class Mixture:
         """Go on to the next layer when this one is complete, or its quorum is."""
         if self._layer > self.plan.layers:
             return []
+        if self.plan.committee is not None and self._layer == 1:
+            voted = self._vote(now)
+            if voted is not None:
+                return voted
         quorum = self.plan.quorum
         if self._open and not (quorum and len(self._arrived) >= quorum) and not self._enough(now):
             return []
@@ -894,6 +910,58 @@ class Mixture:
         else:
             self._decide(f"layer {self._layer} is left out", "none of its jobs gave an answer")
         return effects + self._advance(now)
+
+    # ---- a committee's vote ------------------------------------------------------------------------
+
+    def _vote(self, now: float) -> list[Effect] | None:
+        """Answer where enough of the committee agree, ask its next wave where they do not, wait while some still write.
+
+        None where all were asked and nothing can be compared: then the layer goes on to its aggregation.
+        """
+        committee = self.plan.committee
+        assert committee is not None
+        votes = [Vote(extract(committee.kind, w.answer, w.truncated)) for w in self._arrived]
+        found = settled(committee, votes)
+        if found is None and self._open:
+            return []
+        if found is None and self._later:
+            return self._ask_more(now)
+        found = found or count(votes)
+        return None if found is None else self._elect(found, now)
+
+    def _ask_more(self, now: float) -> list[Effect]:
+        committee = self.plan.committee
+        assert committee is not None
+        self._wave += 1
+        more = committee.waves[min(self._wave, len(committee.waves) - 1)]
+        places, self._later = self._later[:more], self._later[more:]
+        places = [(slot, device) for slot, device in places if self._mine_or_serving(device)]
+        if not places:
+            return self._step(now)
+        names = ", ".join(self._name(device) for _, device in places)
+        self._decide(f"{names} is asked as well", "those asked so far do not agree")
+        self._asked(device for _, device in places)
+        effects: list[Effect] = []
+        for slot, device in places:
+            effects += self._ask(stage_of(1), slot, device, now, self._away(slot, device))
+        return effects
+
+    def _elect(self, found: Count, now: float) -> list[Effect]:
+        """The best voter's own text is the answer; who still writes need not."""
+        work = self._arrived[found.best]
+        effects: list[Effect] = []
+        for other in list(self._open.values()):
+            self._close(other, Outcome.CANCELLED, None)
+            effects += [Send(other.device, Cancel(other.id)), self._progress(other)]
+        self._decide(
+            f"the answer of {self._name(work.device)} stands, and nobody aggregates",
+            f"{found.votes} of {found.read} answers that could be compared say the same",
+        )
+        if self._first_text is None:
+            self._first_text = now
+        if self.prompt.stream:
+            effects.append(Announce(AnswerText(self.prompt.id, work.answer)))
+        return effects + self._answered(work, now)
 
     def _enough(self, now: float) -> bool:
         """Whether what is still missing is not worth the wait, in mode auto and at the prices of this device."""

@@ -15,6 +15,7 @@ from typing import assert_never
 
 from folkmoot.core.breaker import BreakerConfig, Breakers
 from folkmoot.core.choice import Choice, Draw, RandomDraw
+from folkmoot.core.committee import CommitteeConfig
 from folkmoot.core.door import Door
 from folkmoot.core.events import (
     Announce,
@@ -94,6 +95,7 @@ class PeerConfig:
     hedge: HedgeConfig = field(default_factory=HedgeConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     repute: ReputeConfig = field(default_factory=ReputeConfig)
+    committee: CommitteeConfig = field(default_factory=CommitteeConfig)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.diverse <= 1e3:
@@ -133,6 +135,7 @@ class Peer:
             hedges=self.hedges,
             max_wait_s=config.max_wait_s,
             repute=self.repute,
+            committee=config.committee,
         )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}

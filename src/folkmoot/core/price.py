@@ -123,7 +123,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """One (M, k): what it is worth, what its jobs cost, when it would be done."""
+    """One (M, k): what it is worth, what its jobs cost, when it would be done. Where it `votes`, no job aggregates."""
 
     layers: int
     proposers: int
@@ -131,11 +131,17 @@ class Bid:
     own: float
     peers: tuple[float, ...]
     expected_s: float
+    votes: bool = False
+
+    @property
+    def own_jobs(self) -> int:
+        """Jobs of the origin: one a layer, and the aggregation."""
+        return self.layers if self.votes and self.layers else self.layers + 1
 
     @property
     def price(self) -> float:
-        """(M + 1) p_o + M Σ p_c, in points."""
-        return (self.layers + 1) * self.own + self.layers * sum(self.peers)
+        """(M + 1) p_o + M Σ p_c, in points; M p_o where it votes."""
+        return self.own_jobs * self.own + self.layers * sum(self.peers)
 
     @property
     def score(self) -> float:
@@ -159,13 +165,18 @@ def bids(
     own: Offer,
     peers: Sequence[Offer],
     room: float = 1.0,
+    *,
+    votes: bool = False,
 ) -> list[Bid]:
-    """Each plan (M, k) with k of the peers, in their order; those that need more peers than there are are left out."""
+    """Each plan (M, k) with k of the peers, in their order; those that need more peers than there are are left out.
+
+    Who `votes` is priced as if all were asked, and expected as if it went on to an aggregation: at most that.
+    """
     mine, theirs = price(config, own, room), [price(config, peer, room) for peer in peers]
     return [
         Bid(
             layers, proposers, config.worth(layers, proposers), mine, tuple(theirs[:proposers]),
-            expected_s(layers, own, peers[:proposers]),
+            expected_s(layers, own, peers[:proposers]), votes,
         )
         for layers, proposers in plans
         if proposers <= len(peers)

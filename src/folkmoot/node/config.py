@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from folkmoot.core.breaker import BreakerConfig
+from folkmoot.core.committee import CommitteeConfig
 from folkmoot.core.hedge import HedgeConfig
 from folkmoot.core.meter import MeterConfig
 from folkmoot.core.mixture import MixtureConfig
@@ -72,6 +73,7 @@ def _policies() -> PeerConfig:
         hedge=HedgeConfig(share=0.05),
         breaker=BreakerConfig(failures=3),
         repute=ReputeConfig(enabled=True),
+        committee=CommitteeConfig(enabled=True),
     )
 
 

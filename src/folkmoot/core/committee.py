@@ -1,0 +1,105 @@
+"""When answers that can be compared need no aggregation: ask a few, and stop where enough of them say the same.
+
+Source of the defaults: four drafts of one 1.5B model on GSM8K (docs/explanation/answers.md has the figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from folkmoot.core.extract import Kind
+from folkmoot.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeConfig:
+    """Voting in mode auto. `waves` are how many are asked at first and then, while they disagree, how many more.
+
+    `agree` votes for the same end it. Members are alike where the most skilled of them is less than `leader` times as skilled as the
+    next; one that is more skilled than that answers alone. Skills are compared only where each device tells one.
+    """
+
+    enabled: bool = False
+    waves: tuple[int, ...] = (3, 1)
+    agree: int = 2
+    leader: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not self.waves or any(not 1 <= each <= 64 for each in self.waves) or self.waves[0] < self.agree:
+            raise ConfigError(
+                f"committee.waves is {self.waves}: each is 1 to 64, the first at least agree = {self.agree}"
+            )
+        if self.agree < 2:
+            raise ConfigError(f"committee.agree is {self.agree}: one vote agrees with nobody, 2 or more do")
+        if not self.leader >= 1.0:
+            raise ConfigError(f"committee.leader is {self.leader}: it is a ratio of skills, 1 or more")
+
+    @property
+    def most(self) -> int:
+        """How many are asked at most."""
+        return sum(self.waves)
+
+
+@dataclass(frozen=True, slots=True)
+class Committee:
+    """A prompt's committee: what is compared, how many are asked in each wave, how many must agree."""
+
+    kind: Kind
+    waves: tuple[int, ...]
+    agree: int
+
+    def asked(self, wave: int) -> int:
+        """How many are asked up to this wave (0 the first)."""
+        return sum(self.waves[: wave + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one answer says; None where nothing could be read in it. `weight` is how much it counts."""
+
+    value: str | None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Who won: the value, the place of the vote whose text is the answer, its votes and all that could be read."""
+
+    value: str
+    best: int
+    votes: int
+    read: int
+
+
+def count(votes: Sequence[Vote]) -> Count | None:
+    """The value with the most weight, among equals the one that was there first; None where nothing could be read.
+
+    Its answer is that of the heaviest vote for it, among equals the first.
+    """
+    sums: dict[str, float] = {}
+    for vote in votes:
+        if vote.value is not None:
+            sums[vote.value] = sums.get(vote.value, 0.0) + vote.weight
+    if not sums:
+        return None
+    value = max(sums, key=sums.__getitem__)
+    places = [place for place, vote in enumerate(votes) if vote.value == value]
+    best = max(places, key=lambda place: votes[place].weight)
+    return Count(value, best, len(places), sum(1 for vote in votes if vote.value is not None))
+
+
+def settled(committee: Committee, votes: Sequence[Vote]) -> Count | None:
+    """The result where enough agree, else None."""
+    found = count(votes)
+    return found if found is not None and found.votes >= committee.agree else None
+
+
+def jobs(waves: Sequence[int], undecided: Sequence[float]) -> float:
+    """[E] Jobs per prompt: w₀ + Σ wᵢ uᵢ₋₁, where after wave i a share uᵢ of prompts is not decided.
+
+    `undecided` has one share for each wave but the last. There is no aggregation; with one it would be one more.
+    """
+    if len(undecided) != len(waves) - 1:
+        raise ValueError(f"{len(waves)} waves need {len(waves) - 1} shares, not {len(undecided)}")
+    return waves[0] + sum(w * u for w, u in zip(waves[1:], undecided, strict=True))

@@ -1,0 +1,259 @@
+"""Votes: who wins, when it is settled, what it costs; and a prompt whose answers are voted on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from tests.core.world import Moot, answered, failed
+
+from folkmoot.core.committee import Committee, CommitteeConfig, Count, Vote, count, jobs, settled
+from folkmoot.core.events import AnswerText, Plan, Withdrawn
+from folkmoot.core.extract import Kind
+from folkmoot.core.messages import Outcome, Sampling, Stage
+from folkmoot.core.peer import PeerConfig
+from folkmoot.core.price import PriceConfig
+from folkmoot.errors import ConfigError
+
+COUNTED = "How many legs have three cats?"
+ALIKE = {"ann": "m", "bob": "m", "cid": "m", "dot": "m"}
+VOTING = PeerConfig(committee=CommitteeConfig(enabled=True))
+PAIRS = replace(VOTING, committee=CommitteeConfig(enabled=True, waves=(2, 1, 1)))
+PRICED = replace(VOTING, price=PriceConfig(enabled=True))
+
+
+def votes(*values: str | None) -> list[Vote]:
+    return [Vote(value) for value in values]
+
+
+# ---- counting ------------------------------------------------------------------------------------------
+
+
+def test_most_votes_win_and_the_first_of_equals() -> None:
+    assert count(votes("3", "4", "4")) == Count("4", 1, 2, 3)
+    assert count(votes("3", "4")) == Count("3", 0, 1, 2)
+    assert count(votes(None, "4", None)) == Count("4", 1, 1, 1)
+    assert count(votes(None, None)) is None
+    assert count([]) is None
+
+
+def test_weight_outvotes_number_and_the_heaviest_speaks() -> None:
+    found = count([Vote("3", 1.0), Vote("3", 1.0), Vote("4", 0.5), Vote("4", 2.0)])
+    assert found == Count("4", 3, 2, 4)
+
+
+@pytest.mark.parametrize("agree", [2, 3])
+def test_so_many_must_agree(agree: int) -> None:
+    committee = Committee(Kind.NUMBER, (3, 1), agree)
+    assert settled(committee, votes("1", "2", "3")) is None
+    found = settled(committee, votes("1", "2", "1"))
+    assert (found is not None) == (agree == 2)
+    assert settled(committee, votes("1", "1", "1")) == Count("1", 0, 3, 3)
+
+
+def test_jobs_are_the_mean_over_drawn_prompts() -> None:
+    """Formula against a count: prompts whose waves decide by chance."""
+    rng, shares = Random(7), (0.7, 0.4)
+    total = 0
+    for _ in range(20_000):
+        total += 2
+        if rng.random() < shares[0]:
+            total += 1 + (rng.random() < shares[1] / shares[0])
+    assert jobs((2, 1, 1), shares) == pytest.approx(total / 20_000, rel=0.01)
+    with pytest.raises(ValueError, match="need 2 shares"):
+        jobs((2, 1, 1), (0.7,))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"waves": ()},
+        {"waves": (1, 1)},
+        {"waves": (3, 0)},
+        {"agree": 1},
+        {"leader": 0.5},
+        {"leader": float("nan")},
+    ],
+)
+def test_what_a_committee_cannot_be(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="committee"):
+        CommitteeConfig(**wrong)  # type: ignore[arg-type]
+
+
+# ---- a prompt ------------------------------------------------------------------------------------------
+
+
+def asked(moot: Moot) -> list[str]:
+    """Who has a job in service now."""
+    return [str(name) for name, device in moot.devices.items() if device.running is not None]
+
+
+def test_two_that_agree_end_it_and_nobody_aggregates() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    first = asked(moot)
+    assert len(first) == 3
+    assert "ann" in first
+    moot.write("ann", "4 + 4 + 4\nAnswer: 12")
+    assert moot.end_of(prompt) is None
+    other, last = (name for name in first if name != "ann")
+    moot.write(other, "The answer is 12.")
+    told = answered(moot, prompt)
+    assert told.answer == "4 + 4 + 4\nAnswer: 12"
+    assert [job.stage for job in told.provenance.jobs] == [Stage.PROPOSE] * 3
+    assert {job.device: job.outcome for job in told.provenance.jobs} == {
+        "ann": Outcome.OK, other: Outcome.OK, last: Outcome.CANCELLED
+    }  # fmt: skip
+    assert any("ann stands" in d.what and "2 of 2" in d.why for d in told.provenance.decisions)
+    assert not asked(moot), "who still wrote was told to stop"
+
+
+def test_those_asked_later_are_asked_only_while_the_others_disagree() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    first = asked(moot)
+    for value, name in enumerate(first):
+        moot.write(name, f"Answer: {value}")
+    (fourth,) = asked(moot)
+    assert fourth not in first
+    moot.write(fourth, "Answer: 2")
+    told = answered(moot, prompt)
+    assert told.answer == "Answer: 2"
+    assert len(told.provenance.jobs) == 4
+    assert told.provenance.rounds[0].asked[-1] == fourth
+
+
+def test_where_all_differ_the_first_stands() -> None:
+    moot = Moot(ALIKE, PAIRS)
+    prompt = moot.ask("ann", question=COUNTED)
+    value = 0
+    while moot.end_of(prompt) is None:
+        for name in asked(moot):
+            value += 1
+            moot.write(name, f"Answer: {value}")
+    told = answered(moot, prompt)
+    assert told.answer == "Answer: 1"
+    assert len(told.provenance.jobs) == 4
+
+
+def test_where_nothing_can_be_read_the_origin_aggregates() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    moot.work()
+    told = answered(moot, prompt)
+    assert [job.stage for job in told.provenance.jobs] == [Stage.PROPOSE] * 4 + [Stage.AGGREGATE]
+    assert told.answer == "ann says so"
+
+
+def test_a_lost_member_is_stood_in_for_or_done_without() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    gone = next(name for name in asked(moot) if name != "ann")
+    moot.write("ann", "Answer: 12")
+    moot.kill(gone)
+    for name in asked(moot):
+        if moot.end_of(prompt) is None:
+            moot.write(name, "Answer: 12")
+    assert answered(moot, prompt).answer == "Answer: 12"
+
+
+def test_all_text_comes_at_once_and_is_the_answer() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED, stream=True)
+    for name in asked(moot):
+        if moot.end_of(prompt) is None:
+            moot.write(name, "Answer: 12")
+    pieces = [n.text for n in next(iter(moot.devices.values())).notices if isinstance(n, AnswerText)]
+    assert pieces == [answered(moot, prompt).answer]
+
+
+def test_taken_back_it_ends_everywhere() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    moot.tell("ann", Withdrawn(prompt))
+    moot.deliver()
+    assert failed(moot, prompt).code == "cancelled"
+    assert not asked(moot)
+
+
+@pytest.mark.parametrize(
+    ("question", "plan", "sampling"),
+    [
+        ("Tell me about cats.", Plan(), Sampling()),
+        (COUNTED, Plan(mode="fixed", layers=1, proposers=3), Sampling()),
+        (COUNTED, Plan(quorum=2), Sampling()),
+        (COUNTED, Plan(aggregator="strongest"), Sampling()),
+        (COUNTED, Plan(select=("bob", "cid", "dot")), Sampling()),
+        (COUNTED, Plan(), Sampling(stop=("legs",))),
+    ],
+)
+def test_where_nobody_votes(question: str, plan: Plan, sampling: Sampling) -> None:
+    """Open questions, and all that its user has settled: the paper's aggregation."""
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", plan, question=question, sampling=sampling)
+    moot.work()
+    told = answered(moot, prompt).provenance
+    assert told.jobs[-1].stage is Stage.AGGREGATE
+    assert told.layers == 1
+
+
+def test_who_is_alone_answers_alone() -> None:
+    moot = Moot({"ann": "m"}, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    moot.work()
+    assert [job.stage for job in answered(moot, prompt).provenance.jobs] == [Stage.AGGREGATE]
+
+
+def test_at_the_price_of_a_layer_without_an_aggregation() -> None:
+    moot = Moot(ALIKE, PRICED)
+    prompt = moot.ask("ann", question=COUNTED)
+    for name in asked(moot):
+        if moot.end_of(prompt) is None:
+            moot.write(name, "Answer: 12")
+    told = answered(moot, prompt).provenance
+    assert told.layers == 1
+    assert "own 1 x" in told.decisions[0].why
+
+
+# ---- one far more skilled than the others --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [VOTING, PRICED])
+@pytest.mark.parametrize("question", [COUNTED, "Tell me about cats."])
+def test_a_clear_leader_answers_alone(config: PeerConfig, question: str) -> None:
+    """The tests' skill is the length of a model's name."""
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "m"}, config)
+    prompt = moot.ask("ann", question=question)
+    assert asked(moot) == ["bob"]
+    moot.work()
+    told = answered(moot, prompt)
+    assert told.answer == "bob says so"
+    assert [job.device for job in told.provenance.jobs] == ["bob"]
+    assert any("bob answers alone" in d.what and "skill 4" in d.why for d in told.provenance.decisions)
+
+
+def test_a_leader_who_is_lost_leaves_it_to_the_origin() -> None:
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "m"}, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    moot.kill("bob")
+    moot.work()
+    assert answered(moot, prompt).answer == "ann says so"
+
+
+def test_two_leaders_are_a_committee_and_the_weak_are_not_asked() -> None:
+    moot = Moot({"ann": "mmmm", "bob": "mmmm", "cid": "m", "dot": "m"}, PRICED)
+    prompt = moot.ask("ann", question=COUNTED)
+    assert asked(moot) == ["ann", "bob"]
+    for name in ("ann", "bob"):
+        moot.write(name, "Answer: 12")
+    assert len(answered(moot, prompt).provenance.jobs) == 2
+
+
+def test_who_tells_no_skill_is_compared_with_nobody() -> None:
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "mmmm"}, VOTING)
+    rows = moot.devices["ann"].peer.membership.members  # type: ignore[index]
+    rows["cid"] = replace(rows["cid"], card=replace(rows["cid"].card, skill=0.0))  # type: ignore[index]
+    prompt = moot.ask("ann", question="Tell me about cats.")
+    moot.work()
+    assert len(answered(moot, prompt).provenance.jobs) == 4
