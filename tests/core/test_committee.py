@@ -8,10 +8,11 @@ from random import Random
 import pytest
 from tests.core.world import Moot, answered, failed
 
-from folkmoot.core.committee import Committee, CommitteeConfig, Count, Vote, count, jobs, settled
+from folkmoot.core.committee import DOUBTED, Committee, CommitteeConfig, Count, Vote, count, jobs, settled
 from folkmoot.core.events import AnswerText, Plan, Withdrawn
 from folkmoot.core.extract import Kind
 from folkmoot.core.messages import Outcome, Sampling, Stage
+from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.errors import ConfigError
@@ -31,16 +32,23 @@ def votes(*values: str | None) -> list[Vote]:
 
 
 def test_most_votes_win_and_the_first_of_equals() -> None:
-    assert count(votes("3", "4", "4")) == Count("4", 1, 2, 3)
-    assert count(votes("3", "4")) == Count("3", 0, 1, 2)
-    assert count(votes(None, "4", None)) == Count("4", 1, 1, 1)
+    assert count(votes("3", "4", "4")) == Count("4", 1, 2, 3, 2.0)
+    assert count(votes("3", "4")) == Count("3", 0, 1, 2, 1.0)
+    assert count(votes(None, "4", None)) == Count("4", 1, 1, 1, 1.0)
     assert count(votes(None, None)) is None
     assert count([]) is None
 
 
 def test_weight_outvotes_number_and_the_heaviest_speaks() -> None:
     found = count([Vote("3", 1.0), Vote("3", 1.0), Vote("4", 0.5), Vote("4", 2.0)])
-    assert found == Count("4", 3, 2, 4)
+    assert found == Count("4", 3, 2, 4, 2.5)
+
+
+def test_two_of_which_one_is_doubted_do_not_settle_it() -> None:
+    committee = Committee(Kind.NUMBER, (3, 1), 2)
+    doubted = [Vote("7", 1.0), Vote("7", DOUBTED)]
+    assert settled(committee, doubted) is None
+    assert settled(committee, [*doubted, Vote("7", 1.0)]) is not None
 
 
 @pytest.mark.parametrize("agree", [2, 3])
@@ -49,7 +57,7 @@ def test_so_many_must_agree(agree: int) -> None:
     assert settled(committee, votes("1", "2", "3")) is None
     found = settled(committee, votes("1", "2", "1"))
     assert (found is not None) == (agree == 2)
-    assert settled(committee, votes("1", "1", "1")) == Count("1", 0, 3, 3)
+    assert settled(committee, votes("1", "1", "1")) == Count("1", 0, 3, 3, 3.0)
 
 
 def test_jobs_are_the_mean_over_drawn_prompts() -> None:
@@ -122,6 +130,25 @@ def test_those_asked_later_are_asked_only_while_the_others_disagree() -> None:
     assert told.answer == "Answer: 2"
     assert len(told.provenance.jobs) == 4
     assert told.provenance.rounds[0].asked[-1] == fourth
+
+
+def test_a_copy_of_another_answer_confirms_nothing() -> None:
+    """A liar that says once more what it has heard: the others are asked on."""
+    screened = replace(VOTING, mixture=MixtureConfig(screen=True))
+    moot = Moot(ALIKE, screened)
+    prompt = moot.ask("ann", question=COUNTED)
+    long = (
+        "A cat has four legs as long as nobody has stepped on it, and three cats have three times as many legs as one of them. "
+        * 2
+    )
+    first = asked(moot)
+    for name in first[:2]:
+        moot.write(name, f"{long}\nAnswer: 13")
+    assert moot.end_of(prompt) is None
+    moot.write(first[2], "3 * 4 = 12\nAnswer: 12")
+    (fourth,) = asked(moot)
+    moot.write(fourth, "Three cats have twelve legs.\nAnswer: 12")
+    assert answered(moot, prompt).answer.endswith("Answer: 12")
 
 
 def test_where_all_differ_the_first_stands() -> None:

@@ -421,20 +421,20 @@ class Choice:
         """
         if not self._may_vote(plan, resolved) or prompt.sampling.stop:
             return None
-        asked = next((turn.content for turn in reversed(prompt.conversation) if turn.role == "user"), "")
-        kind = kind_of(asked)
+        kind = kind_of(asked_last(prompt))
         return None if kind is Kind.OPEN else kind
 
     def _of_alike(self, kind: Kind) -> Committee:
         return Committee(kind, self._committee.waves, self._committee.agree)
 
-    def _skill(self, device: DeviceId) -> float:
+    def skill(self, device: DeviceId) -> float:
+        """How able a device's model is, as its card says; 0 where nobody knows."""
         member = self._member(device)
         return 0.0 if member is None else member.card.skill
 
     def _alike(self, devices: Sequence[DeviceId]) -> tuple[DeviceId, ...]:
         """Those of them that are about as skilled as the best; all where one of them tells no skill."""
-        skills = [self._skill(device) for device in devices]
+        skills = [self.skill(device) for device in devices]
         if not skills or min(skills) <= 0.0:
             return tuple(devices)
         least = max(skills) / self._committee.leader
@@ -451,7 +451,7 @@ class Choice:
         self, plan: Resolved, leader: DeviceId, now: float, mine: Offer, room: float, sizes: list[Decision]
     ) -> Resolved:
         """The leader answers alone, or this device where the leader has too much to do. Raises Overloaded, DeadlinePassed."""
-        config, skills = self.prices, f"skill {self._skill(leader):.3g}"
+        config, skills = self.prices, f"skill {self.skill(leader):.3g}"
         alone = replace(plan, layers=0, proposers=0, best_of=0, quorum=0, fixed=())
         name = self.row(leader).name
         why = f"it is far more skilled than the others ({skills}): their votes would do harm"
@@ -610,10 +610,14 @@ class Choice:
         if aggregator == "strongest":
             others = (m.device for m in self._live() if self.breakers.admits(m.device))
             serving = [d for d in (own, *others) if self.serves(d)]
-            best = max(serving, key=lambda d: self._membership.members[d].card.skill, default=own)
+            best = max(serving, key=self.skill, default=own)
             if best != own:
-                name = self.row(best).name
-                decisions.append(Decision(f"{name} aggregates", "it has the strongest model"))
+                tied = [d for d in serving if self.skill(d) == self.skill(best)]
+                best = min(tied, key=lambda d: self.delay_s(d, Stage.AGGREGATE))
+                among = ", and of those the least to do" if len(tied) > 1 else ""
+                decisions.append(
+                    Decision(f"{self.row(best).name} aggregates", f"it has the strongest model{among}")
+                )
             return best
         return self.find(aggregator.removeprefix("fixed:"))
 
@@ -623,6 +627,11 @@ def is_called(name: str, member: Member) -> bool:
     plain, _, piece = name.partition("~")
     by_id = len(name) >= 6 and member.device.startswith(name)
     return by_id or (member.card.name == plain and member.device.startswith(piece))
+
+
+def asked_last(prompt: Prompt) -> str:
+    """The last words of the user."""
+    return next((turn.content for turn in reversed(prompt.conversation) if turn.role == "user"), "")
 
 
 def stage_of(layer: int) -> Stage:

@@ -16,7 +16,7 @@ from folkmoot.errors import ConfigError
 class CommitteeConfig:
     """Voting in mode auto. `waves` are how many are asked at first and then, while they disagree, how many more.
 
-    `agree` votes for the same end it. Members are alike where the most skilled of them is less than `leader` times as skilled as the
+    Votes for the same that weigh `agree` together end it. Members are alike where the most skilled of them is less than `leader` times as skilled as the
     next; one that is more skilled than that answers alone. Skills are compared only where each device tells one.
     """
 
@@ -54,9 +54,13 @@ class Committee:
         return sum(self.waves[: wave + 1])
 
 
+DOUBTED = 0.5
+"""What a vote weighs that the screen doubts (guess): a copy of another answer confirms nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one answer says; None where nothing could be read in it. `weight` is how much it counts."""
+    """What one answer says; None where nothing could be read in it. `weight` is how much it counts: 1 unless there is a doubt."""
 
     value: str | None
     weight: float = 1.0
@@ -64,12 +68,13 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Who won: the value, the place of the vote whose text is the answer, its votes and all that could be read."""
+    """Who won: the value, the place of the vote whose text is the answer, its votes, all that could be read, its weight."""
 
     value: str
     best: int
     votes: int
     read: int
+    weight: float
 
 
 def count(votes: Sequence[Vote]) -> Count | None:
@@ -86,13 +91,13 @@ def count(votes: Sequence[Vote]) -> Count | None:
     value = max(sums, key=sums.__getitem__)
     places = [place for place, vote in enumerate(votes) if vote.value == value]
     best = max(places, key=lambda place: votes[place].weight)
-    return Count(value, best, len(places), sum(1 for vote in votes if vote.value is not None))
+    return Count(value, best, len(places), sum(1 for vote in votes if vote.value is not None), sums[value])
 
 
 def settled(committee: Committee, votes: Sequence[Vote]) -> Count | None:
-    """The result where enough agree, else None."""
+    """The result where the votes for it weigh enough, else None."""
     found = count(votes)
-    return found if found is not None and found.votes >= committee.agree else None
+    return found if found is not None and found.weight >= committee.agree else None
 
 
 def jobs(waves: Sequence[int], undecided: Sequence[float]) -> float:

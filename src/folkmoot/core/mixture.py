@@ -16,7 +16,8 @@ from random import Random
 from string import ascii_lowercase
 from typing import assert_never
 
-from folkmoot.core.choice import Choice, Resolved, stage_of
+from folkmoot.core.choice import Choice, Resolved, asked_last, stage_of
+from folkmoot.core.committee import DOUBTED as DOUBTED_VOTE
 from folkmoot.core.committee import Count, Vote, count, settled
 from folkmoot.core.events import (
     Advanced,
@@ -42,7 +43,8 @@ from folkmoot.core.events import (
     Send,
     SetTimer,
 )
-from folkmoot.core.extract import extract
+from folkmoot.core.extract import extract, kind_of
+from folkmoot.core.floor import Text, below
 from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
 from folkmoot.core.layout import most_tokens
 from folkmoot.core.messages import (
@@ -766,7 +768,7 @@ class Mixture:
             if not (work.length or self._begun or self.prompt.sampling.stop) and self.plan.layers:
                 return self._fail(work, "empty_answer", "it wrote nothing", now)
             self._close(work, Outcome.OK, None)
-            return [self._progress(work), *self._answered(work, now)]
+            return [self._progress(work), *self._answered(self._floor(work), now)]
         self._close(work, Outcome.OK, None if work.text else "the answer is empty")
         rivals: list[Effect] = []
         if work.useful:
@@ -920,7 +922,10 @@ class Mixture:
         """
         committee = self.plan.committee
         assert committee is not None
-        votes = [Vote(extract(committee.kind, w.answer, w.truncated)) for w in self._arrived]
+        votes = [
+            Vote(extract(committee.kind, work.answer, work.truncated), DOUBTED_VOTE if odd else 1.0)
+            for work, odd in zip(self._arrived, self._flags(self._arrived), strict=True)
+        ]
         found = settled(committee, votes)
         if found is None and self._open:
             return []
@@ -962,6 +967,25 @@ class Mixture:
         if self.prompt.stream:
             effects.append(Announce(AnswerText(self.prompt.id, work.answer)))
         return effects + self._answered(work, now)
+
+    def _floor(self, work: _Work) -> _Work:
+        """The aggregate, or in mode auto the draft that is better for certain, where nobody has seen the aggregate yet."""
+        if self.prompt.plan.mode != "auto" or self.prompt.stream or self.prompt.sampling.stop:
+            return work
+        drafts = sorted(
+            (w for w in self._works.values() if w.layer == self.plan.layers and w.useful),
+            key=lambda w: -self._choice.skill(w.device),
+        )
+        question = asked_last(self.prompt)
+        final = Text(self._begun + work.answer, work.truncated)
+        found = below(kind_of(question), question, final, [Text(w.answer, w.truncated) for w in drafts])
+        if found is None:
+            return work
+        place, why = found
+        draft = drafts[place]
+        self._decide(f"the draft of {self._name(draft.device)} stands in place of the aggregate", why)
+        self._begun = ""
+        return draft
 
     def _enough(self, now: float) -> bool:
         """Whether what is still missing is not worth the wait, in mode auto and at the prices of this device."""

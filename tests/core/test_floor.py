@@ -1,0 +1,101 @@
+"""An aggregate that is worse than a draft, and one that only differs."""
+
+from __future__ import annotations
+
+import pytest
+from tests.core.test_committee import ALIKE, VOTING, asked
+from tests.core.world import Moot, answered, fixed
+
+from folkmoot.core.events import AnswerText, Plan
+from folkmoot.core.extract import Kind
+from folkmoot.core.floor import Text, below, faults
+from folkmoot.core.messages import Stage
+
+WHY = "Why is the sky blue?"
+SKY = Text("Air scatters blue light more than red.")
+OTHER = Text("It is since small molecules scatter short waves best.")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (Text(" \n"), "empty"),
+        (Text("Air scatters", truncated=True), "cut off"),
+        (Text("so it is. " * 200), "again and again"),
+        (Text("I'm sorry, but I can't help with that."), "refuses"),
+        (Text("As an AI language model I have no eyes."), "refuses"),
+        (Text("Потому что воздух рассеивает синий свет."), "another script"),
+    ],
+)
+def test_what_is_wrong_by_itself(text: Text, word: str) -> None:
+    (fault,) = faults(Kind.OPEN, WHY, text)
+    assert word in fault
+    found = below(Kind.OPEN, WHY, text, [text, SKY, OTHER])
+    assert found is not None
+    assert found[0] == 1, "the first draft without a fault"
+    assert word in found[1]
+
+
+@pytest.mark.parametrize("drafts", [[], [Text("")], [Text("I cannot say."), Text("I can't tell you that.")]])
+def test_where_no_draft_is_better_it_stands(drafts: list[Text]) -> None:
+    assert below(Kind.OPEN, WHY, Text("I cannot say."), drafts) is None
+
+
+def test_what_is_asked_for_is_no_fault() -> None:
+    """A question that wants another script is answered so by all."""
+    russian = Text("Потому что воздух рассеивает синий свет.")
+    assert below(Kind.OPEN, "Say in Russian why the sky is blue.", russian, [russian, russian]) is None
+
+
+def test_a_good_one_stands() -> None:
+    assert below(Kind.OPEN, WHY, SKY, [OTHER, OTHER]) is None
+    assert below(Kind.NUMBER, "How many?", Text("Answer: 3"), [Text("Answer: 3"), Text("3")]) is None
+
+
+def test_against_all_drafts_it_does_not_stand() -> None:
+    drafts = [Text("Answer: 3"), Text("It is 3")]
+    found = below(Kind.NUMBER, "How many?", Text("Answer: 4"), drafts)
+    assert found == (0, "all 2 drafts say the same, and it does not")
+    assert below(Kind.NUMBER, "How many?", Text("Answer: 4"), [*drafts, Text("Answer: 5")]) is None
+    assert below(Kind.NUMBER, "How many?", Text("Answer: 4"), drafts[:1]) is None
+
+
+def test_the_form_that_was_asked_for() -> None:
+    question = "List two rivers as JSON."
+    found = below(Kind.JSON, question, Text("Here are two: Po, Rhône"), [Text("Po"), Text('["Po", "Rhône"]')])
+    assert found == (1, "it is no JSON")
+
+
+# ---- in a prompt ---------------------------------------------------------------------------------------
+
+
+def through(moot: Moot, plan: Plan, *, stream: bool = False) -> tuple[str, list[str]]:
+    """Drafts that are sound, an aggregate that refuses: the answer, and what was decided."""
+    prompt = moot.ask("ann", plan, question=WHY, stream=stream)
+    while any(job.split(".")[1] == "1" for job in (moot.running(name) for name in asked(moot))):
+        for name in asked(moot):
+            if moot.running(name).split(".")[1] == "1":
+                moot.write(name, f"{name}: {SKY.text}")
+    assert asked(moot) == ["ann"]
+    moot.write("ann", "I'm sorry, I cannot say.")
+    told = answered(moot, prompt)
+    assert told.provenance.jobs[-1].stage is Stage.AGGREGATE
+    return told.answer, [decision.what for decision in told.provenance.decisions]
+
+
+def test_in_mode_auto_a_draft_stands_and_its_user_is_told() -> None:
+    answer, decided = through(Moot(ALIKE, VOTING), Plan())
+    assert answer.endswith(SKY.text)
+    assert decided[-1] == f"the draft of {answer[:3]} stands in place of the aggregate"
+
+
+def test_in_mode_fixed_the_aggregate_is_the_answer() -> None:
+    answer, _ = through(Moot(ALIKE, VOTING), fixed(1, 3))
+    assert answer == "I'm sorry, I cannot say."
+
+
+def test_what_its_user_has_seen_is_not_taken_back() -> None:
+    moot = Moot(ALIKE, VOTING)
+    answer, _ = through(moot, Plan(), stream=True)
+    shown = [n.text for n in next(iter(moot.devices.values())).notices if isinstance(n, AnswerText)]
+    assert "".join(shown) == answer
