@@ -11,6 +11,7 @@ from tests.core.world import Moot, answered, failed
 from folkmoot.core.committee import DOUBTED, Committee, CommitteeConfig, Count, Vote, count, jobs, settled
 from folkmoot.core.events import AnswerText, Plan, Withdrawn
 from folkmoot.core.extract import Kind
+from folkmoot.core.medoid import medoid
 from folkmoot.core.messages import Outcome, Sampling, Stage
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import PeerConfig
@@ -241,6 +242,55 @@ def test_at_the_price_of_a_layer_without_an_aggregation() -> None:
     told = answered(moot, prompt).provenance
     assert told.layers == 1
     assert "own 1 x" in told.decisions[0].why
+
+
+# ---- open answers --------------------------------------------------------------------------------------
+
+OPEN = "Tell me about cats."
+CATS = "Cats are small hunters that sleep most of the day and see well at night."
+
+
+def drafts(moot: Moot, *texts: str) -> None:
+    """Everybody's first answer, in the order of the moot."""
+    said = dict(zip(asked(moot), texts, strict=True))
+    for name, text in said.items():
+        moot.write(name, text)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_open_answers_that_are_alike_need_no_aggregation(stream: bool) -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=OPEN, stream=stream)
+    said = (CATS, CATS.replace("small ", ""), CATS.replace("small", "little"), CATS + " They purr.")
+    drafts(moot, *said)
+    told = answered(moot, prompt)
+    found = medoid(said, [1.0] * 4)
+    assert told.answer == said[found.place]
+    assert [job.stage for job in told.provenance.jobs] == [Stage.PROPOSE] * 4
+    assert f"mean similarity {found.agreement:.2f}" in told.provenance.decisions[-1].why
+    pieces = [n.text for n in next(iter(moot.devices.values())).notices if isinstance(n, AnswerText)]
+    assert pieces == ([told.answer] if stream else [])
+
+
+def test_open_answers_that_differ_are_aggregated() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=OPEN)
+    drafts(moot, CATS, "Dogs bark.", "Nobody knows.", "They are felines; most are kept as pets.")
+    assert moot.end_of(prompt) is None
+    moot.work()
+    assert answered(moot, prompt).provenance.jobs[-1].stage is Stage.AGGREGATE
+
+
+@pytest.mark.parametrize(("similar", "aggregations"), [(0.0, 0), (1.0, 1)])
+def test_always_or_never(similar: float, aggregations: int) -> None:
+    moot = Moot(ALIKE, replace(VOTING, committee=CommitteeConfig(enabled=True, similar=similar)))
+    prompt = moot.ask("ann", question=OPEN)
+    drafts(moot, *[CATS] * 4) if aggregations else drafts(
+        moot, CATS, "Dogs bark.", CATS + " They purr.", "No."
+    )
+    moot.work()
+    told = answered(moot, prompt)
+    assert sum(job.stage is Stage.AGGREGATE for job in told.provenance.jobs) == aggregations
 
 
 # ---- one far more skilled than the others --------------------------------------------------------------

@@ -36,7 +36,7 @@ class Resolved:
     """A plan made definite. `own` runs the origin's jobs: the origin, or a member in a requester's place.
 
     `first` are the first layer's peers where they were drawn already, for their prices. With a `committee` its only layer is
-    asked in waves, and where enough agree nobody aggregates.
+    asked in waves, and where enough agree nobody aggregates; nor do they where the last layer's answers are `similar` so much.
     """
 
     layers: int
@@ -52,6 +52,7 @@ class Resolved:
     decisions: tuple[Decision, ...] = ()
     first: tuple[DeviceId, ...] | None = None
     committee: Committee | None = None
+    similar: float = 1.0
 
 
 class Draw(Protocol):
@@ -402,6 +403,8 @@ class Choice:
         decisions += sizes
         if kind is not None and leader is None and resolved.layers == 1:
             resolved = replace(resolved, committee=self._of_alike(kind))
+        if self._may_vote(plan, resolved) and not prompt.sampling.stop:
+            resolved = replace(resolved, similar=self._committee.similar)
         if leader is None:
             aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
             resolved = replace(resolved, aggregator=aggregator)

@@ -47,6 +47,7 @@ from folkmoot.core.extract import extract, kind_of
 from folkmoot.core.floor import Text, below
 from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
 from folkmoot.core.layout import most_tokens
+from folkmoot.core.medoid import medoid
 from folkmoot.core.messages import (
     Answer,
     Ask,
@@ -219,6 +220,7 @@ class Mixture:
         self._works: dict[JobId, _Work] = {}
         self._open: dict[JobId, _Work] = {}
         self._arrived: list[_Work] = []
+        self._before: list[_Work] = []  # the answers of the layer before
         self._rounds: list[Round] = []
         self._decisions: list[Decision] = list(plan.decisions)
         self._served: dict[DeviceId, None] = {}
@@ -248,12 +250,12 @@ class Mixture:
 
     def _advance(self, now: float) -> list[Effect]:
         self._layer += 1
-        self._arrived = []
+        self._before, self._arrived = self._arrived, []
         # A fence for each layer: who writes in the next one has seen this one's.
         self._fence, self._next_fence = self._next_fence, self._draw_fence()
         effects = self._tell() if self._layer > 1 else []
         if self._layer > self.plan.layers:
-            return effects + self._aggregate(now)
+            return effects + (self._select(now) or self._aggregate(now))
         self._recall(now)
         if self._suffices():
             return effects + self._step(now)
@@ -958,15 +960,29 @@ class Mixture:
         for other in list(self._open.values()):
             self._close(other, Outcome.CANCELLED, None)
             effects += [Send(other.device, Cancel(other.id)), self._progress(other)]
-        self._decide(
-            f"the answer of {self._name(work.device)} stands, and nobody aggregates",
-            f"{found.votes} of {found.read} answers that could be compared say the same",
-        )
+        why = f"{found.votes} of {found.read} answers that could be compared say the same"
+        return effects + self._stands(work, why, now)
+
+    def _stands(self, work: _Work, why: str, now: float) -> list[Effect]:
+        """A draft is the answer, all of it at once."""
+        self._decide(f"the answer of {self._name(work.device)} stands, and nobody aggregates", why)
         if self._first_text is None:
             self._first_text = now
-        if self.prompt.stream:
-            effects.append(Announce(AnswerText(self.prompt.id, work.answer)))
-        return effects + self._answered(work, now)
+        shown: list[Effect] = (
+            [Announce(AnswerText(self.prompt.id, work.answer))] if self.prompt.stream else []
+        )
+        return shown + self._answered(work, now)
+
+    def _select(self, now: float) -> list[Effect]:
+        """Answer with the last layer's medoid where its answers are alike enough."""
+        if self.plan.similar >= 1.0 or len(self._before) < 2:
+            return []
+        weights = [DOUBTED_VOTE if odd else 1.0 for odd in self._flags(self._before)]
+        found = medoid([work.answer for work in self._before], weights)
+        if found.agreement < self.plan.similar:
+            return []
+        why = f"the others are most like it; mean similarity {found.agreement:.2f}, {self.plan.similar:g} or more will do"
+        return self._stands(self._before[found.place], why, now)
 
     def _floor(self, work: _Work) -> _Work:
         """The aggregate, or in mode auto the draft that is better for certain, where nobody has seen the aggregate yet."""
