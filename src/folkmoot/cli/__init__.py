@@ -13,6 +13,7 @@ from folkmoot.cli.ask import ask
 from folkmoot.cli.config import config
 from folkmoot.cli.demo import demo
 from folkmoot.cli.doctor import doctor
+from folkmoot.cli.eval import evaluate
 from folkmoot.cli.forget import forget
 from folkmoot.cli.invite import invite
 from folkmoot.cli.key import key
@@ -61,6 +62,7 @@ for command in (
     validate,
     plan,
     load,
+    evaluate,
     models,
     doctor,
     config,

@@ -79,12 +79,13 @@ class DeviceProcess:
 
 @dataclass
 class Village:
-    """Devices under one temporary folder."""
+    """Devices under one temporary folder. `own` are variables of one alone, by its name, beside `environ`."""
 
     root: Path
     environ: dict[str, str]
     tell: Callable[[str], None]
     devices: list[DeviceProcess] = field(default_factory=list)
+    own: dict[str, dict[str, str]] = field(default_factory=dict)
 
     async def start(self, engines: list[str]) -> None:
         """Start one device per engine SPEC and wait until all of them know all."""
@@ -158,7 +159,7 @@ class Village:
                 stdin=asyncio.subprocess.PIPE if joins else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=self.environ | {"FOLKMOOT_HOME": str(home)},
+                env={**self.environ, **self.own.get(name, {}), "FOLKMOOT_HOME": str(home)},
                 start_new_session=True,
             )
         return DeviceProcess(name, home, engine, process)

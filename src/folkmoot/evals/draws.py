@@ -7,14 +7,14 @@ The common random number of a prompt is its seed; a device's place in the layer 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
+from typing import Any
 from zlib import crc32
 
-from folkmoot.core.ids import PromptId
-from folkmoot.core.messages import Inference, Sampling, Turn
 from folkmoot.core.mixture import seed_of
-from folkmoot.engine.openai import OpenAIEngine
+from folkmoot.errors import EngineError, PromptTooLong
+from folkmoot.evals.proxy import Proxy
+from folkmoot.evals.store import Call
 from folkmoot.evals.tasks import Task
 
 TEMPERATURE = 0.7
@@ -26,25 +26,25 @@ def seed_for(task: Task) -> int:
     return crc32(task.name.encode()) & 0xFFFFF
 
 
-async def draw(
-    engine: OpenAIEngine, tasks: Sequence[Task], places: int, at_once: int, tell: Callable[[int], None]
-) -> None:
-    """Ask for `places` proposals of each task, `at_once` tasks at a time; `tell` hears how many tasks are whole."""
-    room = asyncio.Semaphore(at_once)
-    done = 0
+def asked_at(model: str, task: Task, place: int) -> dict[str, Any]:
+    """The request that a device in this place of layer 1 makes of its engine."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": task.question}],
+        "max_tokens": task.max_tokens,
+        "temperature": TEMPERATURE,
+        "top_p": 1.0,
+        "seed": seed_of(seed_for(task), 1, place),
+    }
 
-    async def one(task: Task) -> None:
-        nonlocal done
-        async with room:
-            for place in range(places):
-                sampling = Sampling(task.max_tokens, TEMPERATURE, seed=seed_of(seed_for(task), 1, place))
-                inference = Inference(PromptId(task.name), (Turn("user", task.question),), sampling=sampling)
-                async with aclosing(engine.generate(inference)) as pieces:
-                    async for _ in pieces:
-                        pass
-            done += 1
-            tell(done)
 
-    async with asyncio.TaskGroup() as group:
-        for task in tasks:
-            group.create_task(one(task))
+async def draw(proxies: Sequence[Proxy], task: Task) -> list[Call | None]:
+    """The proposals of a task, one for each place, by the model of the device in it; None where there is none to be had."""
+    return await asyncio.gather(*(_one(proxy, task, place) for place, proxy in enumerate(proxies)))
+
+
+async def _one(proxy: Proxy, task: Task, place: int) -> Call | None:
+    try:
+        return await proxy.call(asked_at(proxy.name, task, place))
+    except (EngineError, PromptTooLong):
+        return None

@@ -23,6 +23,8 @@ from folkmoot.engine.protocol import Done, Text
 from folkmoot.errors import EngineError, PromptTooLong
 from folkmoot.evals.store import Call, Store, asked, key_of
 
+_TOLD = 4_096
+"""Of so many texts it knows what they took."""
 _PIECES = 16
 """A stored answer that takes its time is sent in so many pieces."""
 
@@ -43,10 +45,15 @@ class Proxy:
         self.name = name
         self.made = self.found = 0
         self.pace = pace
-        self._model = model
+        self.model = model
         self._store = store
         self._room = asyncio.Semaphore(at_once)
         self._under_way: dict[str, asyncio.Task[Call]] = {}
+        self._told: dict[str, Call] = {}
+
+    def took(self, text: str) -> Call | None:
+        """The call that this text was lately the answer to; a provenance tells a job's text, not what it once took."""
+        return self._told.get(text)
 
     async def call(self, body: Mapping[str, Any]) -> Call:
         """The answer to a request, from the store or the model. Raises `EngineError`, `PromptTooLong`.
@@ -56,7 +63,15 @@ class Proxy:
         call = self._store.find(body)
         if call is not None:
             self.found += 1
-            return call
+        else:
+            call = await self._made(body)
+        self._told.pop(call.text, None)
+        self._told[call.text] = call
+        if len(self._told) > _TOLD:
+            del self._told[next(iter(self._told))]
+        return call
+
+    async def _made(self, body: Mapping[str, Any]) -> Call:
         key = key_of(body)
         task = self._under_way.get(key)
         if task is None:
@@ -77,11 +92,11 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _generate(self, request: dict[str, Any]) -> Call:
-        if self._model is None:
+        if self.model is None:
             raise EngineError("this call is not in the store, and there is no model to make it")
         inference = _inference(request)
         text: list[str] = []
-        async with self._room, aclosing(self._model.generate(inference)) as pieces:
+        async with self._room, aclosing(self.model.generate(inference)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Text):
                     text.append(piece.text)

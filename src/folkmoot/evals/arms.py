@@ -1,0 +1,134 @@
+"""The arms of an evaluation: what is asked of the moot, and what is counted from the shared drafts without asking it.
+
+An arm that asks is a name and Folkmoot's own parameters of an API request; with settings it is an ablation, and has a moot of
+its own whose devices run with these. An arm that votes takes the drafts that the others share.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from folkmoot.core.load import jobs_per_prompt
+from folkmoot.errors import EvalError
+
+PAPER = ((0, 0), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3))
+"""The rows (M, k) of both tables of arXiv 2412.21200."""
+
+ABLATIONS: dict[str, dict[str, str]] = {
+    "auto-no-vote": {"node.peer.committee.enabled": "false"},
+    "auto-no-leader": {"node.peer.committee.leader": "1e9"},
+    "auto-no-fence": {"node.peer.mixture.fence": "false"},
+    "auto-no-screen": {"node.peer.mixture.screen": "false"},
+    "auto-no-repute": {"node.peer.repute.enabled": "false"},
+}
+"""`auto` with a part of it switched off: settings of the devices."""
+
+GROUPS = {"paper": tuple(f"M{layers}-k{peers}" for layers, peers in PAPER), "ablations": tuple(ABLATIONS)}
+
+FORMS = (
+    "single[:DEVICE], self-consistency[:N], majority[:N], MX-kY, strongest, moa, auto, paper, ablations, "
+    "each with +SETTING=VALUE for devices that run so"
+)
+
+_SHAPE = re.compile(r"M(\d)-k(\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """`own` is what stands under `"folkmoot"` in the request, `settings` are the devices'.
+
+    `votes` > 0: nothing is asked, so many drafts vote, of one device one after another (`self-consistency`) or of as many
+    devices at once (`majority`). `device` is asked instead of the prompt's origin, by its number. `layers` and `proposers` are
+    M and k, where they are fixed. `draft`: the answer is the origin's own draft, the one that the others share.
+    """
+
+    name: str
+    own: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    votes: int = 0
+    voters: Literal["", "device", "moot"] = ""
+    device: int | None = None
+    layers: int | None = None
+    proposers: int | None = None
+    draft: bool = False
+
+    def most_jobs(self, devices: int) -> int:
+        """Jobs of a prompt, at most where `auto` chooses how many: a layer of all its peers, and an aggregation."""
+        if self.votes:
+            return self.votes
+        if self.layers is not None and self.proposers is not None:
+            return jobs_per_prompt(self.layers, self.proposers)
+        return jobs_per_prompt(1, min(3, devices - 1))
+
+    def drafts(self, devices: int) -> int:
+        """How many of its jobs are drafts that other arms share."""
+        if self.votes or self.layers == 0:
+            return self.votes or 1
+        return 1 + (min(3, devices - 1) if self.proposers is None else self.proposers)
+
+
+def arms_of(text: str, devices: int) -> tuple[Arm, ...]:
+    """The arms that a text names, with commas, for a moot of so many devices. Raises `EvalError`."""
+    found: dict[str, Arm] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        for name in GROUPS.get(part, (part,)):
+            found[name] = _arm(name, devices)
+    if not found:
+        raise EvalError(f"no arm is named; give some of {FORMS}")
+    return tuple(found.values())
+
+
+def _arm(text: str, devices: int) -> Arm:
+    name, *changes = text.split("+")
+    settings = dict(ABLATIONS.get(name, {}))
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise EvalError(f"arm {text}: {change!r} is no SETTING=VALUE")
+        settings[key] = value
+    return replace(_plain(name, devices), name=text, settings=settings)
+
+
+def _plain(name: str, devices: int) -> Arm:
+    kind, colon, number = name.partition(":")
+    if colon and not (number.isascii() and number.isdecimal() and 0 < len(number) < 4):
+        raise EvalError(f"arm {name}: {number!r} is no number")
+    shape = _SHAPE.fullmatch(name)
+    if kind == "single":
+        device = int(number) if colon else None
+        if device is not None and device >= devices:
+            raise EvalError(f"arm {name}: there is no device {device}; they are numbered 0 to {devices - 1}")
+        return Arm(name, {"mode": "local"}, device=device, layers=0, proposers=0, draft=True)
+    if kind in ("self-consistency", "majority"):
+        votes = int(number) if colon else devices
+        if votes < 1 or (kind == "majority" and votes > devices):
+            raise EvalError(f"arm {name}: {votes} cannot vote in a moot of {devices}")
+        return Arm(name, votes=votes, voters="device" if kind == "self-consistency" else "moot")
+    if name == "auto" or name in ABLATIONS:
+        return Arm(name)
+    if shape is not None:
+        return _fixed(name, int(shape[1]), int(shape[2]), devices)
+    if name == "strongest":
+        return _fixed(name, 1, min(3, devices - 1), devices, aggregator="strongest")
+    if name == "moa":
+        # Its three proposers are the paper's k = 2, its last layer is the aggregator's, which is always the same device.
+        return _fixed(name, 2, min(2, devices - 1), devices, aggregator="strongest")
+    raise EvalError(f"{name!r} is no arm; there are {FORMS}")
+
+
+def _fixed(name: str, layers: int, proposers: int, devices: int, **own: Any) -> Arm:
+    if proposers > devices - 1:
+        raise EvalError(f"arm {name} asks {proposers} peers, and a moot of {devices} has {devices - 1}")
+    if not layers:
+        if proposers:
+            raise EvalError(f"arm {name}: with no layer there are no peers; it is M0-k0")
+        return Arm(name, {"mode": "local"}, layers=0, proposers=0, draft=True)
+    return Arm(name, {"layers": layers, "proposers": proposers, **own}, layers=layers, proposers=proposers)
+
+
+def needed(arms: Sequence[Arm], devices: int) -> int:
+    """How many shared drafts of a task these arms take for certain: `auto` asks for its own as it goes."""
+    return max((arm.drafts(devices) for arm in arms if arm.votes or arm.layers is not None), default=0)

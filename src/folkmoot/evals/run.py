@@ -1,0 +1,262 @@
+"""Asks a live moot every task in every arm, through its real HTTP API, and keeps what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import httpx
+
+from folkmoot.core.mixture import seed_of
+from folkmoot.errors import EvalError, NodeError
+from folkmoot.evals.arms import Arm, needed
+from folkmoot.evals.draws import TEMPERATURE, draw, seed_for
+from folkmoot.evals.proxy import Proxy
+from folkmoot.evals.records import Job, Record, Records
+from folkmoot.evals.store import Call
+from folkmoot.evals.tasks import Task
+
+SETTINGS = {
+    "engine.idle_s": "86400", "node.peer.mixture.patience_s": "86400", "node.peer.max_wait_s": "0",
+    "node.peer.hedge.share": "0", "node.peer.breaker.failures": "0",
+}  # fmt: skip
+"""Of an evaluated moot's devices. They share this machine, so that one waits for another's words: nobody is late by that."""
+
+GIVES_UP = 5
+"""So many prompts without an answer after each other end a run: something is broken, and the rest would fail as well."""
+
+ANSWER_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One of the moot: where its API is, and its model, which is a proxy's name."""
+
+    name: str
+    url: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moot:
+    """The devices and what answers for their models. `origin` is whose prompts they are; None: each device's in turn."""
+
+    devices: tuple[Device, ...]
+    proxies: Mapping[str, Proxy]
+    origin: int | None = 0
+
+    def seats(self, task: Task) -> list[int]:
+        """The devices in the order of their places in a task's layers: its origin, then the others as they are drawn for it."""
+        count = len(self.devices)
+        origin = seed_for(task) % count if self.origin is None else self.origin
+        others = [each for each in range(count) if each != origin]
+        return [origin, *Random(f"{seed_for(task)} seats").sample(others, len(others))]
+
+    @property
+    def same(self) -> bool:
+        """Whether all devices have the same model, so that it does not matter who sits where."""
+        return len({device.model for device in self.devices}) == 1
+
+
+async def run(
+    moot: Moot,
+    arms: Sequence[Arm],
+    tasks: Sequence[Task],
+    records: Records,
+    *,
+    at_once: int = 1,
+    stored: bool = False,
+    step: Callable[[Record | None], None] = lambda record: None,
+) -> None:
+    """Run what is not among the records yet, task by task, all arms of a task after each other.
+
+    `step` hears of each record, and None of one that came to nothing. With `stored` there is no model: what the store lacks is
+    left out. Raises `EvalError` after `GIVES_UP` prompts without an answer, `NodeError` where a device is gone.
+    """
+    waiting = iter([task for task in tasks if any((task.name, arm.name) not in records for arm in arms)])
+    limits = httpx.Limits(keepalive_expiry=2.0)
+    async with httpx.AsyncClient(
+        trust_env=False, limits=limits, timeout=httpx.Timeout(ANSWER_S, connect=10.0)
+    ) as client:
+        asker = _Asker(moot, client, records, stored, step)
+        workers = [asyncio.create_task(_work(asker, arms, waiting)) for _ in range(at_once)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def _work(asker: _Asker, arms: Sequence[Arm], waiting: Iterator[Task]) -> None:
+    for task in waiting:
+        await asker.task(task, [arm for arm in arms if (task.name, arm.name) not in asker.records])
+
+
+class _Asker:
+    """Who asks, and counts what fails."""
+
+    def __init__(
+        self,
+        moot: Moot,
+        client: httpx.AsyncClient,
+        records: Records,
+        stored: bool,
+        step: Callable[[Record | None], None],
+    ) -> None:
+        self.records = records
+        self._moot, self._client = moot, client
+        self._stored = stored
+        self._step = step
+        self._failed = 0
+
+    async def task(self, task: Task, arms: Sequence[Arm]) -> None:
+        seats = self._moot.seats(task)
+        drafts = await self._drafts(task, arms, seats)
+        for arm in arms:
+            record = (
+                _voted(self._moot, arm, task, seats, drafts[arm.name])
+                if arm.votes
+                else await self._asked(arm, task, seats)
+            )
+            if record is not None:
+                self.records.add(record)
+            self._step(record)
+
+    async def _drafts(
+        self, task: Task, arms: Sequence[Arm], seats: Sequence[int]
+    ) -> dict[str, list[Call | None]]:
+        """What votes in each arm; those that the arms that ask will need are made at the same time."""
+        devices, found = self._moot.devices, dict[str, list[Call | None]]()
+        at = [self._moot.proxies[devices[seat].model] for seat in seats]
+        shared = await draw(at[: needed(arms, len(devices))], task)
+        for arm in arms:
+            if arm.voters == "moot":
+                found[arm.name] = shared[: arm.votes]
+            elif arm.voters == "device":
+                found[arm.name] = await draw([at[0]] * arm.votes, task)
+        return found
+
+    async def _asked(self, arm: Arm, task: Task, seats: Sequence[int]) -> Record | None:
+        origin = self._moot.devices[seats[0] if arm.device is None else arm.device]
+        try:
+            response = await self._client.post(
+                f"{origin.url}/v1/chat/completions", json=body_of(self._moot, arm, task, seats)
+            )
+            told = response.json()
+            if response.status_code == 200:
+                return self._kept(_record(self._moot, arm, task, origin, told["folkmoot"]))
+            code, why = str(told["error"]["code"]), str(told["error"]["message"])
+        except httpx.TransportError as error:
+            raise NodeError(
+                f"device {origin.name} is gone ({error or type(error).__name__}); run the same again"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise NodeError(f"what answers at {origin.url} is not Folkmoot") from None
+        if code == "too_long":
+            return Record(task.name, task.group, arm.name, origin.name, "", "", False, 0.0, 0.0, error=code)
+        if code == "invalid":
+            raise EvalError(f"arm {arm.name}: {why}")
+        self._lost(f"arm {arm.name}, {task.name}: {why}")
+        return None
+
+    def _kept(self, record: Record) -> Record | None:
+        if self._stored and any(job.outcome == "failed" for job in record.jobs):
+            return None  # it was answered without what the store lacks
+        self._failed = 0
+        return record
+
+    def _lost(self, why: str) -> None:
+        if self._stored:
+            return
+        self._failed += 1
+        if self._failed == GIVES_UP:
+            raise EvalError(f"{GIVES_UP} prompts after each other had no answer; the last one: {why}")
+
+
+def body_of(moot: Moot, arm: Arm, task: Task, seats: Sequence[int]) -> dict[str, Any]:
+    """The request of an arm.
+
+    Where models differ the peers of a single layer are named, so that the same device drafts in the same place in all arms.
+    A device alone is given the seed that the origin's own draft has.
+    """
+    own = {**arm.own, "proposals": True}
+    if arm.proposers and not moot.same and (arm.layers == 1 or arm.proposers == len(moot.devices) - 1):
+        names = [moot.devices[seat].name for seat in seats[1 : arm.proposers + 1]]
+        own["select"] = f"fixed:{'+'.join(names)}"
+    seed = seed_for(task)
+    return {
+        "model": "moot",
+        "messages": [{"role": "user", "content": task.question}],
+        "max_tokens": task.max_tokens,
+        "temperature": TEMPERATURE,
+        "seed": seed_of(seed, 1, 0) if arm.draft else seed,
+        "folkmoot": own,
+    }
+
+
+def _record(moot: Moot, arm: Arm, task: Task, origin: Device, told: Mapping[str, Any]) -> Record:
+    answer = str(told["answer"])
+    jobs = tuple(_job(moot, row, answer) for row in told["jobs"])
+    decisions = tuple((str(each["what"]), str(each["why"])) for each in told["decisions"])
+    latency_s = critical_s(jobs, [(row["layer"], row["answered"]) for row in told["rounds"]])
+    return Record(
+        task.name, task.group, arm.name, origin.name, answer, task.given(answer), task.right(answer), latency_s,
+        float(told["latency_s"]), jobs, decisions,
+    )  # fmt: skip
+
+
+def _job(moot: Moot, row: Mapping[str, Any], answer: str) -> Job:
+    """A job of the provenance; what it took is what its model took for these words, be it long ago."""
+    proxy = moot.proxies.get(row["model"])
+    text = row.get("text") or answer
+    call = proxy.took(text) if proxy is not None and row["outcome"] == "ok" else None
+    return Job(
+        row["layer"], row["stage"], row["device"], row["model"], row["outcome"], row["tokens_in"], row["tokens_cached"],
+        row["tokens_out"], row["inference_s"] if call is None else call.inference_s,
+        row["first_token_s"] if call is None else call.first_token_s,
+    )  # fmt: skip
+
+
+def critical_s(jobs: Sequence[Job], rounds: Sequence[tuple[int, Sequence[str]]]) -> float:
+    """Seconds of the jobs that nothing else could be done beside: the longest of each round, and of each layer without one.
+
+    Where a vote asks more devices after the first it is less than that: only a run with a pace tells.
+    """
+    left, total = [job for job in jobs if job.outcome == "ok"], 0.0
+    for layer, answered in rounds:
+        together = [job for job in left if job.layer == layer and job.device in answered]
+        total += max((job.inference_s for job in together), default=0.0)
+        left = [job for job in left if job not in together]
+    for layer in sorted({job.layer for job in left}):
+        total += max(job.inference_s for job in left if job.layer == layer)
+    return total
+
+
+def _voted(
+    moot: Moot, arm: Arm, task: Task, seats: Sequence[int], drafts: Sequence[Call | None]
+) -> Record | None:
+    """The answer of the most drafts that give the same, in the words of the first of these; of equally many the first."""
+    if any(draft is None for draft in drafts):
+        return None
+    calls = [draft for draft in drafts if draft is not None]
+    given = [task.given(call.text) for call in calls]
+    votes = Counter(each for each in given if each)
+    best = max(votes, key=lambda each: (votes[each], -given.index(each)), default="")
+    winner = calls[given.index(best)] if best else calls[0]
+    names = [moot.devices[seat].name for seat in (seats if arm.voters == "moot" else [seats[0]] * arm.votes)]
+    jobs = tuple(
+        Job(1, "propose", name, str(call.request["model"]), "ok", call.tokens_in, 0, call.tokens_out, call.inference_s,
+            call.first_token_s)
+        for name, call in zip(names, calls, strict=False)
+    )  # fmt: skip
+    took = [job.inference_s for job in jobs]
+    return Record(
+        task.name, task.group, arm.name, moot.devices[seats[0]].name, winner.text, best, task.right(winner.text),
+        max(took) if arm.voters == "moot" else sum(took), 0.0, jobs,
+        (("the most that give the same", ", ".join(f"{each or 'nothing'}: {votes[each]}" for each in dict.fromkeys(given))),),
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""`folkmoot eval` from the command line: real devices on engines without a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from folkmoot.cli import exits, group
+from folkmoot.evals.records import LINES, Records, load
+
+SUMS = [
+    {"id": 1, "question": "Two and two?", "answer": "4"},
+    {"id": 2, "question": "Ten less three?", "answer": "7"},
+    {"id": 3, "question": "Six times six?", "answer": "36"},
+]
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> str:
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in SUMS), "utf-8")
+    return f"gsm8k:{file}"
+
+
+@pytest.fixture
+def run(home, capsys):
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = exits.run(lambda: group.main(["eval", *arguments], standalone_mode=False), debug=False)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def test_real_devices_are_asked_and_each_call_is_paid_once(run, sums: str, tmp_path: Path):
+    out = tmp_path / "out"
+    asked = (
+        "run",
+        "--model",
+        "tim=timed:det:0.001",
+        "--devices",
+        "2",
+        "--set",
+        sums,
+        "--out",
+        str(out),
+        "--json",
+    )
+    code, told, err = run(*asked, "--prompts", "2", "--arms", "single,self-consistency,M1-k1")
+    assert code == 0, err
+    first = json.loads(told)
+    # Two drafts of each task and its aggregation; `single` and the vote found what the layer had made.
+    assert (first["records"], first["made"]) == (6, 6)
+    by_arm = {record.arm: record for record in load(out)}
+    assert [len(by_arm[arm].jobs) for arm in ("single", "self-consistency", "M1-k1")] == [1, 2, 3]
+    assert by_arm["single"].answer == by_arm["self-consistency"].answer
+    assert {job.model for record in load(out) for job in record.jobs} == {"tim"}
+
+    code, told, err = run(*asked, "--prompts", "3", "--arms", "single,self-consistency", "--stored")
+    assert code == 0, err
+    assert "2 answers came to nothing" in err
+    assert json.loads(told) == {"out": str(out), "records": 6, "new": 0, "made": 0, "found": 0}
+
+    code, _, err = run(*asked, "--prompts", "3", "--arms", "single", "--seed", "1")
+    assert code == 1
+    assert "which is another one" in err
+
+
+def test_a_plan_counts_what_is_not_made_yet(run, sums: str, tmp_path: Path):
+    asked = (
+        "plan",
+        "--model",
+        "tim=timed:det:0.1",
+        "--devices",
+        "2",
+        "--set",
+        sums,
+        "--calls",
+        str(tmp_path / "c"),
+    )
+    code, told, err = run(*asked, "--arms", "single,M1-k1,M2-k1", "--at-once", "2", "--json")
+    assert code == 0, err
+    found = json.loads(told)
+    assert {row["arm"]: (row["jobs"], row["new_jobs"]) for row in found["arms"]} == {
+        "shared drafts": (2, 6), "single": (1, 0), "M1-k1": (3, 3), "M2-k1": (5, 9),
+    }  # fmt: skip
+    assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["arms"]))
+    assert found["tokens_per_s"] > 0
+    code, told, _ = run(*asked, "--arms", "single")
+    assert told.startswith("3 prompts; ")
+    assert told.splitlines()[-1].startswith("together ")
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "told"),
+    [
+        (("--arms", "best"), 1, "'best' is no arm"),
+        (("--arms", "auto+node.peer.comittee.enabled=false"), 2, "unknown variable FOLKMOOT_NODE__PEER__COMITTEE"),
+        (("--arms", "auto+node.peer.committee.enabled=perhaps"), 2, "FOLKMOOT_NODE__PEER__COMMITTEE__ENABLED is 'perhaps'"),
+        (("--set", "mmlu:x"), 2, "it is gsm8k:FILE or bbh:FILE"),
+        (("--set", "gsm8k:/nowhere"), 1, "/nowhere is not there"),
+        (("--model", "none"), 2, "each device needs a model"),
+        (("--model", "gpt"), 2, "is none that exists"),
+        (("--origin", "2"), 2, "there are 2 devices, numbered from 0"),
+        (("--stored", "--model", "embedded:/x.gguf"), 2, "write NAME=embedded:/x.gguf"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_told_before_anything_starts(
+    run, sums: str, tmp_path: Path, more, code: int, told: str
+):
+    usual = (
+        "--devices",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+        *(() if "--model" in more else ("--model", "timed:det:0.01")),
+    )
+    found, _, err = run("run", *usual, *(() if "--set" in more else ("--set", sums)), *more)
+    assert (found, err.count("\n")) == (code, 1), err
+    assert told in err
+
+
+def test_a_set_that_is_another_is_refused(run, sums: str, tmp_path: Path):
+    file = sums.removeprefix("gsm8k:")
+    code, _, err = run(
+        "run", "--model", "timed:det:0.01", "--set", f"bbh:{file}", "--out", str(tmp_path / "out")
+    )
+    assert code == 1
+    assert "the file holds gsm8k" in err
+    assert len(Records.open(tmp_path / "out" / LINES)) == 0

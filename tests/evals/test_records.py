@@ -1,0 +1,74 @@
+"""Records come back as they were, and a run that was killed loses at most its last line."""
+
+from __future__ import annotations
+
+import lzma
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from folkmoot.errors import EvalError
+from folkmoot.evals.records import LINES, PACKED, Job, Record, Records, load, pack
+
+JOB = Job(1, "propose", "ash", "m", "ok", 20, 4, 9, 1.5, 0.5)
+ONE = Record(
+    "gsm8k/1", "gsm8k", "auto", "ash", "Answer: 4 ✓", "4.0", True, 2.5, 0.1, (JOB, JOB), (("k=3", "so"),)
+)
+OTHERS = [replace(ONE, task=f"gsm8k/{each}", arm=arm) for each in range(2, 30) for arm in ("single", "auto")]
+
+
+def test_records_come_back_as_they_were(tmp_path: Path):
+    kept = Records.open(tmp_path / "run" / LINES)
+    for record in (ONE, *OTHERS):
+        kept.add(record)
+    again = Records.open(tmp_path / "run" / LINES)
+    assert list(again) == list(kept) == load(tmp_path / "run") == [ONE, *OTHERS]
+    assert ("gsm8k/1", "auto") in again
+    assert ("gsm8k/1", "single") not in again
+    assert len(again) == 57
+
+
+def test_packed_they_are_small_and_the_same_in_any_order(tmp_path: Path):
+    pack([*OTHERS, ONE], tmp_path / "a" / PACKED)
+    pack([ONE, *OTHERS[::-1]], tmp_path / "b" / PACKED)
+    assert (tmp_path / "a" / PACKED).read_bytes() == (tmp_path / "b" / PACKED).read_bytes()
+    assert sorted(load(tmp_path / "a"), key=str) == sorted([ONE, *OTHERS], key=str)
+    assert (tmp_path / "a" / PACKED).stat().st_size < 2_000
+    assert [each.name for each in (tmp_path / "a").iterdir()] == [PACKED]
+
+
+@pytest.mark.parametrize("left", [1, 20, -1])
+def test_what_was_cut_off_in_the_middle_of_a_line_is_run_again(tmp_path: Path, left: int):
+    file = tmp_path / LINES
+    kept = Records.open(file)
+    kept.add(ONE)
+    whole = file.read_bytes()
+    kept.add(OTHERS[0])
+    file.write_bytes(file.read_bytes()[: len(whole) + left if left > 0 else left])
+    again = Records.open(file)
+    assert list(again) == [ONE]
+    again.add(OTHERS[1])
+    assert load(tmp_path) == [ONE, OTHERS[1]]
+
+
+def test_other_files_are_refused(tmp_path: Path):
+    (tmp_path / LINES).write_text('{"task": 5}\n')
+    with pytest.raises(EvalError, match=r"records.jsonl, line 1 is no record"):
+        load(tmp_path)
+    (tmp_path / LINES).write_bytes(b"\xff\xff\n")
+    with pytest.raises(EvalError, match="cannot be read"):
+        load(tmp_path)
+    with pytest.raises(EvalError, match="holds no records.jsonl"):
+        load(tmp_path / "none")
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    (folder / PACKED).write_bytes(b"nothing of the kind")
+    with pytest.raises(EvalError, match="holds no records"):
+        load(folder)
+    with lzma.open(folder / PACKED, "wt") as file:
+        file.write("[]\n")
+    with pytest.raises(EvalError, match="line 1 is no record"):
+        load(folder)
+    with pytest.raises(EvalError, match="cannot be written"):
+        Records.open(folder / PACKED / LINES).add(ONE)
