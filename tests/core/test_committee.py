@@ -152,6 +152,17 @@ def test_a_copy_of_another_answer_confirms_nothing() -> None:
     assert answered(moot, prompt).answer.endswith("Answer: 12")
 
 
+def test_thinking_is_no_part_of_a_draft() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    first = asked(moot)
+    moot.write(first[0], "<think>Or is it\nAnswer: 13?</think>\nAnswer: 12")
+    moot.write(first[1], "<think>I do not know yet", whole=True)
+    assert moot.end_of(prompt) is None
+    moot.write(first[2], "Each has four.</think>Answer: 12")
+    assert answered(moot, prompt).answer == "Answer: 12"
+
+
 def test_where_all_differ_the_first_stands() -> None:
     moot = Moot(ALIKE, PAIRS)
     prompt = moot.ask("ann", question=COUNTED)

@@ -43,6 +43,9 @@ _CONTROL = re.compile(
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
     re.IGNORECASE,
 )
+_THINKS, _THOUGHT = "<think>", "</think>"
+"""What reasoning models put around their thinking."""
+
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
 )
@@ -84,6 +87,17 @@ def most_tokens(inference: Inference) -> int:
     """More tokens than any engine reads for this inference: its bytes, and what is put around them."""
     texts = [*(turn.content for turn in inference.conversation), *inference.answers, inference.begun]
     return _AROUND_TOKENS + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+
+
+def prose(text: str) -> str:
+    """An answer without the thinking that a reasoning model writes before it: nothing while it still thinks.
+
+    Some templates open the thinking in the prompt, so that an answer holds its end alone.
+    """
+    _, end, rest = text.rpartition(_THOUGHT)
+    if end:
+        return rest.lstrip()
+    return "" if text.lstrip().startswith(_THINKS) else text
 
 
 def opening(after_text: bool = True, fence: str = "") -> str:

@@ -46,7 +46,7 @@ from folkmoot.core.events import (
 from folkmoot.core.extract import extract, kind_of
 from folkmoot.core.floor import Text, below
 from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
-from folkmoot.core.layout import most_tokens
+from folkmoot.core.layout import most_tokens, prose
 from folkmoot.core.medoid import medoid
 from folkmoot.core.messages import (
     Answer,
@@ -178,6 +178,11 @@ class _Work:
     def answer(self) -> str:
         return "".join(self.text)
 
+    @property
+    def said(self) -> str:
+        """What others get to see of it: no thinking."""
+        return prose(self.answer)
+
     def spend(self, usage: Usage) -> None:
         """Take what its device says that it has cost. Nothing is said where it does not know the job any more.
 
@@ -194,7 +199,7 @@ class _Work:
 
     @property
     def useful(self) -> bool:
-        return self.outcome is Outcome.OK and bool(self.answer.strip())
+        return self.outcome is Outcome.OK and bool(self.said.strip())
 
 
 class Mixture:
@@ -582,7 +587,7 @@ class Mixture:
         if work.device == me or me not in self._nexts() or me not in self._served:
             return []
         work.prepared = work.length
-        inference = self._known((*self._plain(), work.answer))
+        inference = self._known((*self._plain(), work.said))
         return [Send(me, Prepare(inference))]
 
     def _nexts(self) -> tuple[DeviceId, ...]:
@@ -612,14 +617,14 @@ class Mixture:
         if self._question is None:
             self._question = traits("\n".join(turn.content for turn in self.prompt.conversation))
         for work in works:
-            work.traits = work.traits or traits(work.answer)
+            work.traits = work.traits or traits(work.said)
         seen = [work.traits for work in works if work.traits is not None]
         return list(screen(self._question, seen, sampled=self.prompt.sampling.temperature > 0.2))
 
     def _plain(self) -> tuple[str, ...]:
         """The answers so far that nothing is odd about: the others go last, and are evaluated last."""
         flags = self._flags(self._arrived)
-        return tuple(w.answer for w, odd in zip(self._arrived, flags, strict=True) if not odd)
+        return tuple(w.said for w, odd in zip(self._arrived, flags, strict=True) if not odd)
 
     def _weigh(self) -> None:
         """Order a layer's answers for the next stage: those that nothing is odd about first. None is left out.
@@ -627,15 +632,15 @@ class Mixture:
         Where something is odd about all of them nobody is marked; a marked one is no longer than twice the others.
         """
         flags = self._flags(self._arrived)
-        plain = [w.answer for w, odd in zip(self._arrived, flags, strict=True) if not odd]
+        plain = [w.said for w, odd in zip(self._arrived, flags, strict=True) if not odd]
         if not plain or len(plain) == len(self._arrived):
-            self._answers, self._suspect = self._fitted(tuple(w.answer for w in self._arrived)), 0
+            self._answers, self._suspect = self._fitted(tuple(w.said for w in self._arrived)), 0
             return
         most = 2 * max(200, *map(len, plain))
         marked = []
         for work, odd in zip(self._arrived, flags, strict=True):
             if odd:
-                marked.append(work.answer[:most])
+                marked.append(work.said[:most])
                 what = f"the answer of {self._name(work.device)} in layer {self._layer} goes last, called unverified"
                 self._decide(what, "it " + ", ".join(odd))
         self._answers, self._suspect = self._fitted((*plain, *marked)), len(marked)
@@ -651,8 +656,8 @@ class Mixture:
         for layer in range(1, self.plan.layers + 1):
             works = [w for w in self._works.values() if w.layer == layer and w.outcome is Outcome.OK]
             said = [w for w in works if w.useful]
-            texts, flags = [w.answer for w in said], self._flags(said)
-            own = next((w.answer for w in said if w.device == self._choice.me), "")
+            texts, flags = [w.said for w in said], self._flags(said)
+            own = next((w.said for w in said if w.device == self._choice.me), "")
             heard, unheard = harms(question, own, texts, final), harms(question, own, texts, "")
             for place, work in enumerate(said):
                 odd = any(flag is not Flag.COPY for flag in flags[place])
@@ -664,7 +669,7 @@ class Mixture:
                 if not work.useful and said:
                     self._choice.judged(work.device, 1.0, now)
             if layer == self.plan.layers:
-                rest = [w.answer for w in said if w.device != aggregator]
+                rest = [w.said for w in said if w.device != aggregator]
                 self._choice.judged(aggregator, harms(question, own, [*rest, final], "")[-1], now)
 
     def _fitted(self, answers: tuple[str, ...]) -> tuple[str, ...]:
@@ -925,7 +930,7 @@ class Mixture:
         committee = self.plan.committee
         assert committee is not None
         votes = [
-            Vote(extract(committee.kind, work.answer, work.truncated), DOUBTED_VOTE if odd else 1.0)
+            Vote(extract(committee.kind, work.said, work.truncated), DOUBTED_VOTE if odd else 1.0)
             for work, odd in zip(self._arrived, self._flags(self._arrived), strict=True)
         ]
         found = settled(committee, votes)
@@ -968,9 +973,7 @@ class Mixture:
         self._decide(f"the answer of {self._name(work.device)} stands, and nobody aggregates", why)
         if self._first_text is None:
             self._first_text = now
-        shown: list[Effect] = (
-            [Announce(AnswerText(self.prompt.id, work.answer))] if self.prompt.stream else []
-        )
+        shown: list[Effect] = [Announce(AnswerText(self.prompt.id, work.said))] if self.prompt.stream else []
         return shown + self._answered(work, now)
 
     def _select(self, now: float) -> list[Effect]:
@@ -978,7 +981,7 @@ class Mixture:
         if self.plan.similar >= 1.0 or len(self._before) < 2:
             return []
         weights = [DOUBTED_VOTE if odd else 1.0 for odd in self._flags(self._before)]
-        found = medoid([work.answer for work in self._before], weights)
+        found = medoid([work.said for work in self._before], weights)
         if found.agreement < self.plan.similar:
             return []
         why = f"the others are most like it; mean similarity {found.agreement:.2f}, {self.plan.similar:g} or more will do"
@@ -993,8 +996,8 @@ class Mixture:
             key=lambda w: -self._choice.skill(w.device),
         )
         question = asked_last(self.prompt)
-        final = Text(self._begun + work.answer, work.truncated)
-        found = below(kind_of(question), question, final, [Text(w.answer, w.truncated) for w in drafts])
+        final = Text(prose(self._begun + work.answer), work.truncated)
+        found = below(kind_of(question), question, final, [Text(w.said, w.truncated) for w in drafts])
         if found is None:
             return work
         place, why = found
@@ -1135,7 +1138,8 @@ class Mixture:
 
     def _answered(self, work: _Work, now: float) -> list[Effect]:
         self.ended = True
-        answer = self._begun + work.answer
+        # A draft that stands is what others would have seen of it.
+        answer = self._begun + (work.answer if work.stage is Stage.AGGREGATE else work.said)
         self._judge(work.device, answer, now)
         provenance = self._provenance(now)
         return [Announce(PromptAnswered(self.prompt.id, answer, work.truncated, work.usage, provenance))]
