@@ -130,3 +130,21 @@ def test_a_set_that_is_another_is_refused(run, sums: str, tmp_path: Path):
     assert code == 1
     assert "the file holds gsm8k" in err
     assert len(Records.open(tmp_path / "out" / LINES)) == 0
+
+
+def test_a_report_of_what_was_run(run, sums: str, tmp_path: Path):
+    out = str(tmp_path / "runs" / "one")
+    asked = ("--model", "tim=timed:det:0.001", "--devices", "2", "--set", sums, "--out", out)
+    assert run("run", *asked, "--arms", "self-consistency,majority")[0] == 0
+    code, told, _ = run("report", out)
+    assert code == 0
+    assert told.startswith("# Answers\n\n## 2 × tim\n")
+    assert f"`folkmoot eval run --model tim=timed:det:0.001 --set {sums} --devices 2 --prompts 200 --seed 0 --origin 0 --arms majority --out one`" in told  # fmt: skip
+    code, told, err = run("report", str(tmp_path / "runs"), "--out", str(tmp_path / "results"), "--json")
+    assert code == 0
+    assert [each["arm"] for each in json.loads(told)["moots"][0]["arms"]] == ["self-consistency", "majority"]
+    assert (tmp_path / "results" / "report.md").exists()
+    assert run("report", str(tmp_path / "results"))[1].startswith("# Answers\n")
+    code, _, err = run("report", str(tmp_path))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "holds no run" in err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from folkmoot.evals.tasks import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
-DONE = "eval run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,9 @@ def run(
     asked = replace(asked, stored=stored, slots=parallel, pace=pace, origin=None if origin < 0 else origin)
     names = tuple(_known(*each)[0] or each[1] for each in asked.specs)
     files = tuple(f"{kind}:{Path(file).name}" for kind, _, file in (each.partition(":") for each in sets))
-    command = shlex.join(["folkmoot", *sys.argv[1:]]) if sys.argv[1:2] == ["eval"] else DONE
+    given = [f"--model {each}" for each in models] + [f"--set {each}" for each in sets]
+    given += [f"--devices {devices}", f"--prompts {prompts}", f"--seed {seed}", f"--origin {origin}"]
+    command = " ".join(["folkmoot eval run", *given, *([f"--pace {pace:g}"] if pace else [])])
     records = begin(out, Setup(names, files, prompts, seed, asked.origin, pace, command))
     before = len(records)
     try:
@@ -177,6 +177,28 @@ def run(
             f"{counted(len(records), 'record')} in {out}, {told['new']} of them new: {counted(made, 'call')} made, "
             f"{found} found. Next: folkmoot eval report {shlex.quote(str(out))}"
         )
+
+
+@evaluate.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="Write it there, with the records compressed; that folder can be reported on again.",
+)  # fmt: skip
+@json_option
+def report(folder: Path, out: Path | None, as_json: bool) -> None:
+    """Tables of a run, or of all runs whose folders lie in FOLDER: what each arm got right, what it cost, how sure a difference is."""
+    from folkmoot.evals import report as made
+
+    runs = made.find(folder)
+    tables = made.tables(runs)
+    if out is not None:
+        made.write(runs, tables, out)
+        exits.tell(f"written: {out}")
+    if as_json:
+        print_json(made.as_json(tables))
+    else:
+        click.echo(made.markdown(tables), nl=False)
 
 
 def _asked(

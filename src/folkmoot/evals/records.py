@@ -138,11 +138,16 @@ def begin(folder: Path, setup: Setup) -> Records:
             "(models, sets, --seed, --origin or --pace differ); name another --out"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / SETUP).write_text(json.dumps(asdict(setup), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_setup(folder, setup)
     except OSError as error:
         raise EvalError(f"{folder} cannot be written: {error.strerror}; name another --out") from error
     return Records.open(folder / LINES)
+
+
+def write_setup(folder: Path, setup: Setup) -> None:
+    """Say in a folder what its run asks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETUP).write_text(json.dumps(asdict(setup), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_setup(folder: Path) -> Setup:

@@ -1,0 +1,337 @@
+"""From records to tables: what each arm got right, what it cost, and how sure a difference is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from folkmoot.errors import EvalError
+from folkmoot.evals.records import PACKED, SETUP, Record, Setup, load, pack, read_setup, write_setup
+from folkmoot.evals.statistics import Interval, difference, holm, mcnemar, wilson
+
+REPORT = "report.md"
+_SHAPE = re.compile(r"M(\d)-k(\d)")
+_ALONE = re.compile(r"single(:\d+)?|M0-k0")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+    setup: Setup
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """An arm against another on the prompts that both answered: the difference in shares, and McNemar's two numbers.
+
+    `chance` is McNemar's exact p, `corrected` the same after Holm over all arms of the table.
+    """
+
+    other: str
+    prompts: int
+    by: Interval
+    only_here: int
+    only_there: int
+    chance: float
+    corrected: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One arm of a moot. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again."""
+
+    arm: str
+    prompts: int
+    right: Interval
+    jobs: float
+    tokens: float
+    latency_s: float
+    failed: int
+    by_set: dict[str, tuple[int, int]]
+    command: str
+    against: Against | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All arms of one moot. `best` is the single device that got the most right, which the others are compared with.
+
+    `auto` is that mode against each of the other arms.
+    """
+
+    setup: Setup
+    sets: tuple[str, ...]
+    rows: tuple[Row, ...]
+    best: str
+    auto: tuple[Against, ...]
+
+
+def find(folder: Path) -> list[Run]:
+    """The run of a folder, or those of the folders in it. Raises `EvalError` where there is none."""
+    if (folder / SETUP).exists():
+        folders = [folder]
+    elif folder.is_dir():
+        folders = sorted(each.parent for each in folder.glob(f"*/{SETUP}"))
+    else:
+        raise EvalError(f"{folder} is no folder: name that of a run (`folkmoot eval run --out`)")
+    if not folders:
+        raise EvalError(f"{folder} holds no run: name the folder of one (`folkmoot eval run --out`)")
+    return [Run(each, read_setup(each), tuple(load(each))) for each in folders]
+
+
+def tables(runs: Sequence[Run]) -> list[Table]:
+    """One table for each moot; the sets that it was asked in several runs are pooled."""
+    apart: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        setup = run.setup
+        apart.setdefault((setup.models, setup.origin, setup.pace, setup.seed), []).append(run)
+    return [_table(some) for some in apart.values()]
+
+
+def _table(runs: Sequence[Run]) -> Table:
+    setup = runs[0].setup
+    by_arm: dict[str, dict[str, Record]] = {}
+    command: dict[str, list[str]] = {}
+    for run in runs:
+        for record in run.records:
+            by_arm.setdefault(record.arm, {}).setdefault(record.task, record)
+            made = command.setdefault(record.arm, [])
+            again = f"{run.setup.command} --arms {record.arm} --out {run.folder.name}"
+            if again not in made:
+                made.append(again)
+    by_arm = {arm: by_arm[arm] for arm in sorted(by_arm, key=_rank)}
+    rows = [
+        _row(arm, list(some.values()), setup.pace, " && ".join(command[arm])) for arm, some in by_arm.items()
+    ]
+    alone = [row for row in rows if _ALONE.fullmatch(row.arm)]
+    best = max(alone, key=lambda row: row.right.value).arm if alone else ""
+    compared = {arm: _against(by_arm[arm], best, by_arm[best]) for arm in by_arm if best and arm != best}
+    named = corrected({arm: each for arm, each in compared.items() if each is not None})
+    auto = by_arm.get("auto", {})
+    mine = {arm: _against(auto, arm, some) for arm, some in by_arm.items() if arm != "auto"}
+    return Table(
+        setup,
+        tuple(dict.fromkeys(each for run in runs for each in run.setup.sets)),
+        tuple(replace(row, against=named.get(row.arm)) for row in rows),
+        best,
+        tuple(corrected({arm: each for arm, each in mine.items() if each is not None}).values()),
+    )
+
+
+def _rank(arm: str) -> tuple[int, str]:
+    """Devices alone first, then votes, `auto` and what was taken from it, the paper's rows, the rest."""
+    kinds = ("single", "self-consistency", "majority", "auto", "M")
+    return next((place for place, kind in enumerate(kinds) if arm.startswith(kind)), len(kinds)), arm
+
+
+def _row(arm: str, records: Sequence[Record], pace: float, command: str) -> Row:
+    by_set: dict[str, tuple[int, int]] = {}
+    for record in records:
+        right, count = by_set.get(record.set, (0, 0))
+        by_set[record.set] = (right + record.right, count + 1)
+    answered = [record for record in records if not record.error]
+    return Row(
+        arm,
+        len(records),
+        wilson(sum(record.right for record in records), len(records)),
+        _mean(len(record.jobs) for record in answered),
+        _mean(sum(job.tokens_out for job in record.jobs) for record in answered),
+        _mean(record.wall_s / pace if pace and record.wall_s else record.latency_s for record in answered),
+        len(records) - len(answered),
+        by_set,
+        command,
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    some = list(values)
+    return sum(some) / len(some) if some else math.nan
+
+
+def _against(here: dict[str, Record], other: str, there: dict[str, Record]) -> Against | None:
+    both = sorted(task for task in here if task in there)
+    if not both:
+        return None
+    pairs = {task: [(float(here[task].right), float(there[task].right))] for task in both}
+    only_here = sum(here[task].right and not there[task].right for task in both)
+    only_there = sum(there[task].right and not here[task].right for task in both)
+    return Against(other, len(both), difference(pairs), only_here, only_there, mcnemar(only_here, only_there))
+
+
+def corrected(some: dict[str, Against]) -> dict[str, Against]:
+    """The same comparisons with Holm's correction for there being so many."""
+    chances = holm([each.chance for each in some.values()])
+    return {
+        name: replace(each, corrected=chance)
+        for (name, each), chance in zip(some.items(), chances, strict=True)
+    }
+
+
+def write(runs: Sequence[Run], found: Sequence[Table], out: Path) -> None:
+    """The report and the records, compressed, a folder for each run, which `find` takes again."""
+    try:
+        for run in runs:
+            folder = out / run.folder.resolve().name
+            pack(run.records, folder / PACKED)
+            write_setup(folder, run.setup)
+        (out / REPORT).write_text(markdown(found), "utf-8")
+    except OSError as error:
+        raise EvalError(
+            f"{out} cannot be written: {error.strerror}; make room, or name another --out"
+        ) from error
+
+
+# ---- JSON (INTERFACE.md) -------------------------------------------------------------------------------
+
+
+def as_json(found: Sequence[Table]) -> dict[str, Any]:
+    """What `eval report --json` prints. What was not measured is null, or an empty list."""
+    return {
+        "tables": {
+            kind: [row for table in found if table.setup.same is same for row in _paper(table)]
+            for kind, same in (("same", True), ("diverse", False))
+        },
+        "claims": [],
+        "auto": _auto(found),
+        "win_rate": [],
+        "moots": [_moot(table) for table in found],
+    }
+
+
+def _paper(table: Table) -> list[dict[str, Any]]:
+    rows = []
+    for row in table.rows:
+        shape = _SHAPE.fullmatch("M0-k0" if row.arm == "single" else row.arm)
+        twice = row.arm == "single" and any(each.arm == "M0-k0" for each in table.rows)
+        if shape is None or twice:
+            continue
+        rows.append({
+            "layers": int(shape[1]), "proposers": int(shape[2]), "prompts": row.prompts, "accuracy": row.right.value,
+            "accuracy_low": row.right.low, "accuracy_high": row.right.high, "latency_s": _number(row.latency_s),
+            "queue_size": None, "queue_size_script": None, "models": list(table.setup.models),
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: (row["layers"], row["proposers"]))
+
+
+def _auto(found: Sequence[Table]) -> dict[str, Any] | None:
+    """`auto` less the best single device: of a diverse moot where there is one, as that is where it could do harm."""
+    for table in sorted(found, key=lambda table: table.setup.same):
+        row = next((row for row in table.rows if row.arm == "auto"), None)
+        if row is not None and row.against is not None:
+            by = row.against.by
+            return {
+                "difference": by.value, "low": by.low, "high": by.high, "prompts": row.against.prompts,
+                "jobs_mean": row.jobs, "against": row.against.other, "models": list(table.setup.models),
+            }  # fmt: skip
+    return None
+
+
+def _moot(table: Table) -> dict[str, Any]:
+    return {
+        "models": list(table.setup.models), "sets": list(table.sets), "origin": table.setup.origin, "pace": table.setup.pace,
+        "best_single": table.best,
+        "arms": [
+            {
+                "arm": row.arm, "prompts": row.prompts, "accuracy": row.right.value, "accuracy_low": row.right.low,
+                "accuracy_high": row.right.high, "jobs_mean": _number(row.jobs), "tokens_mean": _number(row.tokens),
+                "latency_s": _number(row.latency_s), "failed": row.failed,
+                "by_set": {name: {"right": right, "prompts": count} for name, (right, count) in row.by_set.items()},
+                "against_best": None if row.against is None else _compared(row.against), "command": row.command,
+            }
+            for row in table.rows
+        ],
+        "auto_against": [_compared(each) for each in table.auto],
+    }  # fmt: skip
+
+
+def _compared(each: Against) -> dict[str, Any]:
+    return {
+        "arm": each.other, "prompts": each.prompts, "difference": each.by.value, "low": each.by.low, "high": each.by.high,
+        "only_here": each.only_here, "only_there": each.only_there, "p": each.chance, "p_holm": each.corrected,
+    }  # fmt: skip
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+# ---- Markdown ------------------------------------------------------------------------------------------
+
+
+def markdown(found: Sequence[Table]) -> str:
+    """The report for people: a section for each moot."""
+    parts = ["# Answers\n"]
+    for table in found:
+        parts += _section(table)
+    return "\n".join(parts)
+
+
+def _section(table: Table) -> list[str]:
+    setup, best = table.setup, table.best
+    who = f"{len(setup.models)} × {setup.models[0]}" if setup.same else ", ".join(setup.models)
+    whose = "each device's in turn" if setup.origin is None else f"device {setup.origin}'s"
+    lines = [
+        f"## {who}\n",
+        f"Tasks: {', '.join(table.sets)}, the first {setup.prompts} of each in the order of seed {setup.seed}; the prompts are {whose}. "
+        f"Right: with its 95 % Wilson interval. Against {best or 'nothing'}: paired difference in points with its 95 % "
+        "bootstrap interval (prompts drawn again), and McNemar's exact p after Holm's correction.",
+        _latency_says(setup) + "\n",
+        _line("arm", "prompts", "right", "jobs a prompt", "tokens a prompt", "latency", f"against {best}", "won, lost", "p"),
+        _line(*["---"] * 9),
+    ]  # fmt: skip
+    lines += [_line(row.arm, str(row.prompts), _share(row.right), _told(row.jobs, "{:.2f}"), _told(row.tokens, "{:.0f}"),
+                    _told(row.latency_s, "{:.1f} s"), *_words(row.against)) for row in table.rows]  # fmt: skip
+    if any(row.failed for row in table.rows):
+        lines.append("\nWithout an answer (counted as wrong): " + ", ".join(f"{row.arm} {row.failed}" for row in table.rows if row.failed))  # fmt: skip
+    sets = list(dict.fromkeys(name for row in table.rows for name in row.by_set))
+    if len(sets) > 1:
+        lines += ["\n### By set\n", _line("arm", *sets), _line(*["---"] * (1 + len(sets)))]
+        for row in table.rows:
+            there = [wilson(*row.by_set[name]) if name in row.by_set else None for name in sets]
+            lines.append(_line(row.arm, *("" if each is None else _share(each) for each in there)))
+    if table.auto:
+        lines += [
+            "\n### auto against each\n",
+            _line("against", "prompts", "difference", "won, lost", "p"),
+            _line(*["---"] * 5),
+        ]
+        lines += [_line(each.other, str(each.prompts), *_words(each)) for each in table.auto]
+    lines += ["\n### Made again by\n"]
+    lines += [f"- {row.arm}: `{row.command}`" for row in table.rows]
+    return [*lines, ""]
+
+
+def _latency_says(setup: Setup) -> str:
+    if setup.pace:
+        return f"Latency: measured, with stored answers that took {setup.pace:g} times as long as they once took; in units of what they took."
+    return (
+        "Latency: the longest way through each prompt's jobs at the times that the model took for them; for `auto`, which asks "
+        "more devices after the first, it is that at least (`--pace` measures it)."
+    )
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
+
+
+def _share(of: Interval) -> str:
+    return f"{100 * of.value:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f})"
+
+
+def _told(value: float, form: str) -> str:
+    return "" if math.isnan(value) else form.format(value)
+
+
+def _words(against: Against | None) -> tuple[str, str, str]:
+    if against is None:
+        return "", "", ""
+    by = against.by
+    words = f"{100 * by.value:+.1f} ({100 * by.low:+.1f} to {100 * by.high:+.1f})"
+    return words, f"{against.only_here}, {against.only_there}", f"{against.corrected:.3g}"

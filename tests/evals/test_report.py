@@ -1,0 +1,162 @@
+"""From made-up records to tables whose figures can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from folkmoot.errors import EvalError
+from folkmoot.evals.records import LINES, SETUP, Job, Record, Setup, begin
+from folkmoot.evals.report import REPORT, as_json, find, markdown, tables, write
+from folkmoot.evals.statistics import mcnemar, wilson
+
+SETUP_OF = Setup(("m", "m", "m", "m"), ("gsm8k:g.jsonl",), 10, 0, 0, 0.0, "folkmoot eval run --model m")
+
+
+def record(number: int, arm: str, right: bool, jobs: int = 1, sort: str = "gsm8k", error: str = "") -> Record:
+    job = Job(1, "propose", "ash", "m", "ok", 20, 0, 10, 2.0, 0.5)
+    name = f"{sort}/{number}"
+    return Record(
+        name, sort, arm, "ash", "" if error else "Answer: 4", "4.0", right, 2.0, 0.3, (job,) * jobs, (), error
+    )
+
+
+def run_in(folder: Path, records: list[Record], setup: Setup = SETUP_OF) -> Path:
+    kept = begin(folder, setup)
+    for each in records:
+        kept.add(each)
+    return folder
+
+
+@pytest.fixture
+def like(tmp_path: Path) -> Path:
+    """Of ten prompts a device alone has 1 to 4 right, `auto` 1 to 8 (of nine), a row of the paper 4 and 5."""
+    records = [record(n, "single", n <= 4) for n in range(1, 11)]
+    records += [record(n, "auto", n <= 8, jobs=3) for n in range(1, 10)]
+    records += [record(n, "M1-k3", n in (4, 5), jobs=5) for n in range(1, 11)]
+    return run_in(tmp_path / "runs" / "like", records)
+
+
+def test_shares_jobs_and_differences_are_those_of_the_records(like: Path):
+    (table,) = tables(find(like))
+    assert table.best == "single"
+    single, auto, row = table.rows
+    assert single.right == wilson(4, 10)
+    assert (auto.prompts, auto.jobs, auto.tokens, auto.latency_s) == (9, 3.0, 30.0, 2.0)
+    assert auto.against is not None
+    assert (auto.against.prompts, auto.against.only_here, auto.against.only_there) == (9, 4, 0)
+    assert auto.against.by.value == pytest.approx(4 / 9)
+    assert auto.against.by.low < 4 / 9 < auto.against.by.high
+    assert row.against is not None
+    assert (row.against.only_here, row.against.only_there) == (1, 3)
+    assert (auto.against.chance, row.against.chance) == (mcnemar(4, 0), mcnemar(1, 3))
+    assert auto.against.corrected == pytest.approx(2 * mcnemar(4, 0))
+    assert [each.other for each in table.auto] == ["single", "M1-k3"]
+
+
+def test_its_json_is_the_interfaces(like: Path):
+    found = json.loads(json.dumps(as_json(tables(find(like))), allow_nan=False))
+    assert {"tables", "claims", "auto", "win_rate"} <= found.keys()
+    first, second = found["tables"]["same"]
+    assert found["tables"]["diverse"] == []
+    assert (first["layers"], first["proposers"], first["prompts"], first["accuracy"]) == (0, 0, 10, 0.4)
+    assert (second["layers"], second["proposers"], second["accuracy"]) == (1, 3, 0.2)
+    assert second["accuracy_low"] < 0.2 < second["accuracy_high"]
+    assert {"latency_s", "queue_size", "queue_size_script"} <= second.keys()
+    auto = found["auto"]
+    assert (auto["difference"], auto["prompts"], auto["jobs_mean"]) == (pytest.approx(4 / 9), 9, 3.0)
+
+
+def test_the_page_has_each_arm_with_the_command_that_makes_it_again(like: Path):
+    page = markdown(tables(find(like)))
+    assert "## 4 × m" in page
+    assert "| single | 10 | 40.0 % (16.8 to 68.7) | 1.00 | 10 | 2.0 s |  |  |  |" in page
+    assert "| auto | 9 | 88.9 % (56.5 to 98.0) | 3.00 | 30 | 2.0 s | +44.4 (" in page
+    for arm in ("single", "auto", "M1-k3"):
+        assert f"- {arm}: `folkmoot eval run --model m --arms {arm} --out like`" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows[:5]}) == 1
+
+
+def test_runs_of_the_same_moot_on_other_sets_are_pooled_and_told_apart(like: Path, tmp_path: Path):
+    other = replace(SETUP_OF, sets=("bbh:b.jsonl",))
+    run_in(tmp_path / "runs" / "more", [record(n, "single", n <= 1, sort="bbh") for n in range(10)], other)
+    (table,) = tables(find(tmp_path / "runs"))
+    single = table.rows[0]
+    assert (single.prompts, single.right.value) == (20, 6 / 20)
+    assert single.by_set == {"gsm8k": (4, 10), "bbh": (2, 10)}
+    page = markdown([table])
+    assert "| single | 40.0 % (16.8 to 68.7) | 20.0 % (5.7 to 51.0) |" in page
+    assert "--arms single --out like && folkmoot eval run --model m --arms single --out more" in page
+
+
+def test_of_unlike_devices_the_best_is_what_the_others_are_compared_with(like: Path, tmp_path: Path):
+    setup = replace(SETUP_OF, models=("m", "n", "m", "n"))
+    records = [record(n, "single", n == 1) for n in range(10)] + [
+        record(n, "single:1", n < 6) for n in range(10)
+    ]
+    records += [record(n, "auto", n < 5) for n in range(10)]
+    run_in(tmp_path / "runs" / "unlike", records, setup)
+    found = tables(find(tmp_path / "runs"))
+    assert [table.best for table in found] == ["single", "single:1"]
+    told = as_json(found)
+    # Whether it does harm is a question where devices differ.
+    assert told["auto"]["against"] == "single:1"
+    assert told["auto"]["difference"] == pytest.approx(-0.1)
+    assert [row["accuracy"] for row in told["tables"]["diverse"]] == [0.1]
+    assert "## m, n, m, n" in markdown(found)
+
+
+def test_a_prompt_without_an_answer_is_wrong_and_told(tmp_path: Path):
+    records = [record(1, "auto", True), record(2, "auto", False, error="too_long")]
+    (table,) = tables(find(run_in(tmp_path / "run", records)))
+    assert (table.rows[0].right, table.rows[0].failed, table.rows[0].jobs) == (wilson(1, 2), 1, 1.0)
+    assert "Without an answer (counted as wrong): auto 1" in markdown([table])
+    assert as_json([table])["auto"] is None  # there is nothing to compare it with
+
+
+def test_with_a_pace_the_latency_is_what_was_measured(tmp_path: Path):
+    folder = run_in(tmp_path / "run", [record(1, "auto", True)], replace(SETUP_OF, pace=0.1))
+    (table,) = tables(find(folder))
+    assert table.rows[0].latency_s == pytest.approx(3.0)
+    assert "0.1 times as long" in markdown([table])
+
+
+def test_what_is_written_can_be_reported_on_again(like: Path, tmp_path: Path):
+    runs = find(tmp_path / "runs")
+    found = tables(runs)
+    write(runs, found, tmp_path / "results")
+    assert sorted(each.relative_to(tmp_path / "results").as_posix() for each in (tmp_path / "results").rglob("*.*")) == [
+        "like/records.jsonl.xz", "like/run.json", REPORT,
+    ]  # fmt: skip
+    again = tables(find(tmp_path / "results"))
+    assert markdown(again) == (tmp_path / "results" / REPORT).read_text("utf-8")
+    assert [{row.arm: row.right for row in table.rows} for table in again] == [
+        {row.arm: row.right for row in table.rows} for table in found
+    ]
+
+
+def test_folders_of_others_are_refused(tmp_path: Path):
+    with pytest.raises(EvalError, match="is no folder"):
+        find(tmp_path / "none")
+    with pytest.raises(EvalError, match="holds no run"):
+        find(tmp_path)
+    (tmp_path / SETUP).write_text("[]")
+    with pytest.raises(EvalError, match="says nothing of a run"):
+        find(tmp_path)
+    (tmp_path / SETUP).unlink()
+    run_in(tmp_path, [record(1, "auto", True)])
+    (tmp_path / LINES).unlink()
+    with pytest.raises(EvalError, match="holds no records"):
+        find(tmp_path)
+
+
+def test_a_run_goes_on_in_its_folder_and_no_other_does(tmp_path: Path):
+    run_in(tmp_path, [record(1, "auto", True)])
+    assert len(begin(tmp_path, replace(SETUP_OF, prompts=50, command="more"))) == 1
+    for other in ({"models": ("n",)}, {"seed": 1}, {"sets": ("bbh:b",)}, {"origin": None}, {"pace": 1.0}):
+        with pytest.raises(EvalError, match="another one"):
+            begin(tmp_path, replace(SETUP_OF, **other))
