@@ -18,7 +18,7 @@ from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.membership import Membership
 from folkmoot.core.messages import Layout, Stage
 from folkmoot.core.meter import drained, stage_s
-from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure
+from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure, price
 from folkmoot.core.repute import Repute
 from folkmoot.errors import DeadlinePassed, NoDevice, Overloaded, PromptInvalid, UnknownModel
 
@@ -397,7 +397,7 @@ class Choice:
         kind = self._compared(prompt, plan, resolved)
         leader = self._leader(own) if self._may_vote(plan, resolved) and past is None else None
         if leader is not None:
-            resolved = self._led(resolved, leader, now, mine, room, sizes)
+            resolved = self._led(resolved, leader, now, mine, room, sizes, kind)
         elif self.prices.enabled and past is None:
             resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind)
         decisions += sizes
@@ -451,38 +451,92 @@ class Choice:
         return alike[0] if len(alike) == 1 and able else None
 
     def _led(
-        self, plan: Resolved, leader: DeviceId, now: float, mine: Offer, room: float, sizes: list[Decision]
+        self,
+        plan: Resolved,
+        leader: DeviceId,
+        now: float,
+        mine: Offer,
+        room: float,
+        sizes: list[Decision],
+        kind: Kind | None,
     ) -> Resolved:
-        """The leader answers alone, or this device where the leader has too much to do. Raises Overloaded, DeadlinePassed."""
-        config, skills = self.prices, f"skill {self.skill(leader):.3g}"
-        alone = replace(plan, layers=0, proposers=0, best_of=0, quorum=0, fixed=())
-        name = self.row(leader).name
-        why = f"it is far more skilled than the others ({skills}): their votes would do harm"
-        if config.enabled:
-            own = mine if plan.own == self.me else self.offer(plan.own, now)
-            theirs = own if leader == plan.own else self.offer(leader, now)
-            most = max(worth for layers, _, worth in config.worths if layers <= 1)
-            (here,) = bids(config, [(0, 0)], own, (), room)
-            (there,) = bids(config, [(0, 0)], theirs, (), room)
-            there = replace(there, worth=most)
-            offered = [there] if leader == plan.own else [there, here]
-            bid = best(config, offered, plan.deadline_s)
-            if bid is None:
-                refusal = _refusal(config, offered, own, plan.deadline_s, room)
-                idle = [
-                    replace(each, expected_s=o.idle.stage_s(Stage.PROPOSE))
-                    for each, o in zip(offered, (theirs, own), strict=False)
-                ]
-                if not any(keeps(config, each, plan.deadline_s) for each in idle):
-                    raise DeadlinePassed(f"{refusal}, also where nobody has anything else to do")
-                raise Overloaded(refusal)
-            if bid is here:
-                why = f"{name} has too much to do: worth {here.worth:g} and price {here.price:.1f} here, {there.worth:g} and {there.price:.1f} there"
-                sizes[:] = [Decision(_named(here), why)]
-                return replace(alone, aggregator=plan.own)
-            why += f"; worth {there.worth:g}, price {there.price:.1f}"
-        sizes[:] = [Decision(f"M = 0: {name} answers alone", why)]
-        return replace(alone, aggregator=leader)
+        """The leader answers alone: several times where answers of this `kind` can be voted on and it has the time, else once.
+
+        This device answers where the leader has too much to do. Raises Overloaded, DeadlinePassed.
+        """
+        config, name = self.prices, self.row(leader).name
+        alone = replace(plan, layers=0, proposers=0, best_of=0, quorum=0, fixed=(), aggregator=leader)
+        several = alone
+        if kind is not None:
+            votes = Committee(
+                kind,
+                (self._committee.agree, *(1,) * (self._committee.most - self._committee.agree)),
+                self._committee.agree,
+            )
+            several = replace(
+                alone,
+                layers=1,
+                proposers=votes.most - 1,
+                own=leader,
+                first=(leader,) * (votes.most - 1),
+                committee=votes,
+            )
+        why = f"it is far more skilled than the others (skill {self.skill(leader):.3g}): their votes would do harm"
+        if not config.enabled:
+            sizes[:] = [Decision(_of_leader(name, several), why)]
+            return several
+        own = mine if plan.own == self.me else self.offer(plan.own, now)
+        theirs = own if leader == plan.own else self.offer(leader, now)
+        most = max(worth for layers, _, worth in config.worths if layers <= 1)
+        costs = price(config, theirs, room)
+        once = theirs.stage_s(Stage.PROPOSE)
+        ways = [
+            (
+                several,
+                Bid(
+                    0,
+                    0,
+                    most,
+                    several_jobs(several) * costs,
+                    (),
+                    theirs.wait_s + several_jobs(several) * once,
+                ),
+            ),
+            (
+                alone,
+                Bid(
+                    0,
+                    0,
+                    most - self._committee.gain if kind is not None else most,
+                    costs,
+                    (),
+                    theirs.wait_s + once,
+                ),
+            ),
+        ]
+        if leader != plan.own:
+            here = replace(alone, aggregator=plan.own)
+            (bid,) = bids(config, [(0, 0)], own, (), room)
+            # Half as skilled is worth half as much (guess).
+            less = self.skill(plan.own) / self.skill(leader)
+            ways.append((here, replace(bid, worth=less * bid.worth)))
+        offered = [bid for _, bid in ways]
+        chosen = best(config, offered, plan.deadline_s)
+        if chosen is None:
+            refusal = _refusal(config, offered, own, plan.deadline_s, room)
+            soonest = min(o.idle.stage_s(Stage.PROPOSE) for o in (theirs, own))
+            if not keeps(config, Bid(0, 0, most, 0.0, (), soonest), plan.deadline_s):
+                raise DeadlinePassed(f"{refusal}, also where nobody has anything else to do")
+            raise Overloaded(refusal)
+        found = next(way for way, each in ways if each is chosen)
+        told = "; ".join(f"worth {each.worth:g}, price {each.price:.1f}" for each in offered)
+        if found.aggregator != leader:
+            sizes[:] = [
+                Decision(_of_leader(self.row(plan.own).name, found), f"{name} has too much to do ({told})")
+            ]
+        else:
+            sizes[:] = [Decision(_of_leader(name, found), f"{why} ({told})")]
+        return found
 
     def _named(self, name: str, past: Headway | None) -> DeviceId:
         """The device of that name, which need not be there where nothing is to be asked of it any more."""
@@ -669,7 +723,17 @@ def _check(plan: Plan) -> None:
         raise PromptInvalid(f"aggregator is {plan.aggregator!r}; it is origin, strongest or fixed:NAME")
 
 
+def several_jobs(plan: Resolved) -> int:
+    """Jobs of a plan whose leader answers alone, at most."""
+    return 1 if plan.committee is None else plan.committee.most
+
+
 # ---- what a decision says ------------------------------------------------------------------------------
+
+
+def _of_leader(name: str, plan: Resolved) -> str:
+    times = f", up to {several_jobs(plan)} times" if plan.committee is not None else ""
+    return f"{name} answers alone{times}"
 
 
 def _named(bid: Bid) -> str:

@@ -278,7 +278,7 @@ class Mixture:
         if 0 in free and self._mine_or_serving(self.plan.own):
             places.insert(0, (0, self.plan.own))
         if self.plan.committee is not None:
-            room = max(0, self.plan.committee.asked(0) - len(self._arrived) - len(under_way))
+            room = max(0, self.plan.committee.waves[0] - len(self._arrived) - len(under_way))
             places, self._later = places[:room], places[room:]
         for asked in under_way.values():
             self._asked_before(asked.device, asked.stands_in_for)
