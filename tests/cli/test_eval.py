@@ -143,7 +143,7 @@ def test_a_report_of_what_was_run(run, sums: str, tmp_path: Path):
     code, told, err = run("report", str(tmp_path / "runs"), "--out", str(tmp_path / "results"), "--json")
     assert code == 0
     assert [each["arm"] for each in json.loads(told)["moots"][0]["arms"]] == ["self-consistency", "majority"]
-    assert (tmp_path / "results" / "report.md").exists()
+    assert (tmp_path / "results" / "report.html").exists()
     assert run("report", str(tmp_path / "results"))[1].startswith("# Answers\n")
     code, _, err = run("report", str(tmp_path))
     assert (code, err.count("\n")) == (1, 1)

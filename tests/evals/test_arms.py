@@ -46,6 +46,11 @@ def test_settings_make_an_ablation():
     (arm,) = arms_of("auto+node.peer.committee.enabled=false+node.peer.price.enabled=false", 4)
     assert arm.settings == {"node.peer.committee.enabled": "false", "node.peer.price.enabled": "false"}
     assert arm.name.startswith("auto+node")
+    two = arms_of("auto+node.peer.committee.waves=[2,1,1]+node.peer.price.enabled=false,single", 4)
+    assert [dict(arm.settings) for arm in two] == [
+        {"node.peer.committee.waves": "[2,1,1]", "node.peer.price.enabled": "false"},
+        {},
+    ]
     (M1,) = arms_of("M1-k3+node.peer.mixture.fence=false", 4)
     assert (M1.layers, M1.settings) == (1, {"node.peer.mixture.fence": "false"})
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from folkmoot.errors import EvalError
+from folkmoot.evals.pages import PAGE, REPORT, markdown, page, write
 from folkmoot.evals.records import LINES, SETUP, Job, Record, Setup, begin
-from folkmoot.evals.report import REPORT, as_json, find, markdown, tables, write
+from folkmoot.evals.report import as_json, find, tables
 from folkmoot.evals.statistics import mcnemar, wilson
 
 SETUP_OF = Setup(("m", "m", "m", "m"), ("gsm8k:g.jsonl",), 10, 0, 0, 0.0, "folkmoot eval run --model m")
@@ -55,6 +57,18 @@ def test_shares_jobs_and_differences_are_those_of_the_records(like: Path):
     assert (auto.against.chance, row.against.chance) == (mcnemar(4, 0), mcnemar(1, 3))
     assert auto.against.corrected == pytest.approx(2 * mcnemar(4, 0))
     assert [each.other for each in table.auto] == ["single", "M1-k3"]
+
+
+def test_where_prompts_make_more_or_fewer_jobs_it_says_how_many(tmp_path: Path):
+    records = [record(n, "auto", True, jobs=3 if n < 8 else 4) for n in range(10)]
+    (table,) = tables(find(run_in(tmp_path / "run", records)))
+    assert (table.rows[0].jobs, table.rows[0].by_jobs) == (3.2, {3: 8, 4: 2})
+    assert "Prompts of auto by their jobs: 3: 8, 4: 2" in markdown([table])
+
+
+def test_an_arm_with_settings_is_quoted_for_the_shell(tmp_path: Path):
+    (table,) = tables(find(run_in(tmp_path / "run", [record(1, "auto+a.waves=[2,1]", True)])))
+    assert "`folkmoot eval run --model m --arms 'auto+a.waves=[2,1]' --out run`" in markdown([table])
 
 
 def test_its_json_is_the_interfaces(like: Path):
@@ -128,15 +142,35 @@ def test_with_a_pace_the_latency_is_what_was_measured(tmp_path: Path):
 def test_what_is_written_can_be_reported_on_again(like: Path, tmp_path: Path):
     runs = find(tmp_path / "runs")
     found = tables(runs)
-    write(runs, found, tmp_path / "results")
+    assert write(runs, found, tmp_path / "results")
     assert sorted(each.relative_to(tmp_path / "results").as_posix() for each in (tmp_path / "results").rglob("*.*")) == [
-        "like/records.jsonl.xz", "like/run.json", REPORT,
+        "figures/1-jobs.svg", "figures/1-latency.svg", "like/records.jsonl.xz", "like/run.json", PAGE, REPORT,
     ]  # fmt: skip
     again = tables(find(tmp_path / "results"))
-    assert markdown(again) == (tmp_path / "results" / REPORT).read_text("utf-8")
-    assert [{row.arm: row.right for row in table.rows} for table in again] == [
-        {row.arm: row.right for row in table.rows} for table in found
-    ]
+    assert markdown(again) == markdown(found)
+    assert "![Answers that are right against jobs a prompt](figures/1-jobs.svg)" in (
+        tmp_path / "results" / REPORT
+    ).read_text("utf-8")
+    assert write(find(tmp_path / "results"), again, tmp_path / "twice")
+    for file in ("figures/1-jobs.svg", "figures/1-latency.svg", "like/records.jsonl.xz", PAGE, REPORT):
+        assert (tmp_path / "twice" / file).read_bytes() == (tmp_path / "results" / file).read_bytes()
+
+
+def test_without_matplotlib_there_are_no_figures(like: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    runs = find(like)
+    assert not write(runs, tables(runs), tmp_path / "results")
+    assert not (tmp_path / "results" / "figures").exists()
+    assert "![" not in (tmp_path / "results" / REPORT).read_text("utf-8")
+
+
+def test_the_html_page_holds_the_same_rows_and_nothing_that_a_name_could_open(tmp_path: Path):
+    setup = replace(SETUP_OF, models=("<b>m</b>",) * 2)
+    html = page(tables(find(run_in(tmp_path / "run", [record(1, "auto", True)], setup))))
+    assert "<h2>2 × &lt;b&gt;m&lt;/b&gt;</h2>" in html
+    assert "<td>auto</td><td>1</td><td>100.0 % (20.7 to 100.0)</td>" in html
+    assert "<b>" not in html
+    assert html.count("<tr>") == html.count("</tr>") == 2
 
 
 def test_folders_of_others_are_refused(tmp_path: Path):

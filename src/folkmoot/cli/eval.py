@@ -152,7 +152,9 @@ def run(
     asked = replace(asked, stored=stored, slots=parallel, pace=pace, origin=None if origin < 0 else origin)
     names = tuple(_known(*each)[0] or each[1] for each in asked.specs)
     files = tuple(f"{kind}:{Path(file).name}" for kind, _, file in (each.partition(":") for each in sets))
-    given = [f"--model {each}" for each in models] + [f"--set {each}" for each in sets]
+    given = [f"--model {shlex.quote(each)}" for each in models] + [
+        f"--set {shlex.quote(each)}" for each in sets
+    ]
     given += [f"--devices {devices}", f"--prompts {prompts}", f"--seed {seed}", f"--origin {origin}"]
     command = " ".join(["folkmoot eval run", *given, *([f"--pace {pace:g}"] if pace else [])])
     records = begin(out, Setup(names, files, prompts, seed, asked.origin, pace, command))
@@ -183,22 +185,25 @@ def run(
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
-    help="Write it there, with the records compressed; that folder can be reported on again.",
+    help="Write it there as Markdown and HTML with figures (extra [eval]), and the records, compressed; that folder can be "
+    "reported on again.",
 )  # fmt: skip
 @json_option
 def report(folder: Path, out: Path | None, as_json: bool) -> None:
     """Tables of a run, or of all runs whose folders lie in FOLDER: what each arm got right, what it cost, how sure a difference is."""
-    from folkmoot.evals import report as made
+    from folkmoot.evals.pages import markdown, write
+    from folkmoot.evals.report import as_json as whole
+    from folkmoot.evals.report import find, tables
 
-    runs = made.find(folder)
-    tables = made.tables(runs)
+    runs = find(folder)
+    found = tables(runs)
     if out is not None:
-        made.write(runs, tables, out)
-        exits.tell(f"written: {out}")
+        drawn = write(runs, found, out)
+        exits.tell(f"written: {out}{'' if drawn else ' (without figures: pip install folkmoot[eval])'}")
     if as_json:
-        print_json(made.as_json(tables))
+        print_json(whole(found))
     else:
-        click.echo(made.markdown(tables), nl=False)
+        click.echo(markdown(found), nl=False)
 
 
 def _asked(

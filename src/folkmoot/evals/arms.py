@@ -33,6 +33,7 @@ FORMS = (
     "each with +SETTING=VALUE for devices that run so"
 )
 
+_COMMA = re.compile(r",(?![^\[]*\])")
 _SHAPE = re.compile(r"M(\d)-k(\d)")
 
 
@@ -71,9 +72,12 @@ class Arm:
 
 
 def arms_of(text: str, devices: int) -> tuple[Arm, ...]:
-    """The arms that a text names, with commas, for a moot of so many devices. Raises `EvalError`."""
+    """The arms that a text names, with commas, for a moot of so many devices; in brackets a comma is a setting's own.
+
+    Raises `EvalError`.
+    """
     found: dict[str, Arm] = {}
-    for part in filter(None, (each.strip() for each in text.split(","))):
+    for part in filter(None, (each.strip() for each in _COMMA.split(text))):
         for name in GROUPS.get(part, (part,)):
             found[name] = _arm(name, devices)
     if not found:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.records import PACKED, SETUP, Record, Setup, load, pack, read_setup, write_setup
+from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
 from folkmoot.evals.statistics import Interval, difference, holm, mcnemar, wilson
 
-REPORT = "report.md"
 _SHAPE = re.compile(r"M(\d)-k(\d)")
 _ALONE = re.compile(r"single(:\d+)?|M0-k0")
 
@@ -45,7 +46,10 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One arm of a moot. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again."""
+    """One arm of a moot. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again.
+
+    Of `by_set` it got the first of the second number right; `by_jobs` are its prompts by how many jobs they made.
+    """
 
     arm: str
     prompts: int
@@ -55,6 +59,7 @@ class Row:
     latency_s: float
     failed: int
     by_set: dict[str, tuple[int, int]]
+    by_jobs: dict[int, int]
     command: str
     against: Against | None = None
 
@@ -103,7 +108,9 @@ def _table(runs: Sequence[Run]) -> Table:
         for record in run.records:
             by_arm.setdefault(record.arm, {}).setdefault(record.task, record)
             made = command.setdefault(record.arm, [])
-            again = f"{run.setup.command} --arms {record.arm} --out {run.folder.name}"
+            again = (
+                f"{run.setup.command} --arms {shlex.quote(record.arm)} --out {shlex.quote(run.folder.name)}"
+            )
             if again not in made:
                 made.append(again)
     by_arm = {arm: by_arm[arm] for arm in sorted(by_arm, key=_rank)}
@@ -146,6 +153,7 @@ def _row(arm: str, records: Sequence[Record], pace: float, command: str) -> Row:
         _mean(record.wall_s / pace if pace and record.wall_s else record.latency_s for record in answered),
         len(records) - len(answered),
         by_set,
+        dict(sorted(Counter(len(record.jobs) for record in answered).items())),
         command,
     )
 
@@ -172,20 +180,6 @@ def corrected(some: dict[str, Against]) -> dict[str, Against]:
         name: replace(each, corrected=chance)
         for (name, each), chance in zip(some.items(), chances, strict=True)
     }
-
-
-def write(runs: Sequence[Run], found: Sequence[Table], out: Path) -> None:
-    """The report and the records, compressed, a folder for each run, which `find` takes again."""
-    try:
-        for run in runs:
-            folder = out / run.folder.resolve().name
-            pack(run.records, folder / PACKED)
-            write_setup(folder, run.setup)
-        (out / REPORT).write_text(markdown(found), "utf-8")
-    except OSError as error:
-        raise EvalError(
-            f"{out} cannot be written: {error.strerror}; make room, or name another --out"
-        ) from error
 
 
 # ---- JSON (INTERFACE.md) -------------------------------------------------------------------------------
@@ -242,6 +236,7 @@ def _moot(table: Table) -> dict[str, Any]:
                 "arm": row.arm, "prompts": row.prompts, "accuracy": row.right.value, "accuracy_low": row.right.low,
                 "accuracy_high": row.right.high, "jobs_mean": _number(row.jobs), "tokens_mean": _number(row.tokens),
                 "latency_s": _number(row.latency_s), "failed": row.failed,
+                "by_jobs": {str(jobs): prompts for jobs, prompts in row.by_jobs.items()},
                 "by_set": {name: {"right": right, "prompts": count} for name, (right, count) in row.by_set.items()},
                 "against_best": None if row.against is None else _compared(row.against), "command": row.command,
             }
@@ -260,78 +255,3 @@ def _compared(each: Against) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-# ---- Markdown ------------------------------------------------------------------------------------------
-
-
-def markdown(found: Sequence[Table]) -> str:
-    """The report for people: a section for each moot."""
-    parts = ["# Answers\n"]
-    for table in found:
-        parts += _section(table)
-    return "\n".join(parts)
-
-
-def _section(table: Table) -> list[str]:
-    setup, best = table.setup, table.best
-    who = f"{len(setup.models)} × {setup.models[0]}" if setup.same else ", ".join(setup.models)
-    whose = "each device's in turn" if setup.origin is None else f"device {setup.origin}'s"
-    lines = [
-        f"## {who}\n",
-        f"Tasks: {', '.join(table.sets)}, the first {setup.prompts} of each in the order of seed {setup.seed}; the prompts are {whose}. "
-        f"Right: with its 95 % Wilson interval. Against {best or 'nothing'}: paired difference in points with its 95 % "
-        "bootstrap interval (prompts drawn again), and McNemar's exact p after Holm's correction.",
-        _latency_says(setup) + "\n",
-        _line("arm", "prompts", "right", "jobs a prompt", "tokens a prompt", "latency", f"against {best}", "won, lost", "p"),
-        _line(*["---"] * 9),
-    ]  # fmt: skip
-    lines += [_line(row.arm, str(row.prompts), _share(row.right), _told(row.jobs, "{:.2f}"), _told(row.tokens, "{:.0f}"),
-                    _told(row.latency_s, "{:.1f} s"), *_words(row.against)) for row in table.rows]  # fmt: skip
-    if any(row.failed for row in table.rows):
-        lines.append("\nWithout an answer (counted as wrong): " + ", ".join(f"{row.arm} {row.failed}" for row in table.rows if row.failed))  # fmt: skip
-    sets = list(dict.fromkeys(name for row in table.rows for name in row.by_set))
-    if len(sets) > 1:
-        lines += ["\n### By set\n", _line("arm", *sets), _line(*["---"] * (1 + len(sets)))]
-        for row in table.rows:
-            there = [wilson(*row.by_set[name]) if name in row.by_set else None for name in sets]
-            lines.append(_line(row.arm, *("" if each is None else _share(each) for each in there)))
-    if table.auto:
-        lines += [
-            "\n### auto against each\n",
-            _line("against", "prompts", "difference", "won, lost", "p"),
-            _line(*["---"] * 5),
-        ]
-        lines += [_line(each.other, str(each.prompts), *_words(each)) for each in table.auto]
-    lines += ["\n### Made again by\n"]
-    lines += [f"- {row.arm}: `{row.command}`" for row in table.rows]
-    return [*lines, ""]
-
-
-def _latency_says(setup: Setup) -> str:
-    if setup.pace:
-        return f"Latency: measured, with stored answers that took {setup.pace:g} times as long as they once took; in units of what they took."
-    return (
-        "Latency: the longest way through each prompt's jobs at the times that the model took for them; for `auto`, which asks "
-        "more devices after the first, it is that at least (`--pace` measures it)."
-    )
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
-
-
-def _share(of: Interval) -> str:
-    return f"{100 * of.value:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f})"
-
-
-def _told(value: float, form: str) -> str:
-    return "" if math.isnan(value) else form.format(value)
-
-
-def _words(against: Against | None) -> tuple[str, str, str]:
-    if against is None:
-        return "", "", ""
-    by = against.by
-    words = f"{100 * by.value:+.1f} ({100 * by.low:+.1f} to {100 * by.high:+.1f})"
-    return words, f"{against.only_here}, {against.only_there}", f"{against.corrected:.3g}"

@@ -1,0 +1,262 @@
+"""The report for people: Markdown, HTML and figures of the same tables."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, assert_never
+
+from folkmoot.errors import EvalError
+from folkmoot.evals.records import PACKED, Setup, pack, write_setup
+from folkmoot.evals.report import Against, Row, Run, Table
+from folkmoot.evals.statistics import Interval, wilson
+
+REPORT, PAGE = "report.md", "report.html"
+FIGURES = (("jobs", "jobs a prompt"), ("latency", "latency, s"))
+"""Accuracy is drawn against these: a figure's name, and its axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """`level` 1 is the page's."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table; its first row names the columns."""
+
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What makes each arm again."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure's file, from the page's folder."""
+
+    file: str
+    text: str
+
+
+Block = Heading | Words | Grid | Commands | Picture
+
+
+def markdown(found: Sequence[Table], figures: Sequence[Sequence[Picture]] = ()) -> str:
+    """The whole report as Markdown."""
+    return "\n\n".join(_markdown(block) for block in _blocks(found, figures)) + "\n"
+
+
+def page(found: Sequence[Table], figures: Sequence[Sequence[Picture]] = ()) -> str:
+    """The whole report as one HTML page."""
+    body = "\n".join(_html(block) for block in _blocks(found, figures))
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Answers</title>\n<style>'
+        "body{font:16px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
+        "td,th{border:1px solid #bbb;padding:.2em .6em;text-align:left}</style>\n"
+        f"{body}\n</html>\n"
+    )
+
+
+def write(runs: Sequence[Run], found: Sequence[Table], out: Path) -> bool:
+    """The pages, their figures, and the records, compressed, a folder for each run, which `find` takes again.
+
+    Whether figures were drawn: without matplotlib there are none. Raises `EvalError` where it cannot be written.
+    """
+    try:
+        for run in runs:
+            folder = out / run.folder.resolve().name
+            pack(run.records, folder / PACKED)
+            write_setup(folder, run.setup)
+        figures = [_drawn(table, number, out) for number, table in enumerate(found, 1)]
+        (out / REPORT).write_text(markdown(found, figures), "utf-8")
+        (out / PAGE).write_text(page(found, figures), "utf-8")
+    except OSError as error:
+        raise EvalError(
+            f"{out} cannot be written: {error.strerror}; make room, or name another --out"
+        ) from error
+    return any(figures)
+
+
+# ---- what is told --------------------------------------------------------------------------------------
+
+
+def _blocks(found: Sequence[Table], figures: Sequence[Sequence[Picture]]) -> Iterator[Block]:
+    yield Heading(1, "Answers")
+    for number, table in enumerate(found):
+        yield from _section(table, figures[number] if figures else ())
+
+
+def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
+    setup, best, rows = table.setup, table.best, table.rows
+    yield Heading(2, f"{len(setup.models)} × {setup.models[0]}" if setup.same else ", ".join(setup.models))
+    whose = "each device's in turn" if setup.origin is None else f"device {setup.origin}'s"
+    yield Words(
+        f"Tasks: {', '.join(table.sets)}, the first {setup.prompts} of each in the order of seed {setup.seed}; the prompts are "
+        f"{whose}. Right: with its 95 % Wilson interval. Against {best or 'nothing'}, the single device that got the most right: "
+        "paired difference in points with its 95 % bootstrap interval (prompts drawn again), and McNemar's exact p after Holm's "
+        f"correction. {_latency_says(setup)}"
+    )
+    head = (
+        "arm",
+        "prompts",
+        "right",
+        "jobs a prompt",
+        "tokens a prompt",
+        "latency",
+        f"against {best}",
+        "won, lost",
+        "p",
+    )
+    yield Grid((head, *((row.arm, str(row.prompts), _share(row.right), _told(row.jobs, "{:.2f}"), _told(row.tokens, "{:.0f}"),
+                         _told(row.latency_s, "{:.1f} s"), *_words(row.against)) for row in rows)))  # fmt: skip
+    failed = [f"{row.arm} {row.failed}" for row in rows if row.failed]
+    if failed:
+        yield Words("Without an answer (counted as wrong): " + ", ".join(failed))
+    for row in rows:
+        if len(row.by_jobs) > 1:
+            counts = ", ".join(f"{jobs}: {prompts}" for jobs, prompts in row.by_jobs.items())
+            yield Words(f"Prompts of {row.arm} by their jobs: {counts}")
+    yield from figures
+    sets = list(dict.fromkeys(name for row in rows for name in row.by_set))
+    if len(sets) > 1:
+        yield Heading(3, "By set")
+        shares = [
+            (row.arm, *(_share(wilson(*row.by_set[name])) if name in row.by_set else "" for name in sets))
+            for row in rows
+        ]
+        yield Grid((("arm", *sets), *shares))
+    if table.auto:
+        yield Heading(3, "auto against each")
+        compared = [(each.other, str(each.prompts), *_words(each)) for each in table.auto]
+        yield Grid((("against", "prompts", "difference", "won, lost", "p"), *compared))
+    yield Heading(3, "Made again by")
+    yield Commands(tuple((row.arm, row.command) for row in rows))
+
+
+def _latency_says(setup: Setup) -> str:
+    if setup.pace:
+        return (
+            f"Latency: measured, with stored answers that took {setup.pace:g} times as long as they once took; in units of what "
+            "they took."
+        )
+    return (
+        "Latency: the longest way through each prompt's jobs at the times that the model took for them; for `auto`, which asks "
+        "more devices after the first, it is that at least (`--pace` measures it)."
+    )
+
+
+def _share(of: Interval) -> str:
+    return f"{100 * of.value:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f})"
+
+
+def _told(value: float, form: str) -> str:
+    return "" if math.isnan(value) else form.format(value)
+
+
+def _words(against: Against | None) -> tuple[str, str, str]:
+    if against is None:
+        return "", "", ""
+    by = against.by
+    words = f"{100 * by.value:+.1f} ({100 * by.low:+.1f} to {100 * by.high:+.1f})"
+    return words, f"{against.only_here}, {against.only_there}", f"{against.corrected:.3g}"
+
+
+# ---- Markdown and HTML ---------------------------------------------------------------------------------
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(level, text):
+            return f"{'#' * level} {text}"
+        case Words(text):
+            return text
+        case Grid(cells):
+            return "\n".join(map(_line, (cells[0], ("---",) * len(cells[0]), *cells[1:])))
+        case Commands(rows):
+            return "\n".join(f"- {arm}: `{command}`" for arm, command in rows)
+        case Picture(file, text):
+            return f"![{text}]({file})"
+        case _:
+            assert_never(block)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(level, text):
+            return f"<h{level}>{escape(text)}</h{level}>"
+        case Words(text):
+            return f"<p>{escape(text)}</p>"
+        case Grid(cells):
+            top = "".join(f"<th>{escape(each)}</th>" for each in cells[0])
+            body = "\n".join(
+                "<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in cells[1:]
+            )
+            return f"<table>\n<tr>{top}</tr>\n{body}\n</table>"
+        case Commands(rows):
+            items = "\n".join(
+                f"<li>{escape(arm)}: <code>{escape(command)}</code></li>" for arm, command in rows
+            )
+            return f"<ul>\n{items}\n</ul>"
+        case Picture(file, text):
+            return f'<img src="{escape(file)}" alt="{escape(text)}">'
+        case _:
+            assert_never(block)
+
+
+# ---- figures -------------------------------------------------------------------------------------------
+
+
+def _drawn(table: Table, number: int, out: Path) -> list[Picture]:
+    """A moot's figures in a folder; none where matplotlib is missing. The same rows are the same files."""
+    try:
+        library, drawing = importlib.import_module("matplotlib"), importlib.import_module("matplotlib.figure")
+        importlib.import_module("matplotlib.backends.backend_svg")
+    except ImportError:
+        return []
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for name, axis in FIGURES:
+        figure = drawing.Figure(figsize=(8, 5), layout="constrained")
+        _fill(figure.add_subplot(), table.rows, name, axis)
+        file = f"figures/{number}-{name}.svg"
+        with library.rc_context({"svg.hashsalt": "folkmoot", "svg.fonttype": "none"}):
+            figure.savefig(out / file, format="svg", metadata={"Date": None})
+        pictures.append(Picture(file, f"Answers that are right against {axis}"))
+    return pictures
+
+
+def _fill(axes: Any, rows: Sequence[Row], name: str, axis: str) -> None:
+    for number, row in enumerate(rows):
+        along = row.jobs if name == "jobs" else row.latency_s
+        if math.isnan(along):
+            continue
+        share = row.right
+        reach = [[100 * (share.value - share.low)], [100 * (share.high - share.value)]]
+        mark = "osD^v"[number // 10 % 5]
+        axes.errorbar([along], [100 * share.value], yerr=reach, fmt=mark, capsize=3, label=row.arm)
+    axes.set(xlabel=axis, ylabel="right, % (95 % Wilson interval)", xlim=(0, None), ylim=(0, None))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
