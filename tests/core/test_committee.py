@@ -262,6 +262,19 @@ def test_who_is_alone_answers_alone() -> None:
     assert [job.stage for job in answered(moot, prompt).provenance.jobs] == [Stage.AGGREGATE]
 
 
+@pytest.mark.parametrize("config", [VOTING, PRICED])
+def test_where_all_differ_its_own_device_s_answer_stands_whoever_was_first(config: PeerConfig) -> None:
+    moot = Moot(ALIKE, config)
+    prompt = moot.ask("bob", question=COUNTED)
+    for value, name in enumerate(sorted(asked(moot), key=lambda name: name == "bob")):
+        moot.write(name, f"Answer: {value}")
+    (fourth,) = asked(moot)
+    moot.write(fourth, "Answer: 9")
+    told = answered(moot, prompt)
+    assert told.answer == "Answer: 2"
+    assert told.provenance.proposers == 3
+
+
 def test_at_the_price_of_a_layer_without_an_aggregation() -> None:
     moot = Moot(ALIKE, PRICED)
     prompt = moot.ask("ann", question=COUNTED)
@@ -392,13 +405,31 @@ def test_a_leader_who_is_lost_while_it_votes_does_not_lose_the_prompt() -> None:
     assert answered(moot, prompt).answer == "Answer: 12"
 
 
-def test_two_leaders_are_a_committee_and_the_weak_are_not_asked() -> None:
+def test_two_as_skilled_as_each_other_are_asked_in_turn_and_the_weak_are_not() -> None:
     moot = Moot({"ann": "mmmm", "bob": "mmmm", "cid": "m", "dot": "m"}, PRICED)
     prompt = moot.ask("ann", question=COUNTED)
-    assert asked(moot) == ["ann", "bob"]
-    for name in ("ann", "bob"):
-        moot.write(name, "Answer: 12")
-    assert len(answered(moot, prompt).provenance.jobs) == 2
+    value = 0
+    while moot.end_of(prompt) is None:
+        for name in asked(moot):
+            value += 1
+            moot.write(name, f"Answer: {value}")
+    jobs_of = [job.device for job in answered(moot, prompt).provenance.jobs]
+    assert sorted(jobs_of) == ["ann", "ann", "bob", "bob"]
+    assert answered(moot, prompt).answer == "Answer: 1"
+
+
+def test_a_weak_origin_is_asked_once_and_the_others_in_turn() -> None:
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "mmmm"}, PRICED)
+    prompt = moot.ask("ann", question=COUNTED)
+    value = 0
+    while moot.end_of(prompt) is None:
+        for name in asked(moot):
+            value += 1
+            moot.write(name, f"Answer: {value}")
+    jobs_of = [job.device for job in answered(moot, prompt).provenance.jobs]
+    assert sorted(jobs_of)[:2] == ["ann", "bob"]
+    assert len(jobs_of) == 4
+    assert jobs_of.count("ann") == 1
 
 
 def test_who_tells_no_skill_is_compared_with_nobody() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from random import Random
 from typing import Protocol
 
@@ -443,6 +444,13 @@ class Choice:
         least = max(skills) / self._committee.leader
         return tuple(device for device, skill in zip(devices, skills, strict=True) if skill > least)
 
+    def _voters(self, own: DeviceId, peers: Sequence[DeviceId]) -> tuple[DeviceId, ...]:
+        """Whom a committee asks besides the origin: those as skilled as it, in turn and again where they are fewer than its places."""
+        alike = self._alike((own, *peers))
+        others = [device for device in alike if device != own]
+        ring = (*others, own) if own in alike else tuple(others)
+        return tuple(islice(cycle(ring), max(self._committee.most - 1, len(others)))) if others else ()
+
     def _leader(self, own: DeviceId) -> DeviceId | None:
         """The one device that is far more skilled than all others that could be asked; None where there is none such."""
         others = [m.device for m in self._live() if m.device not in (own, self.me)]
@@ -507,7 +515,7 @@ class Choice:
                 Bid(
                     0,
                     0,
-                    most - self._committee.gain if kind is not None else most,
+                    most - self._committee.gain(several_jobs(several)),
                     costs,
                     (),
                     theirs.wait_s + once,
@@ -624,7 +632,7 @@ class Choice:
             plan = replace(plan, layers=1, proposers=most, best_of=max(plan.best_of, config.draw))
         first = self.peers(plan, prompt.id, 1, rng) if plan.layers else ()
         if kind is not None:
-            first = tuple(d for d in self._alike((plan.own, *first)) if d != plan.own)
+            first = self._voters(plan.own, first)
         own = mine if plan.own == self.me else self.offer(plan.own, now)
         offers = [self.offer(peer, now) for peer in first]
         known = [offer.service_s for offer in (own, *offers) if offer.service_s]
@@ -640,6 +648,11 @@ class Choice:
         if kind is not None:
             wanted = [(m, k) for m, k in wanted if m <= 1 and k < self._committee.most]
         offered = bids(config, wanted, own, offers, room, votes=kind is not None)
+        if kind is not None:
+            alone = config.worth(0, 0)
+            offered = [
+                replace(each, worth=alone + self._committee.gain(each.proposers + 1)) for each in offered
+            ]
         bid = best(config, offered, plan.deadline_s)
         if bid is None:
             why = _refusal(config, offered, own, plan.deadline_s, room)

@@ -19,8 +19,9 @@ class CommitteeConfig:
     Votes for the same that weigh `agree` together end it. Members are alike where the most skilled of them is less than `leader` times as skilled as the
     next; one that is more skilled than that answers alone. Skills are compared only where each device tells one.
 
-    A leader answers several times, one more after another until `agree` of them say the same, where it has the time: that is worth
-    `gain` points more than its one answer (four votes of a 1.5B model on GSM8K, docs/explanation/answers.md).
+    So many points more than one answer (M = 0) are 1, 2, 3, … votes worth (`gains`; those of a 1.5B model on GSM8K,
+    docs/explanation/answers.md): by them the prices settle how many may be asked. A leader answers several times, one more after another
+    until `agree` of its answers say the same, where it has the time.
     Open answers cannot be voted on: from a mean similarity of `similar` on (`medoid`) the one that the others are most like stands and
     nobody aggregates; 0 means always, 1 or more never. 0.75 is passed by one prompt in ten of AlpacaEval with the paper's four models.
     """
@@ -30,7 +31,7 @@ class CommitteeConfig:
     agree: int = 2
     leader: float = 1.5
     similar: float = 0.75
-    gain: float = 13.0
+    gains: tuple[float, ...] = (0.0, 0.0, 8.0, 13.0)
 
     def __post_init__(self) -> None:
         if not self.waves or any(not 1 <= each <= 64 for each in self.waves) or self.waves[0] < self.agree:
@@ -41,8 +42,8 @@ class CommitteeConfig:
             raise ConfigError(f"committee.agree is {self.agree}: one vote agrees with nobody, 2 or more do")
         if not self.similar >= 0.0:
             raise ConfigError(f"committee.similar is {self.similar}: it is a similarity, 0 or more")
-        if not 0.0 <= self.gain < 1e6:
-            raise ConfigError(f"committee.gain is {self.gain}: it is in points, 0 or more")
+        if not self.gains or not all(0.0 <= each < 1e6 for each in self.gains):
+            raise ConfigError(f"committee.gains is {self.gains}: points of 1, 2, … votes, 0 or more each")
         if not self.leader >= 1.0:
             raise ConfigError(f"committee.leader is {self.leader}: it is a ratio of skills, 1 or more")
 
@@ -50,6 +51,10 @@ class CommitteeConfig:
     def most(self) -> int:
         """How many are asked at most."""
         return sum(self.waves)
+
+    def gain(self, votes: int) -> float:
+        """Points that so many votes are worth more than one."""
+        return self.gains[min(votes, len(self.gains)) - 1]
 
 
 @dataclass(frozen=True, slots=True)

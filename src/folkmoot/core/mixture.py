@@ -929,9 +929,12 @@ class Mixture:
         """
         committee = self.plan.committee
         assert committee is not None
+        odd = dict(zip([w.id for w in self._arrived], self._flags(self._arrived), strict=True))
+        # The origin's own first: among equals its answer stands.
+        works = sorted(self._arrived, key=lambda work: work.slot)
         votes = [
-            Vote(extract(committee.kind, work.said, work.truncated), DOUBTED_VOTE if odd else 1.0)
-            for work, odd in zip(self._arrived, self._flags(self._arrived), strict=True)
+            Vote(extract(committee.kind, work.said, work.truncated), DOUBTED_VOTE if odd[work.id] else 1.0)
+            for work in works
         ]
         found = settled(committee, votes)
         if found is None and self._open:
@@ -939,7 +942,7 @@ class Mixture:
         if found is None and self._later:
             return self._ask_more(now)
         found = found or count(votes)
-        return None if found is None else self._elect(found, now)
+        return None if found is None else self._elect(works[found.best], found, now)
 
     def _ask_more(self, now: float) -> list[Effect]:
         committee = self.plan.committee
@@ -958,9 +961,8 @@ class Mixture:
             effects += self._ask(stage_of(1), slot, device, now, self._away(slot, device))
         return effects
 
-    def _elect(self, found: Count, now: float) -> list[Effect]:
+    def _elect(self, work: _Work, found: Count, now: float) -> list[Effect]:
         """The best voter's own text is the answer; who still writes need not."""
-        work = self._arrived[found.best]
         effects: list[Effect] = []
         for other in list(self._open.values()):
             self._close(other, Outcome.CANCELLED, None)
