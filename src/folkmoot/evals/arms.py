@@ -20,6 +20,7 @@ PAPER = ((0, 0), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3))
 ABLATIONS: dict[str, dict[str, str]] = {
     "auto-no-vote": {"node.peer.committee.enabled": "false"},
     "auto-no-leader": {"node.peer.committee.leader": "1e9"},
+    "auto-no-price": {"node.peer.price.enabled": "false"},
     "auto-no-fence": {"node.peer.mixture.fence": "false"},
     "auto-no-screen": {"node.peer.mixture.screen": "false"},
     "auto-no-repute": {"node.peer.repute.enabled": "false"},
