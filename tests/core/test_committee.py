@@ -323,6 +323,28 @@ def test_open_answers_that_differ_are_aggregated() -> None:
     assert answered(moot, prompt).provenance.jobs[-1].stage is Stage.AGGREGATE
 
 
+def test_drafts_that_are_material_end_early_and_those_that_may_be_the_answer_do_not() -> None:
+    short = replace(VOTING, mixture=MixtureConfig(draft_tokens=40))
+
+    def limits(question: str, plan: Plan | None = None) -> set[int]:
+        moot = Moot(ALIKE, short)
+        prompt = moot.ask("ann", plan, question=question, sampling=Sampling(max_tokens=100))
+        found = {d.running[1].sampling.max_tokens for d in moot.devices.values() if d.running is not None}
+        moot.work_until("ann", 2) if plan is None and question is OPEN else moot.work()
+        if question is OPEN and plan is None:
+            final = moot.devices["ann"].running  # type: ignore[index]
+            assert final is not None
+            assert final[1].sampling.max_tokens == 100
+            moot.work()
+        answered(moot, prompt)
+        return found
+
+    assert limits(OPEN) == {40}
+    assert limits(COUNTED) == {100}
+    assert limits(OPEN, Plan(mode="fixed", layers=1, proposers=3)) == {100}
+    assert limits(OPEN, Plan(mode="local")) == {100}
+
+
 @pytest.mark.parametrize(("similar", "aggregations"), [(0.0, 0), (1.0, 1)])
 def test_always_or_never(similar: float, aggregations: int) -> None:
     moot = Moot(ALIKE, replace(VOTING, committee=CommitteeConfig(enabled=True, similar=similar)))

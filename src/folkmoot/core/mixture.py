@@ -94,6 +94,8 @@ class MixtureConfig:
     `prepare_characters`: of a layer's last open answer this device evaluates so much at a time while it is
     still being written (about 32 tokens: fewer make small batches, which cost nearly as much as large ones).
     An answer has at most `token_characters` for each token that was asked for (guess: ten times English).
+    In mode auto a draft that others make an answer of ends after `draft_tokens` (0: as late as the answer): what they need of it is its
+    result and its reasons. A draft that may be the answer itself is never shortened.
     `fence` puts a word that nobody can know around the answers, `screen` marks odd ones and lets them go last;
     without the two the layout is the paper's (docs/explanation/liars.md has the figures).
     """
@@ -106,6 +108,7 @@ class MixtureConfig:
     answers_bytes: int = 3 << 20
     prepare_characters: int = 160
     token_characters: int = 64
+    draft_tokens: int = 0
     fence: bool = False
     screen: bool = False
 
@@ -532,6 +535,8 @@ class Mixture:
         sampling = self.prompt.sampling
         if not final:
             sampling = replace(sampling, stop=())
+            if self._shortens():
+                sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self._config.draft_tokens))
         if self.plan.layers:
             sampling = replace(sampling, seed=self._seed(sampling, slot, attempt))
         if self._begun:
@@ -548,6 +553,11 @@ class Mixture:
             self._suspect,
             self._begun,
         )
+
+    def _shortens(self) -> bool:
+        """Whether drafts end early: in mode auto, where they are material and no answers."""
+        plan = self.plan
+        return self._config.draft_tokens > 0 and self.prompt.plan.mode == "auto" and plan.committee is None
 
     def _draw_fence(self) -> str:
         """Ten different letters, one of 2·10¹³ words; empty where the layout is to be the paper's."""
@@ -980,7 +990,7 @@ class Mixture:
 
     def _select(self, now: float) -> list[Effect]:
         """Answer with the last layer's medoid where its answers are alike enough."""
-        if self.plan.similar >= 1.0 or len(self._before) < 2:
+        if self.plan.similar >= 1.0 or len(self._before) < 2 or self._shortens():
             return []
         weights = [DOUBTED_VOTE if odd else 1.0 for odd in self._flags(self._before)]
         found = medoid([work.said for work in self._before], weights)
