@@ -52,6 +52,17 @@ def test_two_of_which_one_is_doubted_do_not_settle_it() -> None:
     assert settled(committee, [*doubted, Vote("7", 1.0)]) is not None
 
 
+def test_one_skilled_vote_agrees_with_nobody_and_two_unskilled_ones_are_too_light() -> None:
+    committee = Committee(Kind.NUMBER, (3, 1), 2)
+    skilled, other, third = Vote("7", skill=2.2), Vote("8", skill=0.4), Vote("8", skill=0.4)
+    assert settled(committee, [skilled]) is None
+    assert settled(committee, [skilled, other, third]) is None
+    assert count([skilled, other, third]) == Count("7", 0, 1, 3, 2.2)
+    assert settled(committee, [skilled, replace(other, value="7")]) is not None
+    assert settled(committee, [Vote("7", skill=0.9), Vote("7", skill=0.8), Vote("8", skill=1.3)]) is not None
+    assert settled(committee, [skilled, Vote("7", DOUBTED, 2.2)]) is None, "a heavy copy confirms nothing"
+
+
 @pytest.mark.parametrize("agree", [2, 3])
 def test_so_many_must_agree(agree: int) -> None:
     committee = Committee(Kind.NUMBER, (3, 1), agree)

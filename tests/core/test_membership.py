@@ -243,12 +243,16 @@ def test_claims_out_of_bounds_are_ignored_and_counted() -> None:
         News((), (row_of(C, MAX_INCARNATION),)),
         News((), (Member(C, 1, Standing.ALIVE, Card(name="x", skill=float("nan"))),)),
         News((), (Member(C, 1, Standing.ALIVE, card_of(C), Pulse(queue=-1)),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card("x", right=(2,) * 6, total=(1,) * 6)),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card("x", right=(0,) * 5, total=(1,) * 5)),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card("x", right=(), total=(1,) * 6)),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card("x", right=(128,) * 6, total=(128,) * 6)),)),
         Heartbeat(-1, 0),
         Silence(B, -1),
         News((Rumour(B, 1, Standing.DEAD, -1),)),
     ):
         it.on_message(B, message, 1.0)
-    assert it.ignored == 7
+    assert it.ignored == 11
     assert C not in it.members
 
 
@@ -280,6 +284,21 @@ def test_a_new_card_is_told_under_a_higher_incarnation() -> None:
         News((), (Member(A, 2, Standing.ALIVE, card, Pulse(1 << 20)),))
     ]
     assert it.set_card(card, 2.0) == []
+
+
+def test_own_probes_out_of_bounds_are_left_out() -> None:
+    it = machine(B)
+    fair = replace(card_of(A), probes=5, right=(1,) * 6, total=(2,) * 6)
+    it.set_card(fair, 1.0)
+    assert it.members[A].card == fair
+    it.set_card(replace(fair, right=(3,) * 6), 2.0)
+    assert it.members[A].card == card_of(A)
+
+
+def test_a_card_with_other_probes_is_another_card() -> None:
+    one = replace(card_of(A), probes=5, right=(1,) * 6, total=(2,) * 6)
+    others = [replace(one, probes=6), replace(one, right=(2,) * 6), replace(one, total=(3,) * 6), card_of(A)]
+    assert len({checksum(card) for card in (one, *others)}) == 5
 
 
 def test_an_own_card_out_of_bounds_is_trimmed_not_invisible() -> None:

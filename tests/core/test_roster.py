@@ -162,7 +162,7 @@ def test_the_byte_estimates_are_upper_bounds(
         device,
         incarnation,
         Standing.LEFT,
-        Card(name, model, tokens, 1.25, "x" * 100),
+        Card(name, model, tokens, 1.25, "x" * 100, 4_096, True, 2**32 - 1, (127,) * 6, (127,) * 6),
         Pulse(version, *(2**31 - 1,) * 3, 12.5, 1e6, 1.5, 2**31 - 1, 1.5, (1.0, 2.0, 3.0)),
     )
     empty = len(encode(News()))

@@ -172,6 +172,9 @@ OUT_OF_BOUNDS = [
     Answer(JOB, 1, 0.0, Usage(tokens_in=-1)),
     SyncReply((Member(DEVICE, 2**53, Standing.ALIVE, Card("a")),)),
     SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a" * 65)),)),
+    SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a", probes=2**32)),)),
+    SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a", right=(0,) * 7, total=(1,) * 7)),)),
+    SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a", right=(0,) * 6, total=(128,) * 6)),)),
     SyncReply((), (DEVICE,) * 2_001),
 ]
 

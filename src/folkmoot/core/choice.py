@@ -13,7 +13,7 @@ from folkmoot.core.breaker import BreakerConfig, Breakers, State
 from folkmoot.core.committee import Committee, CommitteeConfig
 from folkmoot.core.events import Decision, DeviceRow, Headway, Plan, Prompt
 from folkmoot.core.extract import Kind, kind_of
-from folkmoot.core.gossip import Member, Standing
+from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.hedge import HedgeConfig, Hedges
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.membership import Membership
@@ -21,6 +21,7 @@ from folkmoot.core.messages import Layout, Stage
 from folkmoot.core.meter import drained, stage_s
 from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure, price
 from folkmoot.core.repute import Repute
+from folkmoot.core.skill import CLASSES, Tally, compared, tally, weights
 from folkmoot.errors import DeadlinePassed, NoDevice, Overloaded, PromptInvalid, UnknownModel
 
 AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
@@ -395,10 +396,11 @@ class Choice:
             )
         if own == self.me:
             self._check_wait(mine)
-        kind = self._compared(prompt, plan, resolved)
-        leader = self._leader(own) if self._may_vote(plan, resolved) and past is None else None
+        wanted = kind_of(asked_last(prompt))
+        kind = wanted if self._may_compare(prompt, plan, resolved, wanted) else None
+        leader = self._leader(own, wanted) if self._may_vote(plan, resolved) and past is None else None
         if leader is not None:
-            resolved = self._led(resolved, leader, now, mine, room, sizes, kind)
+            resolved = self._led(resolved, leader, wanted, now, mine, room, sizes, kind)
         elif self.prices.enabled and past is None:
             resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind)
         decisions += sizes
@@ -407,7 +409,7 @@ class Choice:
         if self._may_vote(plan, resolved) and not prompt.sampling.stop:
             resolved = replace(resolved, similar=self._committee.similar)
         if leader is None:
-            aggregator = own if private else self._aggregator(plan.aggregator, own, decisions)
+            aggregator = own if private else self._aggregator(plan.aggregator, own, wanted, decisions)
             resolved = replace(resolved, aggregator=aggregator)
         return replace(resolved, decisions=tuple(decisions))
 
@@ -418,57 +420,92 @@ class Choice:
         asked = plan.select or plan.quorum or plan.aggregator != "origin"
         return self._committee.enabled and plan.mode == "auto" and not asked and resolved.layers > 0
 
-    def _compared(self, prompt: Prompt, plan: Plan, resolved: Resolved) -> Kind | None:
-        """By what the answers to this prompt can be compared; None where they are not to be.
+    def _may_compare(self, prompt: Prompt, plan: Plan, resolved: Resolved, kind: Kind) -> bool:
+        """Whether the answers to this prompt can be compared, and may be.
 
         A draft is written without the user's stop words, so that it could not be the answer where there are any.
         """
-        if not self._may_vote(plan, resolved) or prompt.sampling.stop:
-            return None
-        kind = kind_of(asked_last(prompt))
-        return None if kind is Kind.OPEN else kind
+        return self._may_vote(plan, resolved) and not prompt.sampling.stop and kind is not Kind.OPEN
 
     def _of_alike(self, kind: Kind) -> Committee:
         return Committee(kind, self._committee.waves, self._committee.agree)
 
-    def skill(self, device: DeviceId) -> float:
-        """How able a device's model is, as its card says; 0 where nobody knows."""
+    def skills(self, devices: Sequence[DeviceId], kind: Kind) -> list[float]:
+        """How able the devices' models are at a kind of question, on one scale; 0 where nobody knows.
+
+        By the means of what their probes say where all of them can be compared so, else by their sizes.
+        """
+        if self._probed(devices, kind):
+            return [tally(self._card(d), CLASSES[kind]).mean for d in devices]
+        return [self._card(d).skill for d in devices]
+
+    def weights(self, devices: Sequence[DeviceId], kind: Kind) -> tuple[float, ...]:
+        """What the votes of a committee's members weigh, 1 in the mean; all the same where their probes cannot be compared."""
+        if self._probed(devices, kind):
+            return weights(self.skills(devices, kind), kind)
+        return (1.0,) * len(devices)
+
+    def _card(self, device: DeviceId) -> Card:
         member = self._member(device)
-        return 0.0 if member is None else member.card.skill
+        return Card("") if member is None else member.card
 
-    def _alike(self, devices: Sequence[DeviceId]) -> tuple[DeviceId, ...]:
-        """Those of them that are about as skilled as the best; all where one of them tells no skill."""
-        skills = [self.skill(device) for device in devices]
-        if not skills or min(skills) <= 0.0:
-            return tuple(devices)
-        least = max(skills) / self._committee.leader
-        return tuple(device for device, skill in zip(devices, skills, strict=True) if skill > least)
+    def _probed(self, devices: Sequence[DeviceId], kind: Kind) -> bool:
+        cards = [self._card(d) for d in devices]
+        return bool(cards) and all(compared(cards[0], card, CLASSES[kind]) for card in cards)
 
-    def _voters(self, own: DeviceId, peers: Sequence[DeviceId]) -> tuple[DeviceId, ...]:
+    def _alike(self, devices: Sequence[DeviceId], kind: Kind) -> tuple[DeviceId, ...]:
+        """Those of them whom no other one leads at a kind of question; all where each is led by one.
+
+        Of two whose probes of its class can be compared one leads where it is the abler for certain (`skill.leads`). Else one
+        that is `leader` times as large does, if both tell their sizes.
+        """
+        skill, ratio = CLASSES[kind], self._committee.leader
+        lower, largest = dict[int, float](), dict[int, float]()
+        cards = [self._card(device) for device in devices]
+        tallies = [tally(card, skill) for card in cards]
+        groups = [card.probes if each.known else -1 for card, each in zip(cards, tallies, strict=True)]
+        for card, each, group in zip(cards, tallies, groups, strict=True):
+            largest[group] = max(largest.get(group, 0.0), card.skill)
+            if group >= 0:
+                lower[group] = max(lower.get(group, 0.0), each.lower)
+
+        def is_led(card: Card, each: Tally, group: int) -> bool:
+            larger = max(
+                (size for other, size in largest.items() if other != group or group < 0), default=0.0
+            )
+            by_size = 0.0 < card.skill <= larger / ratio
+            return by_size or (group >= 0 and lower[group] > each.upper)
+
+        led = [is_led(*each) for each in zip(cards, tallies, groups, strict=True)]
+        free = tuple(device for device, below in zip(devices, led, strict=True) if not below)
+        return free or tuple(devices)
+
+    def _voters(self, own: DeviceId, peers: Sequence[DeviceId], kind: Kind) -> tuple[DeviceId, ...]:
         """Whom a committee asks besides the origin: those as skilled as it, in turn and again where they are fewer than its places."""
-        alike = self._alike((own, *peers))
+        alike = self._alike((own, *peers), kind)
         others = [device for device in alike if device != own]
         ring = (*others, own) if own in alike else tuple(others)
         return tuple(islice(cycle(ring), max(self._committee.most - 1, len(others)))) if others else ()
 
-    def _leader(self, own: DeviceId) -> DeviceId | None:
+    def _leader(self, own: DeviceId, kind: Kind) -> DeviceId | None:
         """The one device that is far more skilled than all others that could be asked; None where there is none such."""
         others = [m.device for m in self._live() if m.device not in (own, self.me)]
         able = [d for d in others if self.breakers.admits(d)]
-        alike = self._alike((own, *able))
+        alike = self._alike((own, *able), kind)
         return alike[0] if len(alike) == 1 and able else None
 
     def _led(
         self,
         plan: Resolved,
         leader: DeviceId,
+        wanted: Kind,
         now: float,
         mine: Offer,
         room: float,
         sizes: list[Decision],
         kind: Kind | None,
     ) -> Resolved:
-        """The leader answers alone: several times where answers of this `kind` can be voted on and it has the time, else once.
+        """The leader at what is wanted answers alone: several times where answers of this `kind` can be voted on and it has the time, else once.
 
         This device answers where the leader has too much to do. Raises Overloaded, DeadlinePassed.
         """
@@ -489,7 +526,10 @@ class Choice:
                 first=(leader,) * (votes.most - 1),
                 committee=votes,
             )
-        why = f"it is far more skilled than the others (skill {self.skill(leader):.3g}): their votes would do harm"
+        card = self._card(leader)
+        probed = tally(card, CLASSES[wanted])
+        known = f"{probed.right} of {probed.total} probes of {CLASSES[wanted]}, " if probed.known else ""
+        why = f"it is far more skilled than the others ({known}skill {card.skill:.3g}): their votes would do harm"
         if not config.enabled:
             sizes[:] = [Decision(_of_leader(name, several), why)]
             return several
@@ -526,7 +566,8 @@ class Choice:
             here = replace(alone, aggregator=plan.own)
             (bid,) = bids(config, [(0, 0)], own, (), room)
             # Half as skilled is worth half as much (guess).
-            less = self.skill(plan.own) / self.skill(leader)
+            less, whole = self.skills((plan.own, leader), wanted)
+            less = min(1.0, less / whole) if whole else 1.0
             ways.append((here, replace(bid, worth=less * bid.worth)))
         offered = [bid for _, bid in ways]
         chosen = best(config, offered, plan.deadline_s)
@@ -632,7 +673,7 @@ class Choice:
             plan = replace(plan, layers=1, proposers=most, best_of=max(plan.best_of, config.draw))
         first = self.peers(plan, prompt.id, 1, rng) if plan.layers else ()
         if kind is not None:
-            first = self._voters(plan.own, first)
+            first = self._voters(plan.own, first, kind)
         own = mine if plan.own == self.me else self.offer(plan.own, now)
         offers = [self.offer(peer, now) for peer in first]
         known = [offer.service_s for offer in (own, *offers) if offer.service_s]
@@ -674,15 +715,16 @@ class Choice:
                 f"a first job is expected to wait {offer.wait_s:.3g} s, the bound max_wait_s is {self.max_wait_s:g} s"
             )
 
-    def _aggregator(self, aggregator: str, own: DeviceId, decisions: list[Decision]) -> DeviceId:
+    def _aggregator(self, aggregator: str, own: DeviceId, kind: Kind, decisions: list[Decision]) -> DeviceId:
         if aggregator == "origin":
             return own
         if aggregator == "strongest":
             others = (m.device for m in self._live() if self.breakers.admits(m.device))
             serving = [d for d in (own, *others) if self.serves(d)]
-            best = max(serving, key=self.skill, default=own)
+            skills = dict(zip(serving, self.skills(serving, kind), strict=True))
+            best = max(serving, key=skills.__getitem__, default=own)
             if best != own:
-                tied = [d for d in serving if self.skill(d) == self.skill(best)]
+                tied = [d for d in serving if skills[d] == skills[best]]
                 best = min(tied, key=lambda d: self.delay_s(d, Stage.AGGREGATE))
                 among = ", and of those the least to do" if len(tied) > 1 else ""
                 decisions.append(

@@ -16,8 +16,9 @@ from folkmoot.errors import ConfigError
 class CommitteeConfig:
     """Voting in mode auto. `waves` are how many are asked at first and then, while they disagree, how many more.
 
-    Votes for the same that weigh `agree` together end it. Members are alike where the most skilled of them is less than `leader` times as skilled as the
-    next; one that is more skilled than that answers alone. Skills are compared only where each device tells one.
+    `agree` votes for the same end it. Of two devices one leads where its probes prove it (`core.skill`) or, where those cannot be
+    compared, its model is `leader` times as large, if both tell a size. Members are alike where none leads another one; one that
+    leads all others answers alone.
 
     So many points more than one answer (M = 0) are 1, 2, 3, … votes worth (`gains`; those of a 1.5B model on GSM8K,
     docs/explanation/answers.md): by them the prices settle how many may be asked. A leader answers several times, one more after another
@@ -71,16 +72,27 @@ class Committee:
         return sum(self.waves)
 
 
+LIGHT = 0.75
+"""Votes that agree are enough where they weigh so much of what as many of mean skill do (guess): alike members differ a little
+in their probes, and two of them that weigh 0.97 each need no third."""
+
 DOUBTED = 0.5
 """What a vote weighs that the screen doubts (guess): a copy of another answer confirms nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one answer says; None where nothing could be read in it. `weight` is how much it counts: 1 unless there is a doubt."""
+    """What one answer says; None where nothing could be read in it. `trust` is 1 unless there is a doubt; `skill` what is known of
+    its voter's, 1 in the mean of a committee's members. It counts as much as their product."""
 
     value: str | None
-    weight: float = 1.0
+    trust: float = 1.0
+    skill: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """How much it counts."""
+        return self.trust * self.skill
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +124,13 @@ def count(votes: Sequence[Vote]) -> Count | None:
 
 
 def settled(committee: Committee, votes: Sequence[Vote]) -> Count | None:
-    """The result where the votes for it weigh enough, else None."""
+    """The result where enough votes agree on it, a doubted one being half a vote, and not the unskilled alone; else None."""
     found = count(votes)
-    return found if found is not None and found.weight >= committee.agree else None
+    if found is None:
+        return None
+    agree = sum(vote.trust for vote in votes if vote.value == found.value)
+    enough = agree >= committee.agree and found.weight >= LIGHT * committee.agree
+    return found if enough else None
 
 
 def jobs(waves: Sequence[int], undecided: Sequence[float]) -> float:

@@ -35,12 +35,18 @@ MAX_AGE_MS = 3_600_000
 MAX_DEBT = 10_000_000
 MAX_LOAD = 1_000
 MAX_SLOTS = 4_096
+MAX_PROBES = 127
+"""Probes of a class on a card: one byte each."""
+CLASSES = 6
+"""How many classes of questions there are (`skill.SkillClass`)."""
 STAGES = 3
 """How many stages of jobs there are (`messages.Stage`)."""
 STAGE_STEPS = 50
 """A stage's mean travels in fiftieths of the mean of all: one byte up to 2.5 times that."""
 MAX_STAGE = 1_000
 """A stage takes at most so many times the mean of all."""
+_SKILL_BYTES = 2 * CLASSES + 4
+"""What a card's probes take beyond empty fields, in bytes."""
 _BIG = 2**31
 _VERSIONS = 2**53
 
@@ -57,7 +63,8 @@ class Standing(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Card:
     """What changes rarely about a device. `model` is empty for a requester; `skill` orders models; `slots` jobs are served
-    at a time. `closed`: it takes jobs of its own users only, for now or for good.
+    at a time. `closed`: it takes jobs of its own users only, for now or for good. Of `total` probes of each class, in the order of
+    `SkillClass`, `right` were answered right; `probes` is the checksum of the questions. All three are empty before that.
     """
 
     name: str
@@ -67,6 +74,9 @@ class Card:
     address: str = ""
     slots: int = 1
     closed: bool = False
+    probes: int = 0
+    right: tuple[int, ...] = ()
+    total: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +220,10 @@ def tag_of(device: DeviceId) -> int:
 @lru_cache(maxsize=1 << 14)
 def checksum(card: Card) -> int:
     """32 bits over a card."""
-    text = f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}\0{card.slots}\0{card.closed:d}"
+    text = (
+        f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}\0{card.slots}\0{card.closed:d}"
+        f"\0{card.probes}\0{card.right}\0{card.total}"
+    )
     return crc32(text.encode(errors="surrogatepass"))
 
 
@@ -224,7 +237,7 @@ def rumour_of(row: Member) -> Rumour:
 
 def row_bytes(row: Member) -> int:
     """An upper bound of a row's encoded size, in bytes."""
-    return _card_bytes(row.card) + 190
+    return _card_bytes(row.card) + 193 + _SKILL_BYTES * bool(row.card.total)
 
 
 def hot_bytes(hot: Hot) -> int:
@@ -268,12 +281,13 @@ def _card_bytes(card: Card) -> int:
 
 
 def trimmed(card: Card) -> Card:
-    """Our own card within the bounds: texts that are too long are cut."""
+    """Our own card within the bounds: texts that are too long are cut, probes beyond them left out."""
     name, model, address = card.name[:MAX_NAME], card.model[:MAX_MODEL], card.address[:MAX_ADDRESS]
     while len((name + model + address).encode(errors="replace")) > MAX_CARD_BYTES and (name or model):
         name, model = (name, model[:-1]) if len(model) > len(name) else (name[:-1], model)
     context_tokens = min(max(card.context_tokens, 0), _BIG - 1)
-    return replace(card, name=name, model=model, context_tokens=context_tokens, address=address)
+    fair = replace(card, name=name, model=model, context_tokens=context_tokens, address=address)
+    return fair if _probes_ok(card) else replace(fair, probes=0, right=(), total=())
 
 
 @lru_cache(maxsize=1 << 14)
@@ -286,6 +300,16 @@ def _card_ok(card: Card) -> bool:
         and 0 <= card.context_tokens < _BIG
         and -1e9 <= card.skill <= 1e9
         and 1 <= card.slots <= MAX_SLOTS
+        and _probes_ok(card)
+    )
+
+
+def _probes_ok(card: Card) -> bool:
+    return (
+        0 <= card.probes < 2**32
+        and len(card.right) == len(card.total)
+        and len(card.total) in (0, CLASSES)
+        and all(0 <= r <= t <= MAX_PROBES for r, t in zip(card.right, card.total, strict=True))
     )
 
 

@@ -942,9 +942,15 @@ class Mixture:
         odd = dict(zip([w.id for w in self._arrived], self._flags(self._arrived), strict=True))
         # The origin's own first: among equals its answer stands.
         works = sorted(self._arrived, key=lambda work: work.slot)
+        members = [*(w.device for w in (*works, *self._open.values())), *(d for _, d in self._later)]
+        weights = self._choice.weights(members, committee.kind)
         votes = [
-            Vote(extract(committee.kind, work.said, work.truncated), DOUBTED_VOTE if odd[work.id] else 1.0)
-            for work in works
+            Vote(
+                extract(committee.kind, work.said, work.truncated),
+                DOUBTED_VOTE if odd[work.id] else 1.0,
+                weight,
+            )
+            for work, weight in zip(works, weights, strict=False)
         ]
         found = settled(committee, votes)
         if found is None and self._open:
@@ -1003,13 +1009,13 @@ class Mixture:
         """The aggregate, or in mode auto the draft that is better for certain, where nobody has seen the aggregate yet."""
         if self.prompt.plan.mode != "auto" or self.prompt.stream or self.prompt.sampling.stop:
             return work
-        drafts = sorted(
-            (w for w in self._works.values() if w.layer == self.plan.layers and w.useful),
-            key=lambda w: -self._choice.skill(w.device),
-        )
         question = asked_last(self.prompt)
+        kind = kind_of(question)
+        drafts = [w for w in self._works.values() if w.layer == self.plan.layers and w.useful]
+        skills = self._choice.skills([w.device for w in drafts], kind)
+        drafts = [drafts[place] for place in sorted(range(len(drafts)), key=lambda place: -skills[place])]
         final = Text(prose(self._begun + work.answer), work.truncated)
-        found = below(kind_of(question), question, final, [Text(w.said, w.truncated) for w in drafts])
+        found = below(kind, question, final, [Text(w.said, w.truncated) for w in drafts])
         if found is None:
             return work
         place, why = found

@@ -44,6 +44,8 @@ PRINTABLE = {"Card.model", "Card.name", "Inference.fence", "Undone.code"}
 """Texts without them: names that are shown as they are."""
 
 LENGTHS = {
+    "Card.right": 6,
+    "Card.total": 6,
     "Heartbeat.hot": 64,
     "Heartbeat.rumours": 64,
     "Hot.stages": 3,
@@ -66,8 +68,11 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "Ask.hops": (0, 16),
     "Ask.layer": (0, MAX_LAYERS + 1),
     "Card.context_tokens": (0, 2**31 - 1),
+    "Card.probes": (0, 2**32 - 1),
+    "Card.right": (0, 127),
     "Card.skill": (-1e9, 1e9),
     "Card.slots": (1, 4_096),
+    "Card.total": (0, 127),
     "Heartbeat.view": (0, 2**64 - 1),
     "Hot.tag": (0, 2**64 - 1),
     "Inference.expected": (0, 1_000),

@@ -1,0 +1,202 @@
+"""How able a device's model is, by class of question: what the probes say, how sure that is, and what a vote weighs.
+
+A probe is right or wrong, so a class is known as a Beta distribution: with the prior Beta(1, 1), which holds every skill to be
+equally likely, r right and w wrong ones leave Beta(1 + r, 1 + w).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Literal
+
+from folkmoot.core.extract import Kind, extract
+from folkmoot.core.gossip import Card
+
+SURE = 0.9
+"""How sure a bound is, on its side (guess): of two that are equal one seems to lead in at most 8 of 100 cases, by 6 to 24 probes."""
+
+LEAST = 5
+"""Probes of a class below which nothing is said of it (guess): then the models' sizes say more."""
+
+LIGHTEST, HEAVIEST = 0.25, 6.0
+"""Bounds of a vote's log-odds: no probes make a vote worthless, or worth any number of others."""
+
+LEAST_ABLE = 3
+"""Members better than chance below which agreement proves nothing: of two that agree both may be wrong, and which one is able
+cannot be told from agreement alone."""
+
+
+class SkillClass(StrEnum):
+    """What is probed apart. The order is that of a card's figures."""
+
+    ARITHMETIC = "arithmetic"
+    EXTRACTION = "extraction"
+    CHOICE = "choice"
+    INSTRUCTIONS = "instructions"
+    CODE = "code"
+    OPEN = "open"
+
+
+CLASSES: dict[Kind, SkillClass] = {
+    Kind.NUMBER: SkillClass.ARITHMETIC,
+    Kind.LETTER: SkillClass.CHOICE,
+    Kind.YES_NO: SkillClass.CHOICE,
+    Kind.JSON: SkillClass.INSTRUCTIONS,
+    Kind.CODE: SkillClass.CODE,
+    Kind.SHORT: SkillClass.EXTRACTION,
+    Kind.OPEN: SkillClass.OPEN,
+}
+"""Which class a question belongs to, by what it wants."""
+
+CHANCE: dict[Kind, float] = {Kind.LETTER: 0.25, Kind.YES_NO: 0.5}
+"""How often somebody who knows nothing is right."""
+FREE_CHANCE = 0.05
+"""The same where anything can be said (guess): it also says how often two that are wrong say the same."""
+
+TOKENS: dict[SkillClass, int] = {SkillClass.ARITHMETIC: 128, SkillClass.CODE: 96}
+"""Tokens of an answer to a probe of a class; of the others `FEW_TOKENS`. Both are guesses."""
+FEW_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Of `total` probes `right` were answered right."""
+
+    right: int = 0
+    total: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough of them to say something."""
+        return self.total >= LEAST
+
+    @property
+    def mean(self) -> float:
+        """The mean of the skill's distribution: between 0 and 1, neither of them reached."""
+        return (self.right + 1) / (self.total + 2)
+
+    @property
+    def lower(self) -> float:
+        """The skill is above this with the probability `SURE`."""
+        return _quantile(self.right, self.total, 1.0 - SURE)
+
+    @property
+    def upper(self) -> float:
+        """The skill is below this with the probability `SURE`."""
+        return _quantile(self.right, self.total, SURE)
+
+
+@lru_cache(maxsize=1 << 12)
+def _quantile(right: int, total: int, share: float) -> float:
+    """The value below which `share` of Beta(1 + right, 1 + total − right) lies, within 1e-9.
+
+    With whole numbers its distribution is a binomial's tail: P(X <= x) = P(Bin(total + 1, x) >= right + 1).
+    """
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        x = (low + high) / 2.0
+        tail = sum(
+            math.comb(total + 1, k) * x**k * (1.0 - x) ** (total + 1 - k) for k in range(right + 1, total + 2)
+        )
+        low, high = (x, high) if tail < share else (low, x)
+    return (low + high) / 2.0
+
+
+def leads(one: Tally, other: Tally) -> bool:
+    """Whether one is the abler for certain: its lower bound lies above the other's upper bound. Else they are alike."""
+    return one.lower > other.upper
+
+
+def tally(card: Card, skill: SkillClass) -> Tally:
+    """What a card says of a class."""
+    place = list(SkillClass).index(skill)
+    return Tally(card.right[place], card.total[place]) if card.total else Tally()
+
+
+def compared(one: Card, other: Card, skill: SkillClass) -> bool:
+    """Whether two cards can be compared in a class: both were asked the same, and enough."""
+    return one.probes == other.probes and tally(one, skill).known and tally(other, skill).known
+
+
+def log_odds(skill: float, kind: Kind) -> float:
+    """What a vote says, in nats: the log-odds of its voter's skill (between 0 and 1) over those of chance, within bounds.
+
+    Voters that err independently, and to each wrong answer alike, are best added up so: log(p (K − 1) / (1 − p)) with
+    K = 1/chance answers to choose from (Nitzan and Paroush 1982 for K = 2).
+    """
+    chance = CHANCE.get(kind, FREE_CHANCE)
+    odds = math.log(skill / (1.0 - skill)) - math.log(chance / (1.0 - chance))
+    return min(max(odds, LIGHTEST), HEAVIEST)
+
+
+def weights(skills: Sequence[float], kind: Kind) -> tuple[float, ...]:
+    """What the votes of a committee's members weigh: their log-odds, with the mean 1."""
+    odds = [log_odds(skill, kind) for skill in skills]
+    mean = math.fsum(odds) / len(odds) if odds else 1.0
+    return tuple(each / mean for each in odds)
+
+
+# ---- probes --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question whose answer can be checked. `how` its answer is compared with those of `answers`, any of which is right:
+
+    as a `Kind` says it, normalised; `holds`: one of them stands in it as words of its own, none of `lacks` does, in any case;
+    `exactly`: it is one of them and nothing else.
+    """
+
+    id: str
+    skill: SkillClass
+    question: str
+    answers: tuple[str, ...]
+    how: Kind | Literal["holds", "exactly"]
+    lacks: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """How long its answer may be."""
+        return TOKENS.get(self.skill, FEW_TOKENS)
+
+
+def passed(probe: Probe, answer: str, truncated: bool = False) -> bool:
+    """Whether an answer to a probe is right."""
+    match probe.how:
+        case "holds":
+            said = " ".join(answer.casefold().split())
+            right = any(_stands_in(each, said) for each in probe.answers)
+            return right and not any(_stands_in(each, said) for each in probe.lacks)
+        case "exactly":
+            return " ".join(answer.split()).strip("\"'`") in probe.answers
+        case kind:
+            return extract(kind, answer, truncated) in probe.answers
+
+
+def _stands_in(words: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words.casefold())}(?!\w)", text) is not None
+
+
+# ---- agreement -----------------------------------------------------------------------------------------
+
+
+def agreed(tallies: Sequence[Tally], said: Sequence[str | None], kind: Kind) -> tuple[bool | None, ...]:
+    """What a vote shows of its voters: True where one said what all able others say, False where not, None where it shows nothing.
+
+    Only where at least three members are better than chance for certain, and those of them beside the one that is judged said
+    the same: agreement of the weak names the wrong one as the best. It is weaker evidence than a probe: all may be wrong.
+    """
+    chance = CHANCE.get(kind, FREE_CHANCE)
+    able = [place for place, each in enumerate(tallies) if each.known and each.lower > chance]
+    if len(able) < LEAST_ABLE:
+        return (None,) * len(said)
+    found = list[bool | None]()
+    for place, own in enumerate(said):
+        others = {said[other] for other in able if other != place}
+        found.append(None if own is None or len(others) != 1 or None in others else own in others)
+    return tuple(found)
