@@ -22,6 +22,7 @@ from folkmoot.core.skill import (
     HEAVIEST,
     LIGHTEST,
     SURE,
+    How,
     Probe,
     SkillClass,
     Tally,
@@ -135,25 +136,25 @@ def test_so_weighted_votes_are_right_more_often_than_plain_ones() -> None:
 # ---- probes --------------------------------------------------------------------------------------------
 
 
-def probe(how: Kind | str, *answers: str, lacks: tuple[str, ...] = ()) -> Probe:
-    return Probe("x", SkillClass.OPEN, "?", answers, how, lacks)  # type: ignore[arg-type]
+def probe(how: How, *answers: str, lacks: tuple[str, ...] = ()) -> Probe:
+    return Probe("x", SkillClass.OPEN, "?", answers, how, lacks)
 
 
 @pytest.mark.parametrize(
     ("asked", "answer", "right"),
     [
-        (probe(Kind.NUMBER, "12"), "3 * 4 = 12\nAnswer: 12.0", True),
-        (probe(Kind.NUMBER, "12"), "Answer: 13", False),
-        (probe(Kind.LETTER, "B"), "B) because", True),
-        (probe(Kind.JSON, '{"a":1}'), 'Here:\n```json\n{ "a": 1 }\n```', True),
-        (probe("holds", "Lena"), "It was Lena, of course.", True),
-        (probe("holds", "Lena"), "Helena did it.", False),
-        (probe("holds", "xs[-1]"), "Write `xs[-1]`.", True),
-        (probe("holds", "Lena", lacks=("Omar",)), "Omar gave it to lena.", False),
-        (probe("holds", "Lena", "Lee"), "lee", True),
-        (probe("exactly", "DONE"), ' "DONE"\n', True),
-        (probe("exactly", "DONE"), "DONE!", False),
-        (probe("exactly", "DONE"), "done", False),
+        (probe(How.NUMBER, "12"), "3 * 4 = 12\nAnswer: 12.0", True),
+        (probe(How.NUMBER, "12"), "Answer: 13", False),
+        (probe(How.LETTER, "B"), "B) because", True),
+        (probe(How.JSON, '{"a":1}'), 'Here:\n```json\n{ "a": 1 }\n```', True),
+        (probe(How.HOLDS, "Lena"), "It was Lena, of course.", True),
+        (probe(How.HOLDS, "Lena"), "Helena did it.", False),
+        (probe(How.HOLDS, "xs[-1]"), "Write `xs[-1]`.", True),
+        (probe(How.HOLDS, "Lena", lacks=("Omar",)), "Omar gave it to lena.", False),
+        (probe(How.HOLDS, "Lena", "Lee"), "lee", True),
+        (probe(How.EXACTLY, "DONE"), ' "DONE"\n', True),
+        (probe(How.EXACTLY, "DONE"), "DONE!", False),
+        (probe(How.EXACTLY, "DONE"), "done", False),
     ],
 )
 def test_what_is_right(asked: Probe, answer: str, right: bool) -> None:

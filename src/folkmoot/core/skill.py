@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Literal
 
 from folkmoot.core.extract import Kind, extract
 from folkmoot.core.gossip import Card
@@ -144,19 +143,29 @@ def weights(skills: Sequence[float], kind: Kind) -> tuple[float, ...]:
 # ---- probes --------------------------------------------------------------------------------------------
 
 
+class How(StrEnum):
+    """How an answer to a probe is compared with what is right: as `extract` reads it, or as it is.
+
+    `HOLDS`: that stands in it as words of their own, in any case. `EXACTLY`: it is that and nothing else.
+    """
+
+    NUMBER = Kind.NUMBER.value
+    LETTER = Kind.LETTER.value
+    YES_NO = Kind.YES_NO.value
+    JSON = Kind.JSON.value
+    HOLDS = "holds"
+    EXACTLY = "exactly"
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question whose answer can be checked. `how` its answer is compared with those of `answers`, any of which is right:
-
-    as a `Kind` says it, normalised; `holds`: one of them stands in it as words of its own, none of `lacks` does, in any case;
-    `exactly`: it is one of them and nothing else.
-    """
+    """A question whose answer can be checked. Any of `answers` is right; what has to hold it may hold none of `lacks`."""
 
     id: str
     skill: SkillClass
     question: str
     answers: tuple[str, ...]
-    how: Kind | Literal["holds", "exactly"]
+    how: How
     lacks: tuple[str, ...] = ()
 
     @property
@@ -168,14 +177,14 @@ class Probe:
 def passed(probe: Probe, answer: str, truncated: bool = False) -> bool:
     """Whether an answer to a probe is right."""
     match probe.how:
-        case "holds":
+        case How.HOLDS:
             said = " ".join(answer.casefold().split())
             right = any(_stands_in(each, said) for each in probe.answers)
             return right and not any(_stands_in(each, said) for each in probe.lacks)
-        case "exactly":
+        case How.EXACTLY:
             return " ".join(answer.split()).strip("\"'`") in probe.answers
-        case kind:
-            return extract(kind, answer, truncated) in probe.answers
+        case _:
+            return extract(Kind(probe.how.value), answer, truncated) in probe.answers
 
 
 def _stands_in(words: str, text: str) -> bool:

@@ -16,7 +16,7 @@ class EngineInfo:
     `context_tokens` is the room of ONE job, input and output together. `skill` orders models
     (billions of parameters where nothing better is known). `note` tells people what was chosen
     (threads, file), for `up` and `doctor`. `elsewhere` is the host that it runs on where that is another machine:
-    what is asked here goes there.
+    what is asked here goes there. `made_up`: no model writes its texts, so there is no skill to be found out.
     """
 
     model: str
@@ -24,6 +24,7 @@ class EngineInfo:
     skill: float
     note: str = ""
     elsewhere: str = ""
+    made_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

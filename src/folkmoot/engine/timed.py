@@ -58,7 +58,11 @@ class TimedEngine:
     async def start(self) -> EngineInfo:
         """Nothing to load."""
         return EngineInfo(
-            self._name, self._config.context_tokens, self._config.skill, f"no model: {self._law}"[:120]
+            self._name,
+            self._config.context_tokens,
+            self._config.skill,
+            f"no model: {self._law}"[:120],
+            made_up=True,
         )
 
     async def check(self) -> EngineInfo:

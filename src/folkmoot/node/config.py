@@ -98,6 +98,19 @@ class JournalConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SkillConfig:
+    """Probing this device's own model, once for each model (docs/explanation/answers.md). Times in seconds.
+
+    It begins, and goes on after whatever came in between, when nothing was to be done here for `quiet_s` (guess). An engine
+    that bills (`money`) is never probed; one on another machine, which may bill too, only where `elsewhere` allows it.
+    """
+
+    enabled: bool = True
+    quiet_s: float = 3.0
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """A live device. Times in seconds.
 
@@ -111,6 +124,7 @@ class NodeConfig:
     peer: PeerConfig = field(default_factory=_policies)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     journal: JournalConfig = field(default_factory=JournalConfig)
+    skill: SkillConfig = field(default_factory=SkillConfig)
     coalesce_s: float = 0.025
     grace_s: float = 5.0
     engine_check_s: float = 5.0

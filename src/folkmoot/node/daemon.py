@@ -51,6 +51,7 @@ from folkmoot.node.memory import Memory
 from folkmoot.node.money import MoneyConfig, Purse
 from folkmoot.node.network import Network
 from folkmoot.node.service import Status
+from folkmoot.node.skill import Prober, Skills, load_probes
 from folkmoot.node.work import Work
 from folkmoot.wire import limits
 
@@ -126,6 +127,7 @@ class Daemon:
         self._engine_state = "none" if engine is None else "loading"
         self._engine_note = ""
         self._info: EngineInfo | None = None
+        self._skills: Skills | None = None
         self._began = time.monotonic()
         # Peers see some of its numbers, and must not be able to tell the next: ids, and the fences around answers.
         self._rng: Random = secrets.SystemRandom()
@@ -196,6 +198,8 @@ class Daemon:
         work = Work(self._engine, self._spawn, self._config.coalesce_s)
         self._driver = Driver(self._peer, network, work, self._spawn, self._announce)
         await self._take_up_books(self._peer)
+        if self._config.skill.enabled and self._engine is not None and self._purse is None:
+            self._skills = await asyncio.to_thread(lambda: Skills(self._home, load_probes()))
         work.handle = self._on_work
         self._limit()
         for device in self._identity.decrees.banned():
@@ -208,6 +212,17 @@ class Daemon:
         if self._wants_discovery():
             self._spawn(self._discover(address))
         await self._load()
+        if self._skills is not None:
+            prober = Prober(
+                self._skills,
+                self._config.skill,
+                self._peer,
+                work,
+                model=self._probed_model,
+                draw=self.new_prompt_id,
+                tell=self._show_engine,
+            )
+            self._spawn(prober.run())
         invitation = await network.invite() if founded else None
         if not self._stop.is_set():
             await ready(Ready(network.address, invitation))
@@ -250,12 +265,35 @@ class Daemon:
     def _on_engine(self, info: EngineInfo) -> None:
         """The engine serves, as `info` tells."""
         self._info, self._engine_state, self._engine_note = info, "ready", info.note
-        self._show(info.model, info.context_tokens, info.skill)
+        self._show_engine()
+
+    def _probed_model(self) -> str | None:
+        """The model that serves, where its skill is to be found out."""
+        info = self._info if self._engine_state == "ready" else None
+        if info is None or info.made_up or (info.elsewhere and not self._config.skill.elsewhere):
+            return None
+        return info.model
+
+    def _show_engine(self) -> None:
+        """Tell the others what the engine is, and how able its model is as far as that is known."""
+        if (info := self._info) is not None:
+            self._show(info.model, info.context_tokens, info.skill)
 
     def _show(self, model: str, context_tokens: int = 0, skill: float = 0.0) -> None:
         """Tell the others what answers here; an empty `model`: nothing does."""
+        skills = self._skills
+        tallies = skills.tallies(model) if skills is not None and model == self._probed_model() else ()
+        probed = any(each.total for each in tallies)
         model = re.sub(f"[{limits.CONTROLS}]", " ", model)[: limits.TEXTS["Card.model"]]
-        card = replace(self._card, model=model, context_tokens=context_tokens, skill=skill)
+        card = replace(
+            self._card,
+            model=model,
+            context_tokens=context_tokens,
+            skill=skill,
+            probes=skills.probes.checksum if skills is not None and probed else 0,
+            right=tuple(each.right for each in tallies) if probed else (),
+            total=tuple(each.total for each in tallies) if probed else (),
+        )
         if card != self._card:
             self._card = card
             self._handle(CardChanged(card))

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Work:
-    """Runs the core's `Generate` and `Warm` on an engine. `handle` takes what comes of it.
+    """Runs the core's `Generate` and `Warm` on an engine, and probes while it does neither. `handle` takes what comes of it.
 
     Each runs in a task of its own that can be cancelled, before its first step too, while another one waits
     for it and reports: so every `Generate` and every `Warm` is answered.
@@ -39,12 +39,15 @@ class Work:
         self._jobs: dict[JobId, asyncio.Task[Event]] = {}
         self._spent: dict[JobId, Usage] = {}
         self._step: tuple[PromptId, asyncio.Task[Event]] | None = None
+        self._probing: asyncio.Task[tuple[str, bool]] | None = None
         self.handle: Callable[[Event], None] = lambda event: None
 
     def generate(self, job: JobId, inference: Inference, room: Room) -> None:
         """Run a job; `room` waits until its asker has read what was written."""
-        step = self._step[1] if self._step is not None else None
-        task = asyncio.ensure_future(self._write(job, inference, room, step))
+        before: list[asyncio.Task[Any]] = self._stop_probing()
+        if self._step is not None:
+            before.append(self._step[1])
+        task = asyncio.ensure_future(self._write(job, inference, room, before))
         self._jobs[job] = task
         self._spawn(self._report_job(job, task))
 
@@ -55,7 +58,7 @@ class Work:
 
     def warm(self, inference: Inference) -> None:
         """Evaluate one step of an inference's open prefix."""
-        task = asyncio.ensure_future(self._prefill(inference))
+        task = asyncio.ensure_future(self._prefill(inference, self._stop_probing()))
         self._step = (inference.prompt, task)
         self._spawn(self._report_step(inference.prompt, task))
 
@@ -63,6 +66,46 @@ class Work:
         """Stop the step that is running."""
         if self._step is not None and self._step[0] == prompt:
             self._step[1].cancel()
+
+    async def probe(self, inference: Inference) -> tuple[str, bool] | None:
+        """An answer for this device itself, and whether it was cut off; None where the engine is needed, then or meanwhile.
+
+        Whatever else is begun stops it at once. Raises EngineError.
+        """
+        if self._engine is None or self._jobs or self._step is not None or self._probing is not None:
+            return None
+        task = self._probing = asyncio.ensure_future(self._read(self._engine, inference))
+        try:
+            await _ended(task)
+        finally:
+            if task.done():
+                self._probing = None
+        if task.cancelled():
+            return None
+        fault = task.exception()
+        if fault is not None and not isinstance(fault, FolkmootError):
+            log.error("the engine failed at a probe by a fault of ours: %s", way_of(fault))
+            raise EngineError(f"a fault in the engine ({type(fault).__name__})")
+        return task.result()
+
+    def _stop_probing(self) -> list[asyncio.Task[Any]]:
+        """Somebody needs the engine: what must have ended before it is free."""
+        if self._probing is None:
+            return []
+        if not self._probing.cancelling():  # a second time would break into what an engine does to stop
+            self._probing.cancel()
+        return [self._probing]
+
+    async def _read(self, engine: Engine, inference: Inference) -> tuple[str, bool]:
+        said = list[str]()
+        async with contextlib.aclosing(engine.generate(inference)) as pieces:
+            async for piece in pieces:
+                match piece:
+                    case Text(text=text):
+                        said.append(text)
+                    case Done(truncated=truncated):
+                        return _sound("".join(said)), truncated
+        raise EngineError("the engine stopped in the middle of an answer")
 
     async def _report_job(self, job: JobId, task: asyncio.Task[Event]) -> None:
         await _ended(task)
@@ -92,10 +135,10 @@ class Work:
             self.handle(task.result())
 
     async def _write(
-        self, job: JobId, inference: Inference, room: Room, step: asyncio.Task[Event] | None
+        self, job: JobId, inference: Inference, room: Room, before: list[asyncio.Task[Any]]
     ) -> Event:
-        if step is not None:
-            await asyncio.wait([step])
+        if before:
+            await asyncio.wait(before)
         if self._engine is None:
             return EngineFailed(job, "no_engine", "this device has no model")
         return await self._pass_on(self._engine, job, inference, room)
@@ -124,7 +167,9 @@ class Work:
                         return Finished(job, usage, truncated)
         raise EngineError("the engine stopped in the middle of an answer")
 
-    async def _prefill(self, inference: Inference) -> Event:
+    async def _prefill(self, inference: Inference, before: list[asyncio.Task[Any]]) -> Event:
+        if before:
+            await asyncio.wait(before)
         if self._engine is None:
             return Warmed(inference.prompt, 0, 0)
         try:
@@ -140,7 +185,7 @@ def _sound(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-async def _ended(task: asyncio.Task[Event]) -> None:
+async def _ended(task: asyncio.Task[Any]) -> None:
     try:
         await asyncio.wait([task])
     finally:
