@@ -151,7 +151,12 @@ class Moot:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "FOLKMOOT_HOME": str(home), **environ},
+                env={
+                    **os.environ,
+                    "FOLKMOOT_HOME": str(home),
+                    "FOLKMOOT_NODE__SKILL__ENABLED": "false",
+                    **environ,
+                },
                 start_new_session=True,
             )
         self.devices[name] = DeviceProcess(name, home, process)

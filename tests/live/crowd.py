@@ -90,7 +90,7 @@ class Crowd:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "FOLKMOOT_HOME": str(at)},
+                env={"FOLKMOOT_NODE__SKILL__ENABLED": "false", **os.environ, "FOLKMOOT_HOME": str(at)},
             )
         self._processes.append(process)
         return at, process

@@ -376,3 +376,57 @@ async def test_the_device_s_end_ends_its_job(bench: Any) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     await until(lambda: "is free" in engine.log)
+
+
+# ---- probes --------------------------------------------------------------------------------------------
+
+
+async def test_a_probe_is_answered_to_this_device_alone(bench: Any) -> None:
+    at = bench(Dictated("so ", "it is", Done(DONE.usage, truncated=True)))
+    assert await at.work.probe(INFERENCE) == ("so it is", True)
+    assert not at.events
+
+
+async def test_a_job_waits_until_the_probe_it_stops_has_let_go_of_the_engine(bench: Any) -> None:
+    engine = Dictated("half")
+    at = bench(engine)
+    probing = asyncio.create_task(at.work.probe(INFERENCE))
+    await until(lambda: engine.taken)
+    at.work.generate(JOB, INFERENCE, lambda: at_once())
+    engine.script.put_nowait(DONE)
+    await at.until(Finished)
+    assert await probing is None
+    assert engine.log == ["begins", "is free", "begins", "is free"]
+
+
+async def test_a_prefill_step_stops_a_probe_too(bench: Any) -> None:
+    engine = Dictated("half")
+    at = bench(engine)
+    probing = asyncio.create_task(at.work.probe(INFERENCE))
+    await until(lambda: engine.taken)
+    at.work.warm(INFERENCE)
+    engine.step.set()
+    engine.script.put_nowait("warm")
+    await at.until(Warmed)
+    assert await probing is None
+    assert engine.log == ["begins", "is free", "warms", "is not warming"]
+
+
+async def test_no_probe_while_the_engine_is_in_use(bench: Any) -> None:
+    engine = Dictated()
+    at = bench(engine)
+    at.work.generate(JOB, INFERENCE, lambda: at_once())
+    assert await at.work.probe(INFERENCE) is None
+    engine.script.put_nowait(DONE)
+    await at.until(Finished)
+    assert await bench(None).work.probe(INFERENCE) is None
+
+
+async def test_an_engine_s_fault_at_a_probe_is_told(bench: Any) -> None:
+    at = bench(Dictated(EngineUnreachable("gone"), None, ZeroDivisionError("a bug")))
+    with pytest.raises(EngineUnreachable):
+        await at.work.probe(INFERENCE)
+    with pytest.raises(EngineError, match="in the middle"):
+        await at.work.probe(INFERENCE)
+    with pytest.raises(EngineError, match="ZeroDivisionError"):
+        await at.work.probe(INFERENCE)

@@ -136,14 +136,7 @@ async def _demo(asked: Asked, models_folder: Path) -> None:
     screen = console(stderr=asked.as_json)
     # One thread an engine where engines outnumber cores: more spin against each other (README, Engines).
     threads = max(1, (os.cpu_count() or 1) // len(asked.engines))
-    # Its devices share this machine: one that probes itself while another answers would slow that one down.
-    environ = child_environ(
-        {
-            "engine.threads": str(threads),
-            "engine.models_folder": str(models_folder),
-            "node.skill.enabled": "false",
-        }
-    )
+    environ = child_environ({"engine.threads": str(threads), "engine.models_folder": str(models_folder)})
     async with village(
         environ, lambda line: screen.print(line, style="dim", markup=False, highlight=False)
     ) as moot:

@@ -77,9 +77,14 @@ class DeviceProcess:
         await self.process.wait()
 
 
+_SHARED = {"FOLKMOOT_NODE__SKILL__ENABLED": "false"}
+"""Devices that share one machine: one that probes its model while another one answers would slow that one down."""
+
+
 @dataclass
 class Village:
-    """Devices under one temporary folder. `own` are variables of one alone, by its name, beside `environ`."""
+    """Devices under one temporary folder, which do not probe themselves unless `environ` says so. `own` are variables of one
+    alone, by its name, beside `environ`."""
 
     root: Path
     environ: dict[str, str]
@@ -159,7 +164,7 @@ class Village:
                 stdin=asyncio.subprocess.PIPE if joins else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**self.environ, **self.own.get(name, {}), "FOLKMOOT_HOME": str(home)},
+                env={**_SHARED, **self.environ, **self.own.get(name, {}), "FOLKMOOT_HOME": str(home)},
                 start_new_session=True,
             )
         return DeviceProcess(name, home, engine, process)
