@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from folkmoot.engine.openai import OpenAIEngine
 from folkmoot.engine.protocol import Done, Text
 from folkmoot.errors import EngineError, PromptTooLong
 from folkmoot.evals.proxy import Proxy
+from folkmoot.evals.store import Speed
 
 BODY = {"messages": [{"role": "user", "content": "Two and two?"}], "max_tokens": 9, "seed": 5}
 
@@ -188,6 +190,18 @@ async def test_whole_or_streamed_it_is_the_same_answer(model, store, serve_proxy
         == events[-1]["usage"]
         == {"prompt_tokens": 20, "completion_tokens": 9, "total_tokens": 29}
     )
+
+
+async def test_with_a_speed_it_takes_what_its_tokens_take(model, store):
+    """20 tokens read at 10 a second, 9 written at 3."""
+    body = {**BODY, "model": "m"}
+    made = await Proxy("m", model, store).call(body)
+    quiet = Proxy("m", None, store, speed=Speed(10.0, 3.0))
+    found = await quiet.call(body)
+    assert (found.first_token_s, found.inference_s) == (2.0, 5.0)
+    assert quiet.took(found.text) == found
+    assert replace(found, first_token_s=made.first_token_s, inference_s=made.inference_s) == made
+    assert store.find(body) == made, "what is kept is what was measured"
 
 
 async def test_with_pace_a_stored_answer_comes_in_pieces_that_make_it_up(

@@ -136,7 +136,7 @@ def test_with_a_pace_the_latency_is_what_was_measured(tmp_path: Path):
     folder = run_in(tmp_path / "run", [record(1, "auto", True)], replace(SETUP_OF, pace=0.1))
     (table,) = tables(find(folder))
     assert table.rows[0].latency_s == pytest.approx(3.0)
-    assert "0.1 times as long" in markdown([table])
+    assert "came in 0.1 of the times" in markdown([table])
 
 
 def test_what_is_written_can_be_reported_on_again(like: Path, tmp_path: Path):

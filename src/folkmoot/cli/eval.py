@@ -46,6 +46,7 @@ class Asked:
     slots: int
     pace: float
     origin: int | None
+    speed: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +137,17 @@ def plan(
     "--pace", type=Finite(0.0, 100.0), default=0.0, show_default=True,
     help="Stored answers take so many times as long as they once took; at 0 they come at once.",
 )  # fmt: skip
+@click.option(
+    "--speed", nargs=2, type=Finite(0.001, 1e6), metavar="READ WRITE",
+    help="Reckon what an answer takes by its tokens, at so many read and written a second by a quiet device, instead of by what it "
+    "took when it was made.",
+)  # fmt: skip
 @json_option
 @config_option
 def run(
     models: tuple[str, ...], devices: int, sets: tuple[str, ...], prompts: int, arms: str, calls: Path | None,
-    at_once: int, seed: int, out: Path, origin: int, parallel: int, stored: bool, pace: float, as_json: bool,
-    config_file: Path | None,
+    at_once: int, seed: int, out: Path, origin: int, parallel: int, stored: bool, pace: float, speed: tuple[float, float] | None,
+    as_json: bool, config_file: Path | None,
 ) -> None:  # fmt: skip
     """Ask real devices on this machine every task in every arm, and keep a record of each; run again, it goes on."""
     from folkmoot.evals.records import Setup, begin
@@ -149,15 +155,19 @@ def run(
     if origin >= devices:
         raise click.UsageError(f"--origin {origin}: there are {counted(devices, 'device')}, numbered from 0")
     asked = _asked(models, devices, sets, prompts, arms, calls or out / "calls.sqlite", at_once, seed)
-    asked = replace(asked, stored=stored, slots=parallel, pace=pace, origin=None if origin < 0 else origin)
+    asked = replace(
+        asked, stored=stored, slots=parallel, pace=pace, speed=speed, origin=None if origin < 0 else origin
+    )
     names = tuple(_known(*each)[0] or each[1] for each in asked.specs)
     files = tuple(f"{kind}:{Path(file).name}" for kind, _, file in (each.partition(":") for each in sets))
     given = [f"--model {shlex.quote(each)}" for each in models] + [
         f"--set {shlex.quote(each)}" for each in sets
     ]
     given += [f"--devices {devices}", f"--prompts {prompts}", f"--seed {seed}", f"--origin {origin}"]
-    command = " ".join(["folkmoot eval run", *given, *([f"--pace {pace:g}"] if pace else [])])
-    records = begin(out, Setup(names, files, prompts, seed, asked.origin, pace, command))
+    given += [f"--pace {pace:g}"] if pace else []
+    given += [f"--speed {speed[0]:g} {speed[1]:g}"] if speed else []
+    command = " ".join(["folkmoot eval run", *given])
+    records = begin(out, Setup(names, files, prompts, seed, asked.origin, pace, command, speed or ()))
     before = len(records)
     try:
         made, found = exits.wait_for(_run(asked, records, config_file))
@@ -267,6 +277,7 @@ async def _models(
     """A proxy for each model, started unless the store alone shall answer."""
     from folkmoot.engine.spec import build, parse_spec
     from folkmoot.evals.proxy import Proxy
+    from folkmoot.evals.store import Speed
 
     served: dict[tuple[str, str], Served] = {}
     async with contextlib.AsyncExitStack() as stack:
@@ -288,7 +299,8 @@ async def _models(
                 raise ConfigError(
                     f"two models are called {known} among the calls; give one another NAME={spec}"
                 )
-            proxy = Proxy(known, engine, store, pace=asked.pace, at_once=asked.at_once)
+            speed = None if asked.speed is None else Speed(*asked.speed)
+            proxy = Proxy(known, engine, store, pace=asked.pace, speed=speed, at_once=asked.at_once)
             stack.push_async_callback(proxy.close)
             served[name, spec] = Served(proxy, skill)
         yield served

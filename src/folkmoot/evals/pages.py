@@ -153,13 +153,13 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
 
 
 def _latency_says(setup: Setup) -> str:
+    took = "the model took for them"
+    if setup.speed:
+        took = f"a device takes for them that reads {setup.speed[0]:g} and writes {setup.speed[1]:g} tokens a second"
     if setup.pace:
-        return (
-            f"Latency: measured, with stored answers that took {setup.pace:g} times as long as they once took; in units of what "
-            "they took."
-        )
+        return f"Latency: measured, with stored answers that came in {setup.pace:g} of the times that {took}; in units of these."
     return (
-        "Latency: the longest way through each prompt's jobs at the times that the model took for them; for `auto`, which asks "
+        f"Latency: the longest way through each prompt's jobs at the times that {took}; for `auto`, which asks "
         "more devices after the first, it is that at least (`--pace` measures it)."
     )
 

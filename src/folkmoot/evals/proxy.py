@@ -1,7 +1,8 @@
 """An OpenAI-compatible server before one model that answers each call from the store where it can.
 
 Devices of a live moot take it for their engine (`openai:URL#MODEL`), so that what is measured is the shipped path while
-each generation is paid for once. With `pace` a stored answer takes `pace` times as long as it once took.
+each generation is paid for once. With `pace` a stored answer takes `pace` times as long as it once took, or with a `speed` as its
+tokens would take at that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from folkmoot.core.ids import PromptId
 from folkmoot.core.messages import Inference, Sampling, Turn
 from folkmoot.engine.protocol import Done, Text
 from folkmoot.errors import EngineError, PromptTooLong
-from folkmoot.evals.store import Call, Store, asked, key_of
+from folkmoot.evals.store import Call, Speed, Store, asked, key_of
 
 _TOLD = 4_096
 """Of so many texts it knows what they took."""
@@ -40,11 +41,19 @@ class Proxy:
     """One model's calls. `made` were generated, `found` came from the store. `at_once` are generated at a time."""
 
     def __init__(
-        self, name: str, model: Model | None, store: Store, *, pace: float = 0.0, at_once: int = 1
+        self,
+        name: str,
+        model: Model | None,
+        store: Store,
+        *,
+        pace: float = 0.0,
+        speed: Speed | None = None,
+        at_once: int = 1,
     ) -> None:
         self.name = name
         self.made = self.found = 0
         self.pace = pace
+        self._speed = speed
         self.model = model
         self._store = store
         self._room = asyncio.Semaphore(at_once)
@@ -65,6 +74,7 @@ class Proxy:
             self.found += 1
         else:
             call = await self._made(body)
+        call = call.at(self._speed)
         self._told.pop(call.text, None)
         self._told[call.text] = call
         if len(self._told) > _TOLD:

@@ -20,7 +20,8 @@ class Setup:
     """What a run asks of whom: a device's model each, the sets and how many prompts of each, whose prompts they are.
 
     `origin` is a device's number, None where the devices take turns. With `pace` > 0 stored answers took that many times as
-    long as they once took, and `wall_s` of the records is a measurement. `command` makes the run again.
+    long as they once took, and `wall_s` of the records is a measurement. `speed`: tokens a second read and written, by which
+    what a call took is reckoned; empty: it is what it took when it was made. `command` makes the run again.
     """
 
     models: tuple[str, ...]
@@ -30,6 +31,7 @@ class Setup:
     origin: int | None
     pace: float
     command: str
+    speed: tuple[float, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -135,7 +137,7 @@ def begin(folder: Path, setup: Setup) -> Records:
     if before is not None and replace(before, prompts=setup.prompts, command=setup.command) != setup:
         raise EvalError(
             f"{folder} holds a run with {', '.join(before.models)} on {', '.join(before.sets)}, which is another one "
-            "(models, sets, --seed, --origin or --pace differ); name another --out"
+            "(models, sets, --seed, --origin, --pace or --speed differ); name another --out"
         )
     try:
         write_setup(folder, setup)
@@ -154,7 +156,14 @@ def read_setup(folder: Path) -> Setup:
     """What a folder's run asked. Raises `EvalError` where it holds none."""
     try:
         row = json.loads((folder / SETUP).read_text("utf-8"))
-        return Setup(**{**row, "models": tuple(row["models"]), "sets": tuple(row["sets"])})
+        return Setup(
+            **{
+                **row,
+                "models": tuple(row["models"]),
+                "sets": tuple(row["sets"]),
+                "speed": tuple(row.get("speed", ())),
+            }
+        )
     except FileNotFoundError:
         raise EvalError(
             f"{folder} holds no {SETUP}: name the folder of a run (`folkmoot eval run --out`)"

@@ -96,7 +96,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     apart: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         setup = run.setup
-        apart.setdefault((setup.models, setup.origin, setup.pace, setup.seed), []).append(run)
+        apart.setdefault((setup.models, setup.origin, setup.pace, setup.speed, setup.seed), []).append(run)
     return [_table(some) for some in apart.values()]
 
 

@@ -255,6 +255,8 @@ def _voted(
         for name, call in zip(names, calls, strict=False)
     )  # fmt: skip
     took = [job.inference_s for job in jobs]
+    if arm.voters == "device":  # it reads the question once
+        took[1:] = [job.inference_s - job.first_token_s for job in jobs[1:]]
     return Record(
         task.name, task.group, arm.name, moot.devices[seats[0]].name, winner.text, best, task.right(winner.text),
         max(took) if arm.voters == "moot" else sum(took), 0.0, jobs,

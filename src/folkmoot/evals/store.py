@@ -10,7 +10,7 @@ import json
 import lzma
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ _COLUMNS = ("key", "request", "text", "truncated", "tokens_in", "tokens_out", "i
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens a second that a device reads and writes. Calls that were made on a busy machine tell their tokens, not its times."""
+
+    read_hz: float
+    written_hz: float
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One generation: what was asked (`KEY_FIELDS`), what came back, tokens and seconds it took."""
 
@@ -38,6 +46,15 @@ class Call:
     tokens_out: int
     inference_s: float
     first_token_s: float
+
+    def at(self, speed: Speed | None) -> Call:
+        """The same call as a device of this speed makes it; as it was made where none is given."""
+        if speed is None:
+            return self
+        first_token_s = self.tokens_in / speed.read_hz
+        return replace(
+            self, first_token_s=first_token_s, inference_s=first_token_s + self.tokens_out / speed.written_hz
+        )
 
     @property
     def key(self) -> str:
