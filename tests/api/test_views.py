@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,20 @@ async def test_the_moot_as_this_device_sees_it(client):
     assert found["members"][0]["standing"] == "alive"
     assert found["members"][0]["service_s"] == 2.0
     assert found["members"][0]["stage_s"] == {"propose": 1.5, "refine": None, "aggregate": 3.0}
+
+
+async def test_what_probes_say_of_a_model(client, village):
+    me = village.members[0]
+    village.members[0] = replace(
+        me, card=replace(me.card, probes=7, right=(9, 0, 0, 0, 0, 5), total=(12, 8, 0, 0, 0, 7))
+    )
+    found = (await client.get("/v1/moot")).json()["members"]
+    assert found[0]["skills"] == [
+        {"skill": "arithmetic", "right": 9, "total": 12},
+        {"skill": "extraction", "right": 0, "total": 8},
+        {"skill": "open", "right": 5, "total": 7},
+    ]
+    assert found[1]["skills"] == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -155,6 +156,11 @@ async def test_status(run, village, make_member):
     for word in ("ash (here)", "birch", "[red]odd", "none", "engine ready"):
         assert word in out
     assert json.loads((await run("status", "--json"))[1])["name"] == "ash"
+    assert "probes" not in out
+    card = village.members[1].card
+    probed = replace(card, probes=7, right=(9, 0, 0, 0, 0, 0), total=(12, 0, 0, 0, 0, 0))
+    village.members[1] = replace(village.members[1], card=probed)
+    assert "birch's model by its probes: arithmetic 9 of 12\n" in (await run("status"))[1]
 
 
 async def test_invite(run, village):

@@ -18,6 +18,7 @@ from folkmoot.api.schema import (
     MemberSeen,
     MootStatus,
     Progress,
+    SkillRow,
     StageRow,
     StageTimes,
     Wrote,
@@ -36,6 +37,7 @@ from folkmoot.core.events import (
 from folkmoot.core.gossip import Member
 from folkmoot.core.messages import Stage
 from folkmoot.core.meter import stage_s
+from folkmoot.core.skill import SkillClass, tally
 from folkmoot.node.service import Status
 
 
@@ -111,6 +113,11 @@ def member_row(member: Member) -> MemberRow:
         limit=limit,
         headroom=None if limit is None else limit * (1.0 - pulse.load),
         closed=card.closed,
+        skills=tuple(
+            SkillRow(skill.value, known.right, known.total)
+            for skill in SkillClass
+            if (known := tally(card, skill)).total
+        ),
     )
 
 

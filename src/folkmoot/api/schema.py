@@ -226,12 +226,21 @@ class StageTimes(Struct, frozen=True):
     aggregate: float | None
 
 
+class SkillRow(Struct, frozen=True):
+    """How a device's model did at the probes of one class: so many of all were right."""
+
+    skill: str
+    right: int
+    total: int
+
+
 class MemberRow(Struct, frozen=True):
     """A device of the moot; `standing` is alive, suspect, dead, left or banned.
 
     `load` is ρ as the device measures it over the last 50 jobs: from 1 on its queue grows. `debt` is its virtual debt in jobs.
     `limit` is what its `slots` can do, jobs per second, and `headroom` what of that is left: below 0 it has too much to do. Both
     are null before a first job. `service_s` is the mean time of its jobs, `stage_s` that of each stage. `closed`: it serves its own users only, for now or for good.
+    `skill` is its model's size in billions of parameters, `skills` what its probes say, without the classes that are not through.
     """
 
     id: str
@@ -252,6 +261,7 @@ class MemberRow(Struct, frozen=True):
     limit: float | None
     headroom: float | None
     closed: bool
+    skills: tuple[SkillRow, ...]
 
 
 class StageRow(Struct, frozen=True):

@@ -61,6 +61,10 @@ def _show(found: dict[str, Any]) -> None:
         + f", {found['prompts']} prompts, up for {found['uptime_s']:.0f} s"
     )
     screen.print(table)
+    for row in found["members"]:
+        if row["skills"]:
+            known = ", ".join(f"{each['skill']} {each['right']} of {each['total']}" for each in row["skills"])
+            screen.print(f"{escape(row['name'])}'s model by its probes: {known}")
     for stage in found["stages"]:
         screen.print(
             f"{stage['stage']}: {stage['service_s']:.3g} s a job, {stage['tokens_in']:.0f} tokens in "
