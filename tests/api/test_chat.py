@@ -53,6 +53,17 @@ async def test_a_whole_answer_carries_its_sum_and_its_provenance(client):
     assert "error" not in how["jobs"][0]
 
 
+@pytest.mark.parametrize("stop", [["Question:", "</s>", "<|im_end|>"], []])
+async def test_what_lm_eval_sends_is_answered(client, village, stop):
+    """As `lm-eval run --model local-chat-completions` of 0.4.13 writes it, with settings of its tasks that are none of OpenAI's."""
+    asked = body(max_tokens=1280, temperature=0.0, stop=stop, seed=1234, top_k=1, repetition_penalty=1.1)
+    response = await client.post(CHAT, json=asked)
+    assert response.status_code == 200
+    assert village.prompts[0].sampling == Sampling(
+        max_tokens=1280, temperature=0.0, seed=1234, stop=tuple(stop)
+    )
+
+
 async def test_a_stream_tells_each_piece_and_ends_with_done(client, village):
     response = await client.post(CHAT, json=body(stream=True))
     assert response.headers["content-type"].startswith("text/event-stream")
