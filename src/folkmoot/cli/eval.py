@@ -66,8 +66,8 @@ def shared_options(command: F) -> F:
         ),
         click.option("--devices", type=click.IntRange(1, 64), default=4, show_default=True, help="So many devices."),
         click.option(
-            "--set", "sets", multiple=True, required=True, metavar="gsm8k|bbh:FILE",
-            help="Tasks: GSM8K's or BIG-Bench-Hard's file (lines of JSON, or the original). Several are pooled.",
+            "--set", "sets", multiple=True, required=True, metavar="gsm8k|bbh|ifeval:FILE",
+            help="Tasks: the file of GSM8K, BIG-Bench-Hard or IFEval (lines of JSON, or the original). Several are pooled.",
         ),
         click.option("--prompts", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="So many of each set."),
         click.option(
@@ -239,8 +239,8 @@ def _asked(
     tasks: list[Task] = []
     for each in sets:
         kind, _, file = each.partition(":")
-        if kind not in ("gsm8k", "bbh") or not file:
-            raise click.UsageError(f"--set {each}: it is gsm8k:FILE or bbh:FILE")
+        if kind not in ("gsm8k", "bbh", "ifeval") or not file:
+            raise click.UsageError(f"--set {each}: it is gsm8k:FILE, bbh:FILE or ifeval:FILE")
         some = load(Path(file), prompts, seed=seed)
         if not some or some[0].set != kind:
             raise EvalError(f"--set {each}: the file holds {some[0].set if some else 'nothing'}")

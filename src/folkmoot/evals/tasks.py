@@ -1,6 +1,6 @@
-"""Tasks whose answers a program can check: GSM8K by its number, BIG-Bench-Hard by exact match.
+"""Tasks whose answers a program can check: GSM8K by its number, BIG-Bench-Hard by exact match, IFEval by its own program.
 
-The files are lines of JSON, gzipped or not, such as the originals of GSM8K (`#### N` ends a solution), or the originals of
+The files are lines of JSON, gzipped or not, such as the originals of GSM8K (`#### N` ends a solution) and IFEval, or the originals of
 BIG-Bench-Hard (a `.json` file with `examples`, or a folder of them). What is asked of the model is fixed
 here, so that every arm of an evaluation asks in the same words. What counts as right is written apart from what the
 moot itself compares answers by (`core.extract`): an arm is not judged by its own eyes.
@@ -19,8 +19,9 @@ from random import Random
 from typing import Any, TextIO
 
 from folkmoot.errors import EvalError
+from folkmoot.evals.instructions import Instructions, checked, follows
 
-GSM8K_TOKENS, BBH_TOKENS = 256, 96
+GSM8K_TOKENS, BBH_TOKENS, IFEVAL_TOKENS = 256, 96, 300
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 _ANSWER = re.compile(r"answer\s*(?:is)?\s*[:=]?", re.IGNORECASE)
@@ -34,7 +35,7 @@ class Task:
     name: str
     group: str
     question: str
-    target: str
+    target: str | Instructions
     max_tokens: int
 
     @property
@@ -43,12 +44,14 @@ class Task:
         return self.name.partition("/")[0]
 
     def right(self, answer: str) -> bool:
-        """Whether a text gives the target."""
+        """Whether a text gives the target, or does all that IFEval asks."""
+        if isinstance(self.target, Instructions):
+            return follows(self.target, answer)
         return _RIGHT[self.set](self.target, answer)
 
     def given(self, answer: str) -> str:
-        """What a text gives for its answer, so that two can be compared; empty where it gives none."""
-        return _GIVEN[self.set](answer)
+        """What a text gives for its answer, so that two can be compared; empty where it gives none, as all of IFEval's do."""
+        return "" if isinstance(self.target, Instructions) else _GIVEN[self.set](answer)
 
 
 def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
@@ -113,8 +116,12 @@ def _task(row: dict[str, Any], path: Path, number: int) -> Task:
         group = str(row.get("task", path.name.partition(".")[0]))
         name = f"bbh/{group}/{row.get('id', number)}"
         return Task(name, group, f"{row['input']}\n\n{_BBH_ASKS}", str(row["target"]).strip(), BBH_TOKENS)
+    if {"prompt", "instruction_id_list", "kwargs"} <= row.keys():
+        name = f"ifeval/{row.get('key', number)}"
+        asks = checked(f"{path}, line {number}", row["prompt"], row["instruction_id_list"], row["kwargs"])
+        return Task(name, "ifeval", asks.prompt, asks, IFEVAL_TOKENS)
     raise EvalError(
-        f"{path}, line {number}: fields {', '.join(sorted(row))} are of no set that is known (GSM8K, BIG-Bench-Hard)"
+        f"{path}, line {number}: fields {', '.join(sorted(row))} are of no set that is known (GSM8K, BIG-Bench-Hard, IFEval)"
     )
 
 
