@@ -223,15 +223,28 @@ def test_who_was_not_probed_is_compared_by_size() -> None:
     assert asked(moot) == ["ann", "cid"], "bob is led by cid, and nobody knows of ann"
 
 
-def test_the_skilled_ones_vote_outweighs_two() -> None:
-    """Of three that are alike one was right a little more often; it loses to none, and two light votes need a third."""
+def test_two_unskilled_votes_need_a_third_and_do_not_outweigh_a_skilled_one() -> None:
+    """Of four that are alike one was right a little more often."""
     moot = Moot({"ann": "m", "bob": "m", "cid": "m", "dot": "m"}, VOTING)
-    told(moot, ann=(11, 12), bob=(5, 12), cid=(5, 12), dot=(5, 12))
-    weighed = moot.devices[DeviceId("ann")].peer._choice.weights(
-        [DeviceId(each) for each in ("ann", "bob", "cid", "dot")], Kind.YES_NO
-    )
-    assert weighed[0] > 2 * weighed[1]
-    assert sum(weighed) == pytest.approx(4.0)
+    told(moot, ann=(10, 12), bob=(6, 12), cid=(6, 12), dot=(6, 12))
+    prompt = moot.ask("ann", question="Is 21 a prime number? Answer yes or no.")
+    first = asked(moot)
+    assert len(first) == 3
+    for name in first:
+        moot.write(name, "No." if name == "ann" else "Yes.")
+    (fourth,) = asked(moot)
+    moot.write(fourth, "Yes.")
+    assert answered(moot, prompt).answer == "No."
+
+
+def test_where_it_is_confirmed_by_one_nobody_else_is_asked() -> None:
+    moot = Moot({"ann": "m", "bob": "m", "cid": "m", "dot": "m"}, VOTING)
+    told(moot, ann=(10, 12), bob=(6, 12), cid=(6, 12), dot=(6, 12))
+    prompt = moot.ask("ann", question="Is 21 a prime number? Answer yes or no.")
+    other = next(name for name in asked(moot) if name != "ann")
+    moot.write("ann", "No.")
+    moot.write(other, "No.")
+    assert answered(moot, prompt).answer == "No."
 
 
 def test_the_strongest_is_so_at_this_kind_of_question() -> None:
