@@ -9,10 +9,10 @@ import pytest
 from tests.core.world import Moot, answered, failed
 
 from folkmoot.core.committee import DOUBTED, Committee, CommitteeConfig, Count, Vote, count, jobs, settled
-from folkmoot.core.events import AnswerText, Plan, Withdrawn
+from folkmoot.core.events import Advanced, AnswerText, Finished, Generated, Headway, Plan, Withdrawn
 from folkmoot.core.extract import Kind
 from folkmoot.core.medoid import medoid
-from folkmoot.core.messages import Outcome, Sampling, Stage
+from folkmoot.core.messages import Outcome, Sampling, Stage, Usage
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.price import PriceConfig
@@ -451,18 +451,133 @@ def test_two_as_skilled_as_each_other_are_asked_in_turn_and_the_weak_are_not() -
     assert answered(moot, prompt).answer == "Answer: 1"
 
 
-def test_a_weak_origin_is_asked_once_and_the_others_in_turn() -> None:
-    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "mmmm"}, PRICED)
+@pytest.mark.parametrize("config", [VOTING, PRICED])
+def test_a_weak_origin_lets_the_able_vote(config: PeerConfig) -> None:
+    """It is asked nothing itself, and its own answer does not stand where they differ."""
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "mmmm"}, config)
     prompt = moot.ask("ann", question=COUNTED)
     value = 0
     while moot.end_of(prompt) is None:
         for name in asked(moot):
             value += 1
             moot.write(name, f"Answer: {value}")
-    jobs_of = [job.device for job in answered(moot, prompt).provenance.jobs]
-    assert sorted(jobs_of)[:2] == ["ann", "bob"]
-    assert len(jobs_of) == 4
-    assert jobs_of.count("ann") == 1
+    told = answered(moot, prompt).provenance
+    assert sorted(job.device for job in told.jobs) == ["bob", "bob", "cid", "cid"]
+    assert [job.stands_in_for for job in told.jobs] == [None] * 4
+
+
+def test_like_devices_are_asked_though_weaker_ones_would_be_sooner() -> None:
+    """Who is able is settled first, then who has the least to do."""
+    weak = {f"w{number}": "m" for number in range(9)}
+    moot = Moot({"ann": "mmmm", "bob": "mmmm", "cid": "mmmm", "dot": "mmmm", **weak}, PRICED)
+    moot.ask("ann", question=COUNTED)
+    assert set(asked(moot)) < {"ann", "bob", "cid", "dot"}
+
+
+@pytest.mark.parametrize("models", [{"ann": "m", "bob": "mmmm"}, {"ann": "mm", "bob": "mmmm", "cid": "m"}])
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("question", [COUNTED, OPEN])
+def test_where_the_leader_is_lost_the_origin_itself_answers(
+    models: dict[str, str], after: int, question: str
+) -> None:
+    moot = Moot(models, VOTING)
+    prompt = moot.ask("ann", question=question)
+    if after and question is COUNTED:
+        moot.write("bob", "Answer: 7")
+    moot.kill("bob")
+    while moot.end_of(prompt) is None:
+        assert asked(moot) == ["ann"]
+        moot.write("ann", "Answer: 12")
+    told = answered(moot, prompt)
+    assert told.answer in ("Answer: 12", "Answer: 7")
+    assert "ann" in {job.device for job in told.provenance.jobs}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_the_leader_refuses_the_origin_itself_answers(stream: bool) -> None:
+    moot = Moot({"ann": "m", "bob": "mmmm"}, VOTING)
+    prompt = moot.ask("ann", question=COUNTED, stream=stream)
+    while moot.end_of(prompt) is None:
+        for name in asked(moot):
+            moot.break_engine(name, "overloaded") if name == "bob" else moot.write(name, "Answer: 12")
+    assert answered(moot, prompt).answer == "Answer: 12"
+
+
+def test_without_chance_nobody_confirms_itself() -> None:
+    """At temperature 0 a second answer of the same device is the same answer."""
+    still = Sampling(temperature=0.0)
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "m"}, VOTING)
+    prompt = moot.ask("ann", question=COUNTED, sampling=still)
+    moot.write("bob", "Answer: 12")
+    assert len(answered(moot, prompt).provenance.jobs) == 1
+    two = Moot({"ann": "m", "bob": "m"}, VOTING)
+    prompt = two.ask("ann", question=COUNTED, sampling=still)
+    for name in asked(two):
+        two.write(name, f"Answer: {name}")
+    two.work()
+    assert {job.device for job in answered(two, prompt).provenance.jobs if job.layer == 1} == {"ann", "bob"}
+
+
+def test_an_answer_that_was_cut_off_gives_way_to_a_whole_one_that_says_the_same() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    first = asked(moot)
+    job = moot.running("ann")
+    moot.tell("ann", Generated(job, "Answer: 12\nLet me now explain why, since"))
+    moot.devices["ann"].running = None  # type: ignore[index]
+    moot.tell("ann", Finished(job, Usage(10, 2, 5, 1.0, 0.1), truncated=True))
+    moot.deliver()
+    moot.write(next(name for name in first if name != "ann"), "3 * 4\nAnswer: 12")
+    assert answered(moot, prompt).answer == "3 * 4\nAnswer: 12"
+    assert not answered(moot, prompt).truncated
+
+
+def test_one_that_can_be_read_of_four_does_not_stand() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask("ann", question=COUNTED)
+    first = asked(moot)
+    moot.write(first[0], "Answer: 12")
+    for name in first[1:]:
+        moot.write(name, "Nobody knows, for cats come and go.")
+    moot.work()
+    assert answered(moot, prompt).provenance.jobs[-1].stage is Stage.AGGREGATE
+
+
+def test_a_leader_s_votes_go_on_after_a_restart() -> None:
+    """What it had said counts, what it was asked is asked of it again, and the weak are not asked."""
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "m", "dot": "m"}, VOTING)
+    first = moot.ask("ann", question=COUNTED, keep=True)
+    moot.write("bob", "Answer: 12")
+    moot.write("bob", "Answer: 13")
+    kept = [n.headway for n in moot.devices["ann"].notices if isinstance(n, Advanced)]  # type: ignore[index]
+    headway = Headway(
+        kept[-1].layers, kept[-1].proposers, 1,
+        tuple(p for each in kept for p in each.proposals),
+        tuple(a for each in kept for a in each.asked),
+    )  # fmt: skip
+    moot.tell("ann", Withdrawn(first))
+    moot.deliver()
+    again = moot.ask("ann", question=COUNTED, headway=headway)
+    assert asked(moot) == ["bob"]
+    moot.write("bob", "Answer: 13")
+    told = answered(moot, again)
+    assert told.answer == "Answer: 13"
+    assert {job.device for job in told.provenance.jobs} == {"bob"}
+    assert not asked(moot)
+
+
+def test_a_busy_origin_may_ask_an_idle_leader() -> None:
+    """The bound on waiting is that of who will answer."""
+    config = replace(PRICED, max_wait_s=5.0)
+    moot = Moot({"ann": "m", "bob": "mmmm", "cid": "m"}, config)
+    for _ in range(3):
+        moot.ask("ann", Plan(mode="local"))
+        moot.write("ann")
+    for _ in range(12):
+        moot.ask("ann", Plan(mode="local"))
+    prompt = moot.ask("ann", question=OPEN)
+    assert moot.end_of(prompt) is None
+    assert "bob" in asked(moot)
 
 
 def test_who_tells_no_skill_is_compared_with_nobody() -> None:

@@ -29,6 +29,9 @@ AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
 
 MAX_LAYERS, MAX_PROPOSERS = 16, 64
 
+SAMPLED = 0.2
+"""Up to this temperature a device that is asked again writes much the same (guess; `screen` knows it as well)."""
+
 STAND_INS = 8
 """So many devices are looked at for the one that answers in place of a late one (ADMISSION.md: best of 8)."""
 
@@ -38,7 +41,7 @@ class Resolved:
     """A plan made definite. `own` runs the origin's jobs: the origin, or a member in a requester's place.
 
     `first` are the first layer's peers where they were drawn already, for their prices. With a `committee` its only layer is
-    asked in waves, and where enough agree nobody aggregates; nor do they where the last layer's answers are `similar` so much.
+    asked in waves: `seats` are who sits in its places, the origin's own first where it is as able as they are, and where enough agree nobody aggregates; nor do they where the last layer's answers are `similar` so much.
     """
 
     layers: int
@@ -54,6 +57,7 @@ class Resolved:
     decisions: tuple[Decision, ...] = ()
     first: tuple[DeviceId, ...] | None = None
     committee: Committee | None = None
+    seats: tuple[DeviceId, ...] = ()
     similar: float = 1.0
 
 
@@ -147,8 +151,15 @@ class Choice:
         """The live devices with a model that are not drawn, as their breaker is open."""
         return tuple(m.device for m in self._live() if not self.breakers.admits(m.device))
 
-    def peers(self, plan: Resolved, prompt: PromptId, layer: int, rng: Random) -> tuple[DeviceId, ...]:
-        """One layer's peers: the fixed ones that live, or k distinct live ones.
+    def peers(
+        self,
+        plan: Resolved,
+        prompt: PromptId,
+        layer: int,
+        rng: Random,
+        among: Sequence[DeviceId] | None = None,
+    ) -> tuple[DeviceId, ...]:
+        """One layer's peers: the fixed ones that live, or k distinct live ones, `among` those alone where they are given.
 
         Uniform: every set is equally likely. Best of d: of d that are drawn so those with the least expected
         delay, the least first; among equals the first drawn; with a weight for diversity other models before those that
@@ -157,6 +168,8 @@ class Choice:
         if plan.fixed:
             return tuple(d for d in plan.fixed if d != plan.own and self.serves(d))
         live = [m for m in self._live() if m.device not in (plan.own, self.me)]
+        if among is not None:
+            live = [m for m in live if m.device in among]
         alive = [m for m in live if m.standing is Standing.ALIVE and self.breakers.admits(m.device)]
         count = min(max(plan.proposers, plan.best_of), len(alive))
         drawn = [alive[place] for place in self._draw.places(prompt, layer, count, len(alive))]
@@ -166,6 +179,7 @@ class Choice:
         if len(chosen) == plan.proposers:
             return chosen
         more = self.others((plan.own, *chosen), rng, silent=False)
+        more = more if among is None else tuple(device for device in more if device in among)
         return chosen + more[: plan.proposers - len(chosen)]
 
     def _ordered(self, drawn: Sequence[Member], plan: Resolved, stage: Stage) -> list[Member]:
@@ -394,19 +408,30 @@ class Choice:
             raise PromptInvalid(
                 f"best-of draws {plan.best_of} peers, but proposers is {proposers}: draw as many"
             )
-        if own == self.me:
-            self._check_wait(mine)
-        wanted = kind_of(asked_last(prompt))
-        kind = wanted if self._may_compare(prompt, plan, resolved, wanted) else None
-        leader = self._leader(own, wanted) if self._may_vote(plan, resolved) and past is None else None
-        if leader is not None:
-            resolved = self._led(resolved, leader, wanted, now, mine, room, sizes, kind)
+        may = self._may_vote(plan, resolved)
+        wanted = kind_of(asked_last(prompt)) if may or plan.aggregator == "strongest" else Kind.OPEN
+        # A draft is written without the user's stop words, so that it could not be the answer where there are any.
+        kind = wanted if may and wanted is not Kind.OPEN and not prompt.sampling.stop else None
+        alike = self._able(own, wanted) if may else ()
+        leader = alike[0] if len(alike) == 1 and self._live_besides(own) else None
+        if leader is None or leader == own:
+            self._check_wait(mine if own == self.me else self.offer(own, now))
+        if leader is not None and past is None:
+            resolved = self._led(
+                resolved, leader, wanted, now, mine, room, sizes, self._several(prompt, kind)
+            )
+        elif leader is not None:
+            resolved = self._seated(resolved, leader, self._several(prompt, kind))
         elif self.prices.enabled and past is None:
-            resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind)
+            resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind, alike)
         decisions += sizes
         if kind is not None and leader is None and resolved.layers == 1:
-            resolved = replace(resolved, committee=self._of_alike(kind))
-        if self._may_vote(plan, resolved) and not prompt.sampling.stop:
+            committee = Committee(kind, self._committee.waves, self._committee.agree)
+            seats = resolved.seats or self._seats(resolved, prompt, rng, alike)
+            if past is not None:
+                seats = seats[: resolved.proposers + 1]
+            resolved = replace(resolved, proposers=max(1, len(seats) - 1), committee=committee, seats=seats)
+        if may and not prompt.sampling.stop:
             resolved = replace(resolved, similar=self._committee.similar)
         if leader is None:
             aggregator = own if private else self._aggregator(plan.aggregator, own, wanted, decisions)
@@ -419,16 +444,6 @@ class Choice:
         """Whether the moot may settle by itself how the answer is found: mode auto, and nothing said that forbids it."""
         asked = plan.select or plan.quorum or plan.aggregator != "origin"
         return self._committee.enabled and plan.mode == "auto" and not asked and resolved.layers > 0
-
-    def _may_compare(self, prompt: Prompt, plan: Plan, resolved: Resolved, kind: Kind) -> bool:
-        """Whether the answers to this prompt can be compared, and may be.
-
-        A draft is written without the user's stop words, so that it could not be the answer where there are any.
-        """
-        return self._may_vote(plan, resolved) and not prompt.sampling.stop and kind is not Kind.OPEN
-
-    def _of_alike(self, kind: Kind) -> Committee:
-        return Committee(kind, self._committee.waves, self._committee.agree)
 
     def skills(self, devices: Sequence[DeviceId], kind: Kind) -> list[float]:
         """How able the devices' models are at a kind of question, on one scale; 0 where nobody knows.
@@ -480,19 +495,47 @@ class Choice:
         free = tuple(device for device, below in zip(devices, led, strict=True) if not below)
         return free or tuple(devices)
 
-    def _voters(self, own: DeviceId, peers: Sequence[DeviceId], kind: Kind) -> tuple[DeviceId, ...]:
-        """Whom a committee asks besides the origin: those as skilled as it, in turn and again where they are fewer than its places."""
-        alike = self._alike((own, *peers), kind)
-        others = [device for device in alike if device != own]
-        ring = (*others, own) if own in alike else tuple(others)
-        return tuple(islice(cycle(ring), max(self._committee.most - 1, len(others)))) if others else ()
+    def _live_besides(self, own: DeviceId) -> list[DeviceId]:
+        """Who could be asked besides the device that runs the origin's own jobs."""
+        return [
+            m.device
+            for m in self._live()
+            if m.device not in (own, self.me) and self.breakers.admits(m.device)
+        ]
 
-    def _leader(self, own: DeviceId, kind: Kind) -> DeviceId | None:
-        """The one device that is far more skilled than all others that could be asked; None where there is none such."""
-        others = [m.device for m in self._live() if m.device not in (own, self.me)]
-        able = [d for d in others if self.breakers.admits(d)]
-        alike = self._alike((own, *able), kind)
-        return alike[0] if len(alike) == 1 and able else None
+    def _able(self, own: DeviceId, kind: Kind) -> tuple[DeviceId, ...]:
+        """Of all that could be asked those whom nobody leads at a kind of question."""
+        return self._alike((own, *self._live_besides(own)), kind)
+
+    def _seats(
+        self, plan: Resolved, prompt: Prompt, rng: Random, alike: Sequence[DeviceId]
+    ) -> tuple[DeviceId, ...]:
+        """Who sits in a committee's places: the able, the origin first if it is one of them, then by the least expected delay.
+
+        Where they are fewer than its places they sit in it in turn, but only if what they write is drawn by chance: else a
+        device would confirm itself.
+        """
+        most = self._committee.most
+        drawn = replace(plan, proposers=most, best_of=max(plan.best_of, self.prices.draw, most), fixed=())
+        others = self.peers(drawn, prompt.id, 1, rng, alike)
+        ring = (plan.own, *others) if plan.own in alike or not others else others
+        return tuple(islice(cycle(ring), most if _by_chance(prompt) else min(most, len(ring))))
+
+    def _several(self, prompt: Prompt, kind: Kind | None) -> Committee | None:
+        """A leader's votes with itself, one after another; none where it would write the same each time."""
+        config = self._committee
+        if kind is None or not _by_chance(prompt):
+            return None
+        return Committee(kind, (config.agree, *(1,) * (config.most - config.agree)), config.agree)
+
+    def _seated(self, plan: Resolved, leader: DeviceId, votes: Committee | None) -> Resolved:
+        """The leader in all places."""
+        if votes is None:
+            return replace(plan, aggregator=leader)
+        return replace(
+            plan, layers=1, proposers=votes.most - 1, best_of=0, quorum=0, fixed=(), aggregator=leader,
+            seats=(leader,) * votes.most, committee=votes,
+        )  # fmt: skip
 
     def _led(
         self,
@@ -503,29 +546,15 @@ class Choice:
         mine: Offer,
         room: float,
         sizes: list[Decision],
-        kind: Kind | None,
+        votes: Committee | None,
     ) -> Resolved:
-        """The leader at what is wanted answers alone: several times where answers of this `kind` can be voted on and it has the time, else once.
+        """The leader at what is wanted answers alone: where it can vote with itself and has the time several times, else once.
 
         This device answers where the leader has too much to do. Raises Overloaded, DeadlinePassed.
         """
         config, name = self.prices, self.row(leader).name
         alone = replace(plan, layers=0, proposers=0, best_of=0, quorum=0, fixed=(), aggregator=leader)
-        several = alone
-        if kind is not None:
-            votes = Committee(
-                kind,
-                (self._committee.agree, *(1,) * (self._committee.most - self._committee.agree)),
-                self._committee.agree,
-            )
-            several = replace(
-                alone,
-                layers=1,
-                proposers=votes.most - 1,
-                own=leader,
-                first=(leader,) * (votes.most - 1),
-                committee=votes,
-            )
+        several = self._seated(alone, leader, votes)
         card = self._card(leader)
         probed = tally(card, CLASSES[wanted])
         known = f"{probed.right} of {probed.total} probes of {CLASSES[wanted]}, " if probed.known else ""
@@ -536,39 +565,24 @@ class Choice:
         own = mine if plan.own == self.me else self.offer(plan.own, now)
         theirs = own if leader == plan.own else self.offer(leader, now)
         most = max(worth for layers, _, worth in config.worths if layers <= 1)
-        costs = price(config, theirs, room)
-        once = theirs.stage_s(Stage.PROPOSE)
-        ways = [
-            (
-                several,
-                Bid(
-                    0,
-                    0,
-                    most,
-                    several_jobs(several) * costs,
-                    (),
-                    theirs.wait_s + several_jobs(several) * once,
-                ),
-            ),
-            (
-                alone,
-                Bid(
-                    0,
-                    0,
-                    most - self._committee.gain(several_jobs(several)),
-                    costs,
-                    (),
-                    theirs.wait_s + once,
-                ),
-            ),
-        ]
+        less = most - self._committee.gain(several_jobs(several))
+        ways = [(alone, _alone(config, theirs, less, 1, room))]
+        if several is not alone:
+            ways.insert(0, (several, _alone(config, theirs, most, several_jobs(several), room)))
         if leader != plan.own:
-            here = replace(alone, aggregator=plan.own)
-            (bid,) = bids(config, [(0, 0)], own, (), room)
             # Half as skilled is worth half as much (guess).
-            less, whole = self.skills((plan.own, leader), wanted)
-            less = min(1.0, less / whole) if whole else 1.0
-            ways.append((here, replace(bid, worth=less * bid.worth)))
+            mean, whole = self.skills((plan.own, leader), wanted)
+            share = min(1.0, mean / whole) if whole else 1.0
+            here = _alone(config, own, share * config.worth(0, 0), 1, room)
+            ways.append((replace(alone, aggregator=plan.own), here))
+        soon = [
+            self.max_wait_s <= 0.0
+            or (own if way.aggregator == plan.own else theirs).wait_s <= self.max_wait_s
+            for way, _ in ways
+        ]
+        if not any(soon):
+            self._check_wait(own)
+        ways = [way for way, there in zip(ways, soon, strict=True) if there]
         offered = [bid for _, bid in ways]
         chosen = best(config, offered, plan.deadline_s)
         if chosen is None:
@@ -662,24 +676,30 @@ class Choice:
         room: float,
         sizes: list[Decision],
         kind: Kind | None,
+        alike: Sequence[DeviceId],
     ) -> Resolved:
         """The (M, k) with the most left of its worth; `fixed` and `local` as they are or not at all.
 
-        Answers of a `kind` that is compared are voted on: one layer, and no job that aggregates.
+        Answers of a `kind` that is compared are voted on by those that are `alike`: one layer, and no job that aggregates.
         """
         config, free = self.prices, prompt.plan.mode == "auto" and not plan.fixed
         if free:
             most = max(proposers for _, proposers, _ in config.worths)
             plan = replace(plan, layers=1, proposers=most, best_of=max(plan.best_of, config.draw))
-        first = self.peers(plan, prompt.id, 1, rng) if plan.layers else ()
-        if kind is not None:
-            first = self._voters(plan.own, first, kind)
         own = mine if plan.own == self.me else self.offer(plan.own, now)
+        seats = self._seats(plan, prompt, rng, alike) if kind is not None else ()
+        first = self.peers(plan, prompt.id, 1, rng) if plan.layers and kind is None else seats[1:]
         offers = [self.offer(peer, now) for peer in first]
-        known = [offer.service_s for offer in (own, *offers) if offer.service_s]
+        chair = own if not seats or seats[0] == plan.own else self.offer(seats[0], now)
+        if seats:  # who sits in a place again has one more job to do before that
+            times = [seats[:place].count(seat) for place, seat in enumerate(seats)]
+            offers = [replace(o, queue=o.queue + more) for o, more in zip(offers, times[1:], strict=True)]
+        known = [offer.service_s for offer in (own, chair, *offers) if offer.service_s]
         usual = sum(known) / len(known) if known else 0.0
         ratios = self._ratios()
-        own, *offers = (replace(o, service_s=o.service_s or usual).filled(ratios) for o in (own, *offers))
+        own, chair, *offers = (
+            replace(o, service_s=o.service_s or usual).filled(ratios) for o in (own, chair, *offers)
+        )
         if self.max_wait_s and free:
             soon = [place for place, offer in enumerate(offers) if offer.wait_s <= self.max_wait_s]
             first, offers = tuple(first[place] for place in soon), [offers[place] for place in soon]
@@ -688,7 +708,14 @@ class Choice:
         wanted = [(m, k) for m, k, _ in config.worths] if free else [(plan.layers, len(first))]
         if kind is not None:
             wanted = [(m, k) for m, k in wanted if m <= 1 and k < self._committee.most]
-        offered = bids(config, wanted, own, offers, room, votes=kind is not None)
+        votes = kind is not None
+
+        def offered_by(own: Offer, chair: Offer, offers: Sequence[Offer], room: float = 1.0) -> list[Bid]:
+            layered = [each for each in wanted if each[0]]
+            found = bids(config, layered, chair, offers, room, votes=votes)
+            return found + bids(config, [each for each in wanted if not each[0]], own, (), room)
+
+        offered = offered_by(own, chair, offers, room)
         if kind is not None:
             alone = config.worth(0, 0)
             offered = [
@@ -697,7 +724,7 @@ class Choice:
         bid = best(config, offered, plan.deadline_s)
         if bid is None:
             why = _refusal(config, offered, own, plan.deadline_s, room)
-            idle = bids(config, wanted, own.idle, [offer.idle for offer in offers], votes=kind is not None)
+            idle = offered_by(own.idle, chair.idle, [offer.idle for offer in offers])
             if not any(keeps(config, each, plan.deadline_s) for each in idle):
                 raise DeadlinePassed(f"{why}, also where nobody has anything else to do")
             raise Overloaded(why)
@@ -706,6 +733,9 @@ class Choice:
         sizes[:] = [Decision(_named(bid), _why(config, bid, offered, plan.deadline_s))]
         if not bid.layers:
             return replace(plan, layers=0, proposers=0, best_of=0, quorum=0)
+        if seats:
+            sat = (seats[0], *first)[: bid.proposers + 1]
+            return replace(plan, layers=1, proposers=bid.proposers, seats=sat)
         return replace(plan, layers=bid.layers, proposers=bid.proposers, first=first[: bid.proposers])
 
     def _check_wait(self, offer: Offer) -> None:
@@ -776,6 +806,17 @@ def _check(plan: Plan) -> None:
     known = ("origin", "strongest")
     if plan.aggregator not in known and not plan.aggregator.startswith("fixed:"):
         raise PromptInvalid(f"aggregator is {plan.aggregator!r}; it is origin, strongest or fixed:NAME")
+
+
+def _by_chance(prompt: Prompt) -> bool:
+    """Whether a device that is asked again writes something else."""
+    return prompt.sampling.temperature > SAMPLED
+
+
+def _alone(config: PriceConfig, offer: Offer, worth: float, jobs: int, room: float) -> Bid:
+    """So many jobs of one device, one after another."""
+    cost = jobs * price(config, offer, room)
+    return Bid(0, 0, worth, cost, (), offer.wait_s + jobs * offer.stage_s(Stage.PROPOSE))
 
 
 def several_jobs(plan: Resolved) -> int:

@@ -44,7 +44,7 @@ from folkmoot.core.events import (
     SetTimer,
 )
 from folkmoot.core.extract import extract, kind_of
-from folkmoot.core.floor import Text, below
+from folkmoot.core.floor import Text, below, faults
 from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
 from folkmoot.core.layout import most_tokens, prose
 from folkmoot.core.medoid import medoid
@@ -95,7 +95,7 @@ class MixtureConfig:
     still being written (about 32 tokens: fewer make small batches, which cost nearly as much as large ones).
     An answer has at most `token_characters` for each token that was asked for (guess: ten times English).
     In mode auto a draft that others make an answer of ends after `draft_tokens` (0: as late as the answer): what they need of it is its
-    result and its reasons. A draft that may be the answer itself is never shortened.
+    result and its reasons. A draft that may be the answer itself is never shortened; so with it no medoid stands.
     `fence` puts a word that nobody can know around the answers, `screen` marks odd ones and lets them go last;
     without the two the layout is the paper's (docs/explanation/liars.md has the figures).
     """
@@ -268,7 +268,7 @@ class Mixture:
         if self._suffices():
             return effects + self._step(now)
         self._keep_place()
-        peers = self._draw()
+        peers = () if self.plan.seats else self._draw()
         self._next_peers = None
         if self._layer < self.plan.layers and not self.plan.best_of:
             self._next_peers = self._peers(self._layer + 1)
@@ -278,9 +278,14 @@ class Mixture:
         busy = [asked.device for asked in under_way.values()]
         fresh = [peer for peer in peers if peer not in busy]
         places = list(zip(free[1:] if 0 in free else free, fresh, strict=False))
-        if 0 in free and self._mine_or_serving(self.plan.own):
+        if 0 in free and not self.plan.seats and self._mine_or_serving(self.plan.own):
             places.insert(0, (0, self.plan.own))
         if self.plan.committee is not None:
+            places = [
+                (slot, seat)
+                for slot, seat in enumerate(self.plan.seats)
+                if slot in free and self._mine_or_serving(seat)
+            ]
             room = max(0, self.plan.committee.waves[0] - len(self._arrived) - len(under_way))
             places, self._later = places[:room], places[room:]
         for asked in under_way.values():
@@ -322,7 +327,10 @@ class Mixture:
         found: dict[int, Asked] = {}
         devices = [work.device for work in self._arrived]
         for asked in self.prompt.headway.asked if self.prompt.headway is not None else ():
-            there = self._choice.serves(asked.device) and asked.device not in devices
+            # In a committee one device may sit in several places.
+            there = self._choice.serves(asked.device) and (
+                asked.device not in devices or bool(self.plan.seats)
+            )
             if (
                 asked.layer == self._layer
                 and asked.slot in self._free()
@@ -454,6 +462,8 @@ class Mixture:
 
     def _away(self, slot: int, device: DeviceId) -> DeviceId | None:
         """For whom a job stands in from the start: a requester's own jobs are another device's."""
+        if self.plan.seats and self.plan.seats[0] != self.plan.own:
+            return None  # who sits there was chosen, and stands in for nobody
         return self._choice.me if slot == 0 and device != self._choice.me else None
 
     def _aggregate(self, now: float) -> list[Effect]:
@@ -900,12 +910,16 @@ class Mixture:
         tried = self._tried(work)
         if tried is None:
             return None
+        seats = set(self.plan.seats)
+        left_out = bool(seats) and self.plan.own not in seats
         if (
-            work.stage is Stage.AGGREGATE
+            (work.stage is Stage.AGGREGATE or left_out)
             and self.plan.own not in tried
             and self._choice.serves(self.plan.own)
         ):
             return self.plan.own
+        if len(seats) == 1 and work.stage is not Stage.AGGREGATE:
+            return None  # nobody else is as able as the one who led them
         others = self._choice.others(exclude=tried, rng=self._rng, silent=work.stage is Stage.AGGREGATE)
         return others[0] if others else None
 
@@ -935,7 +949,7 @@ class Mixture:
     def _vote(self, now: float) -> list[Effect] | None:
         """Answer where enough of the committee agree, ask its next wave where they do not, wait while some still write.
 
-        None where all were asked and nothing can be compared: then the layer goes on to its aggregation.
+        None where all were asked and of the answers fewer than half can be compared: then the layer goes on to its aggregation.
         """
         committee = self.plan.committee
         assert committee is not None
@@ -958,7 +972,17 @@ class Mixture:
         if found is None and self._later:
             return self._ask_more(now)
         found = found or count(votes)
-        return None if found is None else self._elect(works[found.best], found, now)
+        if found is None or 2 * found.read < len(works):
+            return None
+        same = [work for work, vote in zip(works, votes, strict=True) if vote.value == found.value]
+        return self._elect(self._sound(same, works[found.best]), found, now)
+
+    def _sound(self, works: Sequence[_Work], best: _Work) -> _Work:
+        """The best of texts that say the same, or the first that is whole where that is cut off or otherwise at fault."""
+        question = asked_last(self.prompt)
+        kind = kind_of(question)
+        whole = [w for w in works if not faults(kind, question, Text(w.said, w.truncated))]
+        return best if best in whole or not whole else whole[0]
 
     def _ask_more(self, now: float) -> list[Effect]:
         committee = self.plan.committee
@@ -970,7 +994,9 @@ class Mixture:
         if not places:
             return self._step(now)
         names = ", ".join(self._name(device) for _, device in places)
-        self._decide(f"{names} is asked as well", "those asked so far do not agree")
+        there = len(self._arrived)
+        why = "those asked so far do not agree" if there > 1 else f"of those asked so far {there} answered"
+        self._decide(f"{names} is asked as well", why)
         self._asked(device for _, device in places)
         effects: list[Effect] = []
         for slot, device in places:
@@ -1002,8 +1028,12 @@ class Mixture:
         found = medoid([work.said for work in self._before], weights)
         if found.agreement < self.plan.similar:
             return []
+        work = self._before[found.place]
+        question = asked_last(self.prompt)
+        if faults(kind_of(question), question, Text(work.said, work.truncated)):
+            return []
         why = f"the others are most like it; mean similarity {found.agreement:.2f}, {self.plan.similar:g} or more will do"
-        return self._stands(self._before[found.place], why, now)
+        return self._stands(work, why, now)
 
     def _floor(self, work: _Work) -> _Work:
         """The aggregate, or in mode auto the draft that is better for certain, where nobody has seen the aggregate yet."""

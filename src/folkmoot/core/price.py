@@ -170,7 +170,8 @@ def bids(
 ) -> list[Bid]:
     """Each plan (M, k) with k of the peers, in their order; those that need more peers than there are are left out.
 
-    Who `votes` is priced as if all were asked, and expected as if it went on to an aggregation: at most that.
+    Who `votes` is priced as if all were asked, and expected as if an aggregation followed, which takes about as long as the next
+    wave does.
     """
     mine, theirs = price(config, own, room), [price(config, peer, room) for peer in peers]
     return [
