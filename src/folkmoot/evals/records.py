@@ -84,25 +84,36 @@ class Record:
 
 @dataclass
 class Records:
-    """The records of one run. `path` is its file of lines; what was cut off in the middle of a line is dropped."""
+    """The records of one run. `path` is its file of lines."""
 
     path: Path
     _there: dict[tuple[str, str], Record] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path) -> Records:
-        """Take up what is there. Raises `EvalError` where it holds something else."""
+        """Take up what is there. Raises `EvalError` where it holds something else.
+
+        What was cut off in the middle of a line is left out here and stays there: a run that is under way may be writing it.
+        """
         found = cls(path)
         try:
-            text = path.read_bytes() if path.exists() else b""
-            whole = text[: text.rfind(b"\n") + 1]
-            for record in _read(whole.decode().splitlines(), path):
-                found._there[record.task, record.arm] = record
-            if whole != text:
-                path.write_bytes(whole)
-        except (OSError, UnicodeDecodeError) as error:
+            text = _lines(path)[0].decode()
+        except UnicodeDecodeError as error:
             raise EvalError(f"{path} cannot be read: {error}") from error
+        # An answer may hold signs that `splitlines` takes for the end of a line.
+        for record in _read(text.split("\n")[:-1], path):
+            found._there[record.task, record.arm] = record
         return found
+
+    def mend(self) -> None:
+        """Drop what was cut off in the middle of a line; for who is about to add. Raises `EvalError`."""
+        whole, cut = _lines(self.path)
+        if cut:
+            try:
+                with self.path.open("r+b") as file:
+                    file.truncate(len(whole))
+            except OSError as error:
+                raise EvalError(f"{self.path} cannot be mended: {error.strerror}") from error
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         """Whether this task was run in this arm."""
@@ -143,13 +154,17 @@ def begin(folder: Path, setup: Setup) -> Records:
         write_setup(folder, setup)
     except OSError as error:
         raise EvalError(f"{folder} cannot be written: {error.strerror}; name another --out") from error
-    return Records.open(folder / LINES)
+    records = Records.open(folder / LINES)
+    records.mend()
+    return records
 
 
 def write_setup(folder: Path, setup: Setup) -> None:
-    """Say in a folder what its run asks."""
+    """Say in a folder what its run asks; what it said before is there until the new one is whole. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETUP).write_text(json.dumps(asdict(setup), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    part = folder / (SETUP + ".part")
+    part.write_text(json.dumps(asdict(setup), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    part.replace(folder / SETUP)
 
 
 def read_setup(folder: Path) -> Setup:
@@ -196,6 +211,16 @@ def load(folder: Path) -> list[Record]:
         ) from None
     except (lzma.LZMAError, OSError, EOFError, UnicodeDecodeError) as error:
         raise EvalError(f"{packed} holds no records: {error}") from error
+
+
+def _lines(path: Path) -> tuple[bytes, bytes]:
+    """A file's whole lines, and what stands behind them; nothing where it is not there."""
+    try:
+        text = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise EvalError(f"{path} cannot be read: {error}") from error
+    end = text.rfind(b"\n") + 1
+    return text[:end], text[end:]
 
 
 def _read(lines: Iterable[str], path: Path) -> Iterator[Record]:
