@@ -247,6 +247,25 @@ def test_where_it_is_confirmed_by_one_nobody_else_is_asked() -> None:
     assert answered(moot, prompt).answer == "No."
 
 
+def test_of_open_answers_that_are_alike_the_skilled_one_s_stands() -> None:
+    said = {
+        "ann": "Cats sleep by day.",
+        "bob": "Cats sleep all day.",
+        "cid": "Cats sleep in the day.",
+        "dot": "Cats sleep.",
+    }
+    always = replace(VOTING, committee=CommitteeConfig(enabled=True, similar=0.0))
+    answers = list[str]()
+    for skilled in ("none", "dot"):
+        moot = Moot({name: "m" for name in said}, always)
+        told(moot, **{name: (10 if name == skilled else 6, 12) for name in said})
+        prompt = moot.ask("ann", question="Tell me about cats.")
+        for name, text in said.items():
+            moot.write(name, text)
+        answers.append(answered(moot, prompt).answer)
+    assert answers[0] != answers[1] == said["dot"]
+
+
 def test_the_strongest_is_so_at_this_kind_of_question() -> None:
     moot = Moot({"ann": "m", "bob": "mm", "cid": "mmmm"}, PeerConfig())
     told(moot, ann=(3, 12), bob=(9, 12), cid=(6, 12))

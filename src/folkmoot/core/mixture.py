@@ -1024,7 +1024,9 @@ class Mixture:
         """Answer with the last layer's medoid where its answers are alike enough."""
         if self.plan.similar >= 1.0 or len(self._before) < 2 or self._shortens():
             return []
-        weights = [DOUBTED_VOTE if odd else 1.0 for odd in self._flags(self._before)]
+        skills = self._choice.weights([w.device for w in self._before], kind_of(asked_last(self.prompt)))
+        flags = self._flags(self._before)
+        weights = [skill * (DOUBTED_VOTE if odd else 1.0) for skill, odd in zip(skills, flags, strict=True)]
         found = medoid([work.said for work in self._before], weights)
         if found.agreement < self.plan.similar:
             return []
