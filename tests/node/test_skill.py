@@ -47,6 +47,8 @@ class Clever(Odd):
         return EngineInfo(self.model, 4096, 1.0, **self.info)  # type: ignore[arg-type]
 
     async def check(self) -> EngineInfo:
+        self.checks += 1
+        await self.gate.wait()  # as a server that does one thing at a time
         return await self.start()
 
     async def generate(self, inference: Inference) -> AsyncGenerator[Text | Done, None]:
@@ -159,6 +161,16 @@ async def test_a_user_s_job_stops_a_probe_at_once_and_it_is_asked_again(home: Ho
     await until(lambda: is_through(daemon))
     assert clever.asked[:2] == [clever.asked[0]] * 2
     assert card(daemon).right == TOTALS
+
+
+async def test_an_engine_that_answers_no_check_during_a_probe_is_not_down(home: Home) -> None:
+    clever = Clever(gated=True)
+    daemon = await home.up(home.make("ash", clever, skill=SOON, engine_check_s=0.01))
+    await until(lambda: clever.asked)
+    seen = clever.checks
+    await until(lambda: clever.checks > seen + 4)
+    assert daemon.status().engine == "ready"
+    assert daemon.status().model
 
 
 async def test_a_device_that_is_shut_down_in_the_middle_goes_on_there(home: Home) -> None:

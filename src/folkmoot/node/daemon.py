@@ -211,7 +211,7 @@ class Daemon:
             self._spawn(self._watch_purse(self._purse))
         if self._wants_discovery():
             self._spawn(self._discover(address))
-        await self._load()
+        await self._load(self._peer, work)
         if self._skills is not None:
             prober = Prober(
                 self._skills,
@@ -243,7 +243,7 @@ class Daemon:
         await asyncio.to_thread(self._identity.found, f"{self._card.name}'s moot", time.time())
         return [], True
 
-    async def _load(self) -> None:
+    async def _load(self, peer: Peer, work: Work) -> None:
         if self._engine is None:
             return
         try:
@@ -260,7 +260,7 @@ class Daemon:
             self._engine_state = "down"
             raise
         self._on_engine(info)
-        self._spawn(self._watch_engine(self._engine))
+        self._spawn(self._watch_engine(self._engine, peer, work))
 
     def _on_engine(self, info: EngineInfo) -> None:
         """The engine serves, as `info` tells."""
@@ -298,7 +298,7 @@ class Daemon:
             self._card = card
             self._handle(CardChanged(card))
 
-    async def _watch_engine(self, engine: Engine) -> None:
+    async def _watch_engine(self, engine: Engine, peer: Peer, work: Work) -> None:
         """Notice when the engine stops serving, and when it serves again."""
         missed, patience_s = 0, 2 * self._config.engine_check_s
         while True:
@@ -307,7 +307,7 @@ class Daemon:
                 async with asyncio.timeout(patience_s):
                     info = await engine.check()
             except (EngineError, TimeoutError) as error:
-                if isinstance(error, TimeoutError) and self._peer is not None and self._peer.queue.busy:
+                if isinstance(error, TimeoutError) and (peer.queue.busy or work.probing):
                     continue  # servers that do one thing at a time answer later; the job has its own time limits
                 trouble = str(error) or f"the engine did not answer within {patience_s:g} s"
                 missed += 1

@@ -42,6 +42,11 @@ class Work:
         self._probing: asyncio.Task[tuple[str, bool]] | None = None
         self.handle: Callable[[Event], None] = lambda event: None
 
+    @property
+    def probing(self) -> bool:
+        """Whether a probe is under way."""
+        return self._probing is not None
+
     def generate(self, job: JobId, inference: Inference, room: Room) -> None:
         """Run a job; `room` waits until its asker has read what was written."""
         before: list[asyncio.Task[Any]] = self._stop_probing()
