@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.records import LINES, PACKED, SETUP, Job, Record, Records, Setup, begin, load, pack
+from folkmoot.evals.jobs import Job
+from folkmoot.evals.records import LINES, PACKED, SETUP, Record, Records, Setup, begin, load, pack
 
 JOB = Job(1, "propose", "ash", "m", "ok", 20, 4, 9, 1.5, 0.5)
-ONE = Record(
-    "gsm8k/1", "gsm8k", "auto", "ash", "Answer: 4 ✓", "4.0", True, 2.5, 0.1, (JOB, JOB), (("k=3", "so"),)
-)
+ONE = Record("gsm8k/1", "gsm8k", "auto", "ash", "Answer: 4 ✓", "4.0", True, 0.1, (JOB, JOB), (("k=3", "so"),))
 SETUP_OF = Setup(("m",), ("gsm8k:g.jsonl",), 10, 0, 0, 0.0, "folkmoot eval run --model m")
 OTHERS = [replace(ONE, task=f"gsm8k/{each}", arm=arm) for each in range(2, 30) for arm in ("single", "auto")]
 

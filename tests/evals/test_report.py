@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from folkmoot.errors import EvalError
+from folkmoot.evals.jobs import Job
 from folkmoot.evals.pages import PAGE, REPORT, markdown, page, write
-from folkmoot.evals.records import LINES, SETUP, Job, Record, Setup, begin
+from folkmoot.evals.records import LINES, SETUP, Record, Setup, begin
 from folkmoot.evals.report import as_json, find, tables
 from folkmoot.evals.statistics import mcnemar, wilson
 
@@ -22,7 +23,7 @@ def record(number: int, arm: str, right: bool, jobs: int = 1, sort: str = "gsm8k
     job = Job(1, "propose", "ash", "m", "ok", 20, 0, 10, 2.0, 0.5)
     name = f"{sort}/{number}"
     return Record(
-        name, sort, arm, "ash", "" if error else "Answer: 4", "4.0", right, 2.0, 0.3, (job,) * jobs, (), error
+        name, sort, arm, "ash", "" if error else "Answer: 4", "4.0", right, 0.3, (job,) * jobs, (), error
     )
 
 
@@ -47,7 +48,7 @@ def test_shares_jobs_and_differences_are_those_of_the_records(like: Path):
     assert table.best == "single"
     single, auto, row = table.rows
     assert single.right == wilson(4, 10)
-    assert (auto.prompts, auto.jobs, auto.tokens, auto.latency_s) == (9, 3.0, 30.0, 2.0)
+    assert (auto.prompts, auto.jobs, auto.tokens, auto.latency_s) == (9, 3.0, 30.0, 5.0)
     assert auto.against is not None
     assert (auto.against.prompts, auto.against.only_here, auto.against.only_there) == (9, 4, 0)
     assert auto.against.by.value == pytest.approx(4 / 9)
@@ -88,7 +89,7 @@ def test_the_page_has_each_arm_with_the_command_that_makes_it_again(like: Path):
     page = markdown(tables(find(like)))
     assert "## 4 × m" in page
     assert "| single | 10 | 40.0 % (16.8 to 68.7) | 1.00 | 10 | 2.0 s |  |  |  |" in page
-    assert "| auto | 9 | 88.9 % (56.5 to 98.0) | 3.00 | 30 | 2.0 s | +44.4 (" in page
+    assert "| auto | 9 | 88.9 % (56.5 to 98.0) | 3.00 | 30 | 5.0 s | +44.4 (" in page
     for arm in ("single", "auto", "M1-k3"):
         assert f"- {arm}: `folkmoot eval run --model m --arms {arm} --out like`" in page
     rows = [line for line in page.splitlines() if line.startswith("|")]

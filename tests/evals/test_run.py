@@ -22,8 +22,8 @@ from folkmoot.errors import EngineError, EvalError, NodeError
 from folkmoot.evals.arms import Arm, arms_of
 from folkmoot.evals.draws import seed_for
 from folkmoot.evals.proxy import Proxy
-from folkmoot.evals.records import LINES, Job, Records
-from folkmoot.evals.run import GIVES_UP, Device, Moot, body_of, critical_s, run
+from folkmoot.evals.records import LINES, Records
+from folkmoot.evals.run import GIVES_UP, Device, Moot, body_of, run
 from folkmoot.evals.tasks import Task, load
 
 NAMES = ("ash", "birch", "cedar", "elm")
@@ -242,20 +242,6 @@ async def test_a_model_that_fails_leaves_the_vote_out_and_nothing_more(model, st
     moot = moot_of(Proxy("m", model, store), await at(Api()))
     await run(moot, arms_of("majority,auto", 4), [task_of()], records)
     assert [record.arm for record in records] == ["auto"]
-
-
-# ---- what takes how long -------------------------------------------------------------------------------
-
-
-def test_the_critical_path_is_the_longest_of_each_round():
-    def job(layer: int, device: str, seconds: float, outcome: str = "ok") -> Job:
-        return Job(layer, "propose", device, "m", outcome, 1, 0, 1, seconds, 0.1)
-
-    jobs = [job(1, "ash", 3.0), job(1, "birch", 5.0), job(1, "elm", 9.0, "cancelled"), job(2, "ash", 2.0)]
-    assert critical_s(jobs, [(1, ["ash", "birch"])]) == 7.0
-    assert critical_s(jobs, [(1, ["ash"]), (1, ["birch"])]) == 10.0  # one after the other
-    assert critical_s(jobs[3:], []) == 2.0
-    assert critical_s([], []) == 0.0
 
 
 def test_a_body_is_json():

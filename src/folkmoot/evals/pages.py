@@ -159,8 +159,8 @@ def _latency_says(setup: Setup) -> str:
     if setup.pace:
         return f"Latency: measured, with stored answers that came in {setup.pace:g} of the times that {took}; in units of these."
     return (
-        f"Latency: the longest way through each prompt's jobs at the times that {took}; for `auto`, which asks "
-        "more devices after the first, it is that at least (`--pace` measures it)."
+        f"Latency: the longest way through each prompt's jobs at the times that {took}: layers, waves of a vote and the jobs of one "
+        "device come after one another. A vote that is settled before all have answered takes less (`--pace` measures it)."
     )
 
 

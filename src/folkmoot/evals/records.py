@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.errors import EvalError
+from folkmoot.evals.jobs import Job, latency_s
 
 LINES, PACKED, SETUP = "records.jsonl", "records.jsonl.xz", "run.json"
 """What a run's folder holds; the second is small enough to be committed."""
@@ -40,27 +41,10 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One job of a prompt. `inference_s` and `first_token_s` are what the model took when it wrote this text, seconds."""
-
-    layer: int
-    stage: str
-    device: str
-    model: str
-    outcome: str
-    tokens_in: int
-    tokens_cached: int
-    tokens_out: int
-    inference_s: float
-    first_token_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Record:
     """A task in an arm. `given` is what the answer gives (empty: nothing that can be compared), `right` whether it is the target.
 
-    `latency_s` is what the prompt takes where each job takes what it once took and devices have nothing else to do;
-    `wall_s` what it took here, where stored answers come at once. `error` is an error's code where there is no answer.
+    `wall_s` is what it took here, seconds, where stored answers come at once. `error` is an error's code where there is no answer.
     """
 
     task: str
@@ -70,7 +54,6 @@ class Record:
     answer: str
     given: str
     right: bool
-    latency_s: float
     wall_s: float
     jobs: tuple[Job, ...] = ()
     decisions: tuple[tuple[str, str], ...] = ()
@@ -80,6 +63,11 @@ class Record:
     def set(self) -> str:
         """The set of its task."""
         return self.task.partition("/")[0]
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds that the prompt takes where each job takes what it once took and devices have nothing else to do."""
+        return latency_s(self.jobs, self.decisions)
 
 
 @dataclass
@@ -234,4 +222,7 @@ def _read(lines: Iterable[str], path: Path) -> Iterator[Record]:
 def _record(row: Mapping[str, Any]) -> Record:
     jobs = tuple(Job(**job) for job in row["jobs"])
     decisions = tuple((str(what), str(why)) for what, why in row["decisions"])
-    return Record(**{**row, "jobs": jobs, "decisions": decisions})
+    fields = {
+        name: value for name, value in row.items() if name != "latency_s"
+    }  # which was once kept, too small
+    return Record(**{**fields, "jobs": jobs, "decisions": decisions})

@@ -15,8 +15,9 @@ from folkmoot.core.mixture import seed_of
 from folkmoot.errors import EvalError, NodeError
 from folkmoot.evals.arms import Arm, needed
 from folkmoot.evals.draws import TEMPERATURE, draw, seed_for
+from folkmoot.evals.jobs import Job
 from folkmoot.evals.proxy import Proxy
-from folkmoot.evals.records import Job, Record, Records
+from folkmoot.evals.records import Record, Records
 from folkmoot.evals.store import Call
 from folkmoot.evals.tasks import Task
 
@@ -158,7 +159,7 @@ class _Asker:
         except (ValueError, KeyError, TypeError):
             raise NodeError(f"what answers at {origin.url} is not Folkmoot") from None
         if code == "too_long":
-            return Record(task.name, task.group, arm.name, origin.name, "", "", False, 0.0, 0.0, error=code)
+            return Record(task.name, task.group, arm.name, origin.name, "", "", False, 0.0, error=code)
         if code == "invalid":
             raise EvalError(f"arm {arm.name}: {why}")
         self._lost(f"arm {arm.name}, {task.name}: {why}")
@@ -203,9 +204,8 @@ def _record(moot: Moot, arm: Arm, task: Task, origin: Device, told: Mapping[str,
     answer = str(told["answer"])
     jobs = tuple(_job(moot, row, answer) for row in told["jobs"])
     decisions = tuple((str(each["what"]), str(each["why"])) for each in told["decisions"])
-    latency_s = critical_s(jobs, [(row["layer"], row["answered"]) for row in told["rounds"]])
     return Record(
-        task.name, task.group, arm.name, origin.name, answer, task.given(answer), task.right(answer), latency_s,
+        task.name, task.group, arm.name, origin.name, answer, task.given(answer), task.right(answer),
         float(told["latency_s"]), jobs, decisions,
     )  # fmt: skip
 
@@ -220,21 +220,6 @@ def _job(moot: Moot, row: Mapping[str, Any], answer: str) -> Job:
         row["tokens_out"], row["inference_s"] if call is None else call.inference_s,
         row["first_token_s"] if call is None else call.first_token_s,
     )  # fmt: skip
-
-
-def critical_s(jobs: Sequence[Job], rounds: Sequence[tuple[int, Sequence[str]]]) -> float:
-    """Seconds of the jobs that nothing else could be done beside: the longest of each round, and of each layer without one.
-
-    Where a vote asks more devices after the first it is less than that: only a run with a pace tells.
-    """
-    left, total = [job for job in jobs if job.outcome == "ok"], 0.0
-    for layer, answered in rounds:
-        together = [job for job in left if job.layer == layer and job.device in answered]
-        total += max((job.inference_s for job in together), default=0.0)
-        left = [job for job in left if job not in together]
-    for layer in sorted({job.layer for job in left}):
-        total += max(job.inference_s for job in left if job.layer == layer)
-    return total
 
 
 def _voted(
@@ -254,11 +239,7 @@ def _voted(
             call.first_token_s)
         for name, call in zip(names, calls, strict=False)
     )  # fmt: skip
-    took = [job.inference_s for job in jobs]
-    if arm.voters == "device":  # it reads the question once
-        took[1:] = [job.inference_s - job.first_token_s for job in jobs[1:]]
     return Record(
-        task.name, task.group, arm.name, moot.devices[seats[0]].name, winner.text, best, task.right(winner.text),
-        max(took) if arm.voters == "moot" else sum(took), 0.0, jobs,
+        task.name, task.group, arm.name, moot.devices[seats[0]].name, winner.text, best, task.right(winner.text), 0.0, jobs,
         (("the most that give the same", ", ".join(f"{each or 'nothing'}: {votes[each]}" for each in dict.fromkeys(given))),),
     )  # fmt: skip

@@ -1,0 +1,58 @@
+"""The jobs of a prompt, and how long they take together where each takes what it once took and nobody has anything else to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+ASKED_AS_WELL = " is asked as well"
+"""So ends what a provenance decides where those asked so far do not agree, and more are; their names stand before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job of a prompt. `inference_s` and `first_token_s` are what the model took when it wrote this text, seconds."""
+
+    layer: int
+    stage: str
+    device: str
+    model: str
+    outcome: str
+    tokens_in: int
+    tokens_cached: int
+    tokens_out: int
+    inference_s: float
+    first_token_s: float
+
+
+def latency_s(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> float:
+    """Seconds of the jobs that nothing else could be done beside, in the order in which a provenance tells them.
+
+    Layers come after one another, and in the first one the waves of a committee. A device does its jobs of a wave one after
+    another, and reads the question once in a layer. A wave that was decided before all had answered took less.
+    """
+    more = [
+        what.removesuffix(ASKED_AS_WELL).count(", ") + 1
+        for what, _ in decisions
+        if what.endswith(ASKED_AS_WELL)
+    ]
+    total = 0.0
+    for layer in sorted({job.layer for job in jobs}):
+        some, have_read = [job for job in jobs if job.layer == layer], set[str]()
+        for wave in _waves(some, more if layer == 1 else []):
+            took: dict[str, float] = {}
+            for job in wave:
+                if job.outcome == "ok":
+                    read_s = job.first_token_s if job.device in have_read else 0.0
+                    took[job.device] = took.get(job.device, 0.0) + job.inference_s - read_s
+                    have_read.add(job.device)
+            total += max(took.values(), default=0.0)
+    return total
+
+
+def _waves(jobs: Sequence[Job], more: Sequence[int]) -> list[Sequence[Job]]:
+    """The jobs that were asked for at first, and those of each time when so many more were."""
+    ends = [len(jobs)]
+    for count in reversed(more):
+        ends.insert(0, max(0, ends[0] - count))
+    return [jobs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
