@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from folkmoot.cli import exits, group
-from folkmoot.evals.records import LINES, Records, load
+from folkmoot.evals.records import LINES, Records, load, read_setup
 
 SUMS = [
     {"id": 1, "question": "Two and two?", "answer": "4"},
@@ -66,6 +67,23 @@ def test_real_devices_are_asked_and_each_call_is_paid_once(run, sums: str, tmp_p
     code, _, err = run(*asked, "--prompts", "3", "--arms", "single", "--seed", "1")
     assert code == 1
     assert "which is another one" in err
+
+    file = Path(sums.removeprefix("gsm8k:"))
+    file.write_text(json.dumps({**SUMS[0], "question": "Two and two and none?"}) + "\n", "utf-8")
+    code, _, err = run(*asked, "--prompts", "2", "--arms", "single")
+    assert code == 1
+    assert "sets or their contents" in err
+
+
+def test_the_command_that_makes_a_run_again_says_how_it_was_made(run, sums: str, tmp_path: Path):
+    out, calls = tmp_path / "out", tmp_path / "the calls"
+    more = ("--at-once", "2", "--parallel", "3", "--stored", "--calls", str(calls), "--prompts", "1")
+    asked = ("--model", "tim=timed:det:0.001", "--devices", "2", "--set", sums, "--out", str(out))
+    assert run("run", *asked, "--arms", "majority", *more)[0] == 0
+    again = shlex.split(read_setup(out).command)
+    for name, value in (("--at-once", "2"), ("--parallel", "3"), ("--calls", str(calls))):
+        assert again[again.index(name) + 1] == value
+    assert "--stored" in again
 
 
 def test_a_plan_counts_what_is_not_made_yet(run, sums: str, tmp_path: Path):
@@ -139,7 +157,7 @@ def test_a_report_of_what_was_run(run, sums: str, tmp_path: Path):
     code, told, _ = run("report", out)
     assert code == 0
     assert told.startswith("# Answers\n\n## 2 × tim\n")
-    assert f"`folkmoot eval run --model tim=timed:det:0.001 --set {sums} --devices 2 --prompts 200 --seed 0 --origin 0 --arms majority --out one`" in told  # fmt: skip
+    assert f"`folkmoot eval run --model tim=timed:det:0.001 --set {sums} --devices 2 --prompts 200 --seed 0 --origin 0 --at-once 4 --parallel 1 --arms majority --out one`" in told  # fmt: skip
     code, told, err = run("report", str(tmp_path / "runs"), "--out", str(tmp_path / "results"), "--json")
     assert code == 0
     assert [each["arm"] for each in json.loads(told)["moots"][0]["arms"]] == ["self-consistency", "majority"]

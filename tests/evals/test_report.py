@@ -125,6 +125,20 @@ def test_of_unlike_devices_the_best_is_what_the_others_are_compared_with(like: P
     assert "## m, n, m, n" in markdown(found)
 
 
+def test_a_device_that_was_asked_little_is_not_the_best_by_luck(tmp_path: Path):
+    records = [record(n, "single", n % 2 == 0) for n in range(40)]
+    records += [record(n, "single:1", True) for n in range(1)]  # it has just begun
+    records += [
+        record(n, "single:2", n >= 30) for n in range(20, 40)
+    ]  # of the same prompts they have as many right
+    records += [record(n, "auto", n % 3 != 0) for n in range(40)]
+    (table,) = tables(find(run_in(tmp_path / "run", records)))
+    assert table.best == "single"
+    by_arm = {row.arm: row.against for row in table.rows}
+    assert by_arm["auto"] is not None
+    assert by_arm["auto"].prompts == 40
+
+
 def test_a_prompt_without_an_answer_is_wrong_and_told(tmp_path: Path):
     records = [record(1, "auto", True), record(2, "auto", False, error="too_long")]
     (table,) = tables(find(run_in(tmp_path / "run", records)))
@@ -192,6 +206,15 @@ def test_folders_of_others_are_refused(tmp_path: Path):
 def test_a_run_goes_on_in_its_folder_and_no_other_does(tmp_path: Path):
     run_in(tmp_path, [record(1, "auto", True)])
     assert len(begin(tmp_path, replace(SETUP_OF, prompts=50, command="more"))) == 1
-    for other in ({"models": ("n",)}, {"seed": 1}, {"sets": ("bbh:b",)}, {"origin": None}, {"pace": 1.0}):
+    named = replace(SETUP_OF, digests=("1234",))
+    assert len(begin(tmp_path, named)) == 1  # an older Folkmoot did not say of what content
+    for other in (
+        {"digests": ("5678",)},
+        {"models": ("n",)},
+        {"seed": 1},
+        {"sets": ("bbh:b",)},
+        {"origin": None},
+        {"pace": 1.0},
+    ):
         with pytest.raises(EvalError, match="another one"):
-            begin(tmp_path, replace(SETUP_OF, **other))
+            begin(tmp_path, replace(named, **other))

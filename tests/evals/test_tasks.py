@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.tasks import Task, groups, load, said
+from folkmoot.evals.tasks import Task, digest, groups, load, pooled, said
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -58,6 +58,9 @@ def test_gsm8k_is_right_by_its_number(target: str, answer: str, right: bool):
         ("(B)", "So it is this.\n\n**Answer: (B)**", True),
         ("(B)", "Answer: (A)", False),
         ("(B)", "Answer: Because", False),
+        ("(B)", "Answer: B because it fits", True),
+        ("(B)", "Answer: B, as told", True),
+        ("(B)", "Answer: A because B does not fit", False),
         ("(B)", "(B)", True),
         ("True", "Answer: true.", True),
         ("yes", "Answer: Yes", True),
@@ -87,9 +90,31 @@ def test_two_answers_of_gsm8k_agree_by_their_number(one: str, other: str, same: 
 def test_two_answers_of_bbh_agree_by_their_letter_or_words():
     task = bbh("(B)")
     assert task.given("Answer: B") == task.given("Answer: (B) the second") == "(B)"
-    assert task.given("Answer: Yes.") == task.given("answer is yes") == "yes"
-    assert task.given("Answer: A dog") == "a dog"
+    assert task.given("Answer: B because it fits") == task.given("Answer: B since it is so") == "(B)"
+    assert task.given("Answer: because of (B)") == "(B)"
+    assert task.given("Answer: Because") == "because"
     assert task.given("") == ""
+    words = bbh("yes")
+    assert words.given("Answer: Yes.") == words.given("answer is yes") == "yes"
+    assert words.given("Answer: A dog") == "a dog"
+
+
+@pytest.mark.parametrize("target", ["(B)", "yes", "apple pear", "] )", "-20", "answer boat", "x answer"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Answer: B it is",
+        "Answer: yes",
+        "Answer: apple, pear",
+        "Answer: ] )",
+        "answer boat",
+        "Answer: x answer",
+    ],
+)
+def test_an_answer_is_right_just_where_it_gives_what_the_target_gives(target: str, answer: str):
+    """A vote that is counted by what is given must not lose what would be right."""
+    task = bbh(target)
+    assert task.right(answer) is (task.given(answer) == task.given(f"Answer: {target}"))
 
 
 def test_what_stands_behind_the_last_answer_on_its_line():
@@ -111,7 +136,7 @@ def test_the_originals_are_taken_too(tmp_path: Path):
     with gzip.open(tmp_path / "test.jsonl.gz", "wt") as file:
         file.write(json.dumps(row) + "\n\n")
     (task,) = load(tmp_path / "test.jsonl.gz")
-    assert (task.name, task.target, task.set) == ("gsm8k/1", "1,002", "gsm8k")
+    assert (task.name, task.target, task.set) == ("gsm8k/ba352e24c6", "1,002", "gsm8k")
     assert task.right("Answer: 1002")
     folder = tmp_path / "bbh"
     folder.mkdir()
@@ -123,6 +148,44 @@ def test_the_originals_are_taken_too(tmp_path: Path):
     assert groups(both) == {"navigate": 3, "snarks": 3}
     assert len({task.name for task in both}) == 6
     assert both[0].set == "bbh"
+
+
+def test_two_files_without_ids_are_pooled_whole(tmp_path: Path):
+    for name, question in (("train", "{}+1?"), ("test", "{}+2?"), ("again", "{}+2?")):
+        rows = [{"question": question.format(each), "answer": str(each)} for each in range(5)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, test, again = (load(tmp_path / f"{name}.jsonl") for name in ("train", "test", "again"))
+    assert len({task.name for task in pooled([train, test])}) == 10
+    assert pooled([test, again]) == test  # the same question is the same task
+    assert (
+        digest(tmp_path / "test.jsonl")
+        == digest(tmp_path / "again.jsonl")
+        != digest(tmp_path / "train.jsonl")
+    )
+
+
+def test_two_tasks_of_one_name_are_refused(sums: Path, tmp_path: Path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"id": 2, "question": "Five and five?", "answer": "10"}) + "\n")
+    with pytest.raises(EvalError, match="two tasks are called gsm8k/2 and are not the same"):
+        pooled([load(sums), load(other)])
+
+
+def test_a_file_is_known_by_its_content_gzipped_or_not(sums: Path, tmp_path: Path):
+    zipped = tmp_path / "elsewhere.jsonl.gz"
+    zipped.write_bytes(gzip.compress(sums.read_bytes()))
+    assert digest(zipped) == digest(sums)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.json").write_text("{}")
+    before = digest(folder)
+    (folder / "a.json").write_text('{"examples": []}')
+    assert digest(folder) != before
+    with pytest.raises(EvalError, match="cannot be read"):
+        digest(tmp_path / "none")
+    zipped.write_bytes(zipped.read_bytes()[:-20])
+    with pytest.raises(EvalError, match="cannot be read"):
+        digest(zipped)
 
 
 @pytest.mark.parametrize(
@@ -163,5 +226,8 @@ def test_the_shared_files_give_their_own_targets(name: str, count: int, sort: st
     tasks = load(file)
     assert len({task.name for task in tasks}) == len(tasks) == count
     assert {task.set for task in tasks} == {sort}
+    assert all(
+        task.name.rpartition("/")[2].isdecimal() for task in tasks
+    )  # their own ids: what is stored is found again
     assert all(task.right(f"Answer: {task.target}") for task in tasks)
     assert not any(task.right("Answer: none of these") for task in tasks)

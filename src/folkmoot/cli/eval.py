@@ -151,6 +151,7 @@ def run(
 ) -> None:  # fmt: skip
     """Ask real devices on this machine every task in every arm, and keep a record of each; run again, it goes on."""
     from folkmoot.evals.records import Setup, begin
+    from folkmoot.evals.tasks import digest
 
     if origin >= devices:
         raise click.UsageError(f"--origin {origin}: there are {counted(devices, 'device')}, numbered from 0")
@@ -159,15 +160,21 @@ def run(
         asked, stored=stored, slots=parallel, pace=pace, speed=speed, origin=None if origin < 0 else origin
     )
     names = tuple(_known(*each)[0] or each[1] for each in asked.specs)
-    files = tuple(f"{kind}:{Path(file).name}" for kind, _, file in (each.partition(":") for each in sets))
+    parts = [each.partition(":") for each in sets]
+    files = tuple(f"{kind}:{Path(file).name}" for kind, _, file in parts)
+    digests = tuple(digest(Path(file)) for _, _, file in parts)
     given = [f"--model {shlex.quote(each)}" for each in models] + [
         f"--set {shlex.quote(each)}" for each in sets
     ]
     given += [f"--devices {devices}", f"--prompts {prompts}", f"--seed {seed}", f"--origin {origin}"]
     given += [f"--pace {pace:g}"] if pace else []
     given += [f"--speed {speed[0]:g} {speed[1]:g}"] if speed else []
+    given += [f"--at-once {at_once}", f"--parallel {parallel}", *(["--stored"] if stored else [])]
+    given += [f"--calls {shlex.quote(str(calls))}"] if calls else []
     command = " ".join(["folkmoot eval run", *given])
-    records = begin(out, Setup(names, files, prompts, seed, asked.origin, pace, command, speed or ()))
+    records = begin(
+        out, Setup(names, files, prompts, seed, asked.origin, pace, command, speed or (), digests)
+    )
     before = len(records)
     try:
         made, found = exits.wait_for(_run(asked, records, config_file))
@@ -221,7 +228,7 @@ def _asked(
 ) -> Asked:  # fmt: skip
     from folkmoot.engine.spec import parse_spec
     from folkmoot.evals.arms import arms_of
-    from folkmoot.evals.tasks import load
+    from folkmoot.evals.tasks import load, pooled
     from folkmoot.settings import child_environ
     from folkmoot.settings import load as load_settings
 
@@ -236,7 +243,7 @@ def _asked(
         load_settings(
             None, environ=child_environ(arm.settings)
         )  # what is wrong with it is told before, not after
-    tasks: list[Task] = []
+    loaded: list[list[Task]] = []
     for each in sets:
         kind, _, file = each.partition(":")
         if kind not in ("gsm8k", "bbh", "ifeval") or not file:
@@ -244,9 +251,17 @@ def _asked(
         some = load(Path(file), prompts, seed=seed)
         if not some or some[0].set != kind:
             raise EvalError(f"--set {each}: the file holds {some[0].set if some else 'nothing'}")
-        tasks += some
+        loaded.append(some)
     return Asked(
-        specs, tuple(tasks), chosen, calls, stored=False, at_once=at_once, slots=1, pace=0.0, origin=0
+        specs,
+        tuple(pooled(loaded)),
+        chosen,
+        calls,
+        stored=False,
+        at_once=at_once,
+        slots=1,
+        pace=0.0,
+        origin=0,
     )
 
 

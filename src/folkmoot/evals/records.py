@@ -22,7 +22,8 @@ class Setup:
 
     `origin` is a device's number, None where the devices take turns. With `pace` > 0 stored answers took that many times as
     long as they once took, and `wall_s` of the records is a measurement. `speed`: tokens a second read and written, by which
-    what a call took is reckoned; empty: it is what it took when it was made. `command` makes the run again.
+    what a call took is reckoned; empty: it is what it took when it was made. `digests` are the files' contents (`tasks.digest`);
+    a run of an older Folkmoot has none. `command` makes the run again.
     """
 
     models: tuple[str, ...]
@@ -33,6 +34,7 @@ class Setup:
     pace: float
     command: str
     speed: tuple[float, ...] = ()
+    digests: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -133,10 +135,10 @@ def begin(folder: Path, setup: Setup) -> Records:
     Raises `EvalError` where it holds those of another run: of other models, sets or seed. More prompts and arms may be asked for.
     """
     before = read_setup(folder) if (folder / SETUP).exists() else None
-    if before is not None and replace(before, prompts=setup.prompts, command=setup.command) != setup:
+    if before is not None and not _goes_on(before, setup):
         raise EvalError(
             f"{folder} holds a run with {', '.join(before.models)} on {', '.join(before.sets)}, which is another one "
-            "(models, sets, --seed, --origin, --pace or --speed differ); name another --out"
+            "(models, sets or their contents, --seed, --origin, --pace or --speed differ); name another --out"
         )
     try:
         write_setup(folder, setup)
@@ -145,6 +147,11 @@ def begin(folder: Path, setup: Setup) -> Records:
     records = Records.open(folder / LINES)
     records.mend()
     return records
+
+
+def _goes_on(before: Setup, setup: Setup) -> bool:
+    digests = before.digests or setup.digests
+    return replace(before, prompts=setup.prompts, command=setup.command, digests=digests) == setup
 
 
 def write_setup(folder: Path, setup: Setup) -> None:
@@ -165,6 +172,7 @@ def read_setup(folder: Path) -> Setup:
                 "models": tuple(row["models"]),
                 "sets": tuple(row["sets"]),
                 "speed": tuple(row.get("speed", ())),
+                "digests": tuple(row.get("digests", ())),
             }
         )
     except FileNotFoundError:

@@ -66,7 +66,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All arms of one moot. `best` is the single device that got the most right, which the others are compared with.
+    """All arms of one moot. `best` is the single device that got the most right of the prompts that all such answered, with which the
+    others are compared.
 
     `auto` is that mode against each of the other arms.
     """
@@ -117,8 +118,7 @@ def _table(runs: Sequence[Run]) -> Table:
     rows = [
         _row(arm, list(some.values()), setup.pace, " && ".join(command[arm])) for arm, some in by_arm.items()
     ]
-    alone = [row for row in rows if _ALONE.fullmatch(row.arm)]
-    best = max(alone, key=lambda row: row.right.value).arm if alone else ""
+    best = _best({arm: some for arm, some in by_arm.items() if _ALONE.fullmatch(arm)})
     compared = {arm: _against(by_arm[arm], best, by_arm[best]) for arm in by_arm if best and arm != best}
     named = corrected({arm: each for arm, each in compared.items() if each is not None})
     auto = by_arm.get("auto", {})
@@ -130,6 +130,14 @@ def _table(runs: Sequence[Run]) -> Table:
         best,
         tuple(corrected({arm: each for arm, each in mine.items() if each is not None}).values()),
     )
+
+
+def _best(alone: dict[str, dict[str, Record]]) -> str:
+    """Who of the devices alone got the most right of what all of them were asked; one that was asked less than half is not compared."""
+    most = max(map(len, alone.values()), default=0)
+    able = {arm: some for arm, some in alone.items() if 2 * len(some) >= most}
+    both = [task for task in next(iter(able.values()), {}) if all(task in some for some in able.values())]
+    return max(able, key=lambda arm: sum(able[arm][task].right for task in both), default="")
 
 
 def _rank(arm: str) -> tuple[int, str]:

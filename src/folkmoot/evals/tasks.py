@@ -9,10 +9,11 @@ moot itself compares answers by (`core.extract`): an arm is not judged by its ow
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ GSM8K_TOKENS, BBH_TOKENS, IFEVAL_TOKENS = 256, 96, 300
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 _ANSWER = re.compile(r"answer\s*(?:is)?\s*[:=]?", re.IGNORECASE)
 _LETTER = re.compile(r"\(([A-Z])\)")
+_BARE = re.compile(r"^([A-Z])\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,12 @@ class Task:
         """Whether a text gives the target, or does all that IFEval asks."""
         if isinstance(self.target, Instructions):
             return follows(self.target, answer)
-        return _RIGHT[self.set](self.target, answer)
+        given = self.given(answer)
+        return bool(given) and given == self.given(f"Answer: {self.target}")
 
     def given(self, answer: str) -> str:
         """What a text gives for its answer, so that two can be compared; empty where it gives none, as all of IFEval's do."""
-        return "" if isinstance(self.target, Instructions) else _GIVEN[self.set](answer)
+        return "" if isinstance(self.target, Instructions) else _GIVEN[self.set](self.target, answer)
 
 
 def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
@@ -66,7 +69,7 @@ def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.name.endswith((".json", ".json.gz")))
+        files = _parts(path)
         if not files:
             raise EvalError(
                 f"{path} holds no .json files: name a file of tasks, or the folder of BIG-Bench-Hard's"
@@ -91,6 +94,36 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise EvalError(f"{path} holds no tasks as JSON: {error}") from error
 
 
+def pooled(sets: Iterable[Sequence[Task]]) -> list[Task]:
+    """The tasks of several files; one that stands in two of them is asked once.
+
+    Raises `EvalError` where two different ones have the same name, as then a record of one would be taken for the other's.
+    """
+    found: dict[str, Task] = {}
+    for task in (task for some in sets for task in some):
+        if found.setdefault(task.name, task) != task:
+            raise EvalError(
+                f"two tasks are called {task.name} and are not the same; take the ids out of one file, or run it with another --out"
+            )
+    return list(found.values())
+
+
+def digest(path: Path) -> str:
+    """Names a file of tasks, or a folder of them, by its content, gzipped or not. Raises `EvalError`."""
+    whole = hashlib.sha256()
+    try:
+        for part in _parts(path) if path.is_dir() else [path]:
+            raw = part.read_bytes()
+            whole.update(gzip.decompress(raw) if part.suffix == ".gz" else raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise EvalError(f"{path} cannot be read: {error}") from error
+    return whole.hexdigest()[:16]
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if each.name.endswith((".json", ".json.gz")))
+
+
 def _opened(path: Path) -> TextIO:
     return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
@@ -104,20 +137,25 @@ def _examples(whole: object, path: Path) -> Iterator[dict[str, Any]]:
         yield {"task": path.name.partition(".")[0], "id": at, **row}
 
 
+def _hash(question: object) -> str:
+    """Names a task of a file without ids, wherever it stands in whichever file."""
+    return hashlib.sha256(str(question).encode()).hexdigest()[:10]
+
+
 def _task(row: dict[str, Any], path: Path, number: int) -> Task:
     if {"question", "answer"} <= row.keys():
         # The original has the whole solution in `answer`, its number behind four signs.
         target = str(row["answer"]).rpartition("####")[2].strip()
         if not _NUMBER.fullmatch(target):
             raise EvalError(f"{path}, line {number}: the answer {target[:40]!r} is no number")
-        name = f"gsm8k/{row.get('id', number)}"
+        name = f"gsm8k/{row.get('id', _hash(row['question']))}"
         return Task(name, "gsm8k", f"{row['question']}\n\n{_GSM8K_ASKS}", target, GSM8K_TOKENS)
     if {"input", "target"} <= row.keys():
         group = str(row.get("task", path.name.partition(".")[0]))
-        name = f"bbh/{group}/{row.get('id', number)}"
+        name = f"bbh/{group}/{row.get('id', _hash(row['input']))}"
         return Task(name, group, f"{row['input']}\n\n{_BBH_ASKS}", str(row["target"]).strip(), BBH_TOKENS)
     if {"prompt", "instruction_id_list", "kwargs"} <= row.keys():
-        name = f"ifeval/{row.get('key', number)}"
+        name = f"ifeval/{row.get('key', _hash(row['prompt']))}"
         asks = checked(f"{path}, line {number}", row["prompt"], row["instruction_id_list"], row["kwargs"])
         return Task(name, "ifeval", asks.prompt, asks, IFEVAL_TOKENS)
     raise EvalError(
@@ -135,35 +173,19 @@ def said(answer: str) -> str:
     return answer[ends[-1] :].strip().partition("\n")[0].strip(" *_`\"'.") if ends else ""
 
 
-def _number(answer: str) -> str:
+def _number(target: str, answer: str) -> str:
     numbers = _NUMBER.findall(said(answer)) or _NUMBER.findall(answer)[-1:]
     return repr(_value(numbers[0])) if numbers else ""
-
-
-def _gsm8k(target: str, answer: str) -> bool:
-    return _number(answer) == repr(_value(target))
 
 
 def _value(number: str) -> float:
     return float(number.replace(",", "").replace("$", ""))
 
 
-def _last(answer: str) -> str:
-    return said(answer) or answer.strip().rpartition("\n")[2].strip(" *_`\"'.")
-
-
-def _bbh(target: str, answer: str) -> bool:
-    given = _last(answer)
-    letter = _LETTER.fullmatch(target)
-    if letter:
-        found = _LETTER.findall(given) or re.findall(r"^([A-Z])\b", given)
-        return bool(found) and found[0] == letter[1]
-    return _plain(given) == _plain(target)
-
-
-def _choice(answer: str) -> str:
-    given = _last(answer)
-    found = _LETTER.findall(given) or re.findall(r"^([A-Z])\W*$", given)
+def _choice(target: str, answer: str) -> str:
+    """Where the target is a letter the letter that an answer gives, else its words."""
+    given = said(answer) or answer.strip().rpartition("\n")[2].strip(" *_`\"'.")
+    found = _LETTER.findall(given) or _BARE.findall(given) if _LETTER.fullmatch(target) else []
     return f"({found[0]})" if found else _plain(given)
 
 
@@ -171,8 +193,8 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().replace(",", " ").split())
 
 
-_RIGHT: dict[str, Callable[[str, str], bool]] = {"gsm8k": _gsm8k, "bbh": _bbh}
-_GIVEN: dict[str, Callable[[str], str]] = {"gsm8k": _number, "bbh": _choice}
+_GIVEN: dict[str, Callable[[str, str], str]] = {"gsm8k": _number, "bbh": _choice}
+"""What an answer gives; of the target its form alone counts."""
 
 
 def groups(tasks: Sequence[Task]) -> dict[str, int]:
