@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="no real model: two to three minutes")
+    parser.add_argument("--quick", action="store_true", help="no real model: a minute on a quiet machine")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     parser.add_argument("--lm-eval", type=Path, default=ROOT / ".venv-lmeval" / "bin" / "lm-eval")
     parser.add_argument("--data", type=Path, default=DATA if DATA.is_dir() else TASKS)
