@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from random import Random
+
 import pytest
 from tests.core.test_committee import ALIKE, VOTING, asked
 from tests.core.world import Moot, answered, fixed
 
 from folkmoot.core.events import AnswerText, Plan
-from folkmoot.core.extract import Kind
+from folkmoot.core.extract import LOOKED_AT_WHOLE, Kind
 from folkmoot.core.floor import Text, below, faults
 from folkmoot.core.messages import Stage
 
@@ -23,7 +26,7 @@ OTHER = Text("It is since small molecules scatter short waves best.")
         (Text("Air scatters", truncated=True), "cut off"),
         (Text("so it is. " * 200), "again and again"),
         (Text("I'm sorry, but I can't help with that."), "refuses"),
-        (Text("As an AI language model I have no eyes."), "refuses"),
+        (Text("As an AI language model, I am unable to assist with that."), "refuses"),
         (Text("Потому что воздух рассеивает синий свет."), "another script"),
     ],
 )
@@ -45,6 +48,60 @@ def test_what_is_asked_for_is_no_fault() -> None:
     """A question that wants another script is answered so by all."""
     russian = Text("Потому что воздух рассеивает синий свет.")
     assert below(Kind.OPEN, "Say in Russian why the sky is blue.", russian, [russian, russian]) is None
+
+
+def test_a_fault_that_half_of_the_drafts_have_is_the_questions_own() -> None:
+    """The wrong draft is the only one "without a fault", and it stays out; and another fault is answered by a draft as was asked."""
+    question = "Translate into Russian: The weather is fine today and we walk along the river."
+    russian = Text("Сегодня прекрасная погода, и мы гуляем вдоль реки.")
+    english = Text("The weather is fine today and we walk along the river.")
+    assert below(Kind.OPEN, question, russian, [russian, english, russian]) is None
+    assert below(Kind.OPEN, question, russian, [russian, russian, english, english]) is None
+    assert below(Kind.OPEN, question, Text(""), [russian, russian, english]) == (0, "it is empty")
+    assert below(Kind.OPEN, question, Text(""), [Text(""), Text(""), english]) == (2, "it is empty")
+    assert below(Kind.OPEN, WHY, russian, [russian, SKY, OTHER]) is not None, "one of three is no half"
+
+
+def test_drafts_that_refuse_or_are_cut_take_nobodys_place() -> None:
+    refusing, cut = Text("I cannot say."), Text("Air scatters", truncated=True)
+    assert below(Kind.OPEN, WHY, cut, [refusing, refusing]) is None
+    assert below(Kind.OPEN, WHY, refusing, [cut, cut]) is None
+    assert below(Kind.OPEN, WHY, cut, [cut, cut, SKY]) is None, "the limit is the question's own"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry to hear about your dog. Losing a friend is hard.",
+        "As an AI I have no garden, but here is how roses are cut: above an eye, in March.",
+        "I can't wait to see you on Friday!",
+        "I can't help but smile at this: a fine question.",
+        "I cannot say it better than this book does. "
+        + "It names three causes of the war. " * 3
+        + "The first is trade. " * 12,
+    ],
+)
+def test_what_is_no_refusal(text: str) -> None:
+    assert "it refuses" not in faults(Kind.OPEN, WHY, Text(text))
+
+
+def test_an_aggregate_that_says_nothing_in_short_may_stand_against_drafts_that_agree() -> None:
+    drafts = [Text("Yes, it did."), Text("Yes.")]
+    assert below(Kind.YES_NO, "Did it rain?", Text("It rained all day."), drafts) is None
+    assert below(Kind.YES_NO, "Did it rain?", Text("No."), drafts) is not None
+
+
+def test_only_letters_that_the_question_offers_are_held_against_it() -> None:
+    question = "Which is a fruit?\n(A) brick\n(B) pear"
+    assert below(Kind.LETTER, question, Text("Answer: Z"), [Text("(B)"), Text("B")]) is None
+    assert below(Kind.LETTER, question, Text("Answer: A"), [Text("(B)"), Text("B")]) is not None
+
+
+@pytest.mark.parametrize("length", [LOOKED_AT_WHOLE // 10, 2 * LOOKED_AT_WHOLE])
+def test_long_json_is_json_or_unknown(length: int) -> None:
+    rows = json.dumps([Random(at).randbytes(5).hex() for at in range(length // 14)])
+    assert faults(Kind.JSON, "List them as JSON.", Text(rows)) == frozenset()
+    assert faults(Kind.JSON, "List them as JSON.", Text(f"Here it is: {rows}")) == frozenset()
 
 
 def test_a_good_one_stands() -> None:

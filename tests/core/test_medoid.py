@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from folkmoot.core.medoid import LOOKED_AT, medoid, similarities
+from folkmoot.core.medoid import LOOKED_AT, MOST_NGRAMS, medoid, vectors
 
 SKY = (
     "The sky is blue since air scatters blue light more than red light.",
@@ -23,6 +26,13 @@ def by_library(texts: list[str], **how: object) -> list[list[float]]:
     except ValueError:  # it has no word at all
         return [[0.0] * len(texts)] * len(texts)
     return (found @ found.T).toarray().tolist()  # type: ignore[no-any-return]
+
+
+def similarities(texts: Sequence[str]) -> list[list[float]]:
+    found = vectors(texts)
+    return [
+        [sum(value * other.get(term, 0.0) for term, value in one.items()) for other in found] for one in found
+    ]
 
 
 LETTERS = st.text(alphabet="ab cdé.,\n1 ß世", max_size=60)
@@ -61,3 +71,29 @@ def test_agreement() -> None:
 def test_what_is_looked_at_is_bounded() -> None:
     long = [f"{word} " * LOOKED_AT for word in ("ash", "oak")]
     assert similarities(long) == similarities([text[:LOOKED_AT] for text in long])
+
+
+def test_ngrams_beyond_the_most_are_not_counted() -> None:
+    """Words that nobody else has: what one costs is bounded, and what stands below the cap is counted."""
+    rng = Random(3)
+    text = " ".join("".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(490))
+    (found,) = vectors([text])
+    assert 490 + MOST_NGRAMS // 2 < len(found) <= 490 + MOST_NGRAMS
+    assert set(vectors([text[:1_000]])[0]) - set(found) <= {" " * 2 + text[:1_000].split()[-1]} | set(
+        vectors([text[:1_000].split()[-1]])[0]
+    )
+
+
+@given(
+    st.lists(LETTERS, min_size=1, max_size=5),
+    st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=5, max_size=5),
+)
+def test_it_is_the_one_by_the_whole_matrix(texts: list[str], weights: list[float]) -> None:
+    alike, places = similarities(texts), range(len(texts))
+    sums = [weights[i] * sum(weights[j] * alike[i][j] for j in places if j != i) for i in places]
+    pairs = [alike[i][j] for i in places for j in range(i)]
+    found = medoid(texts, weights[: len(texts)])
+    best = [i for i in places if sums[i] > max(sums) - 1e-8]
+    assert found.place in best
+    assert weights[found.place] == max(weights[i] for i in best)
+    assert found.agreement == pytest.approx(sum(pairs) / len(pairs) if pairs else 1.0, abs=1e-9)

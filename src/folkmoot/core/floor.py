@@ -10,11 +10,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from folkmoot.core.extract import Kind, extract
+from folkmoot.core.extract import LOOKED_AT_WHOLE, Kind, extract
 from folkmoot.core.screen import loops, script_of
 
+MOST_REFUSAL = 300
+"""Characters (a guess) of a refusal; a longer text says more than that."""
+
+_EMPTY = "it is empty"
+_LOOPS = "it says the same again and again"
+_SCRIPT = "it is in another script than the question"
+
 _REFUSES = re.compile(
-    r"^\W*(?:i(?:'|’)?m (?:really |very )?sorry|sorry,|i (?:can(?:not|(?:'|’)?t)|am (?:not able|unable)|won(?:'|’)?t)\b|as an ai\b)",
+    r"\b(?:i|we)(?: am| are|['’]m|['’]re)?(?: really| very| simply| just)?(?: sorry,?(?: but)? (?:i|we)(?: am|['’]m)?)? "
+    r"(?:can(?:not|['’]?t| not)|won['’]?t|will not|unable to|not able to|decline to|refuse to|must decline to)"
+    r"(?: be able to| directly| really)* (?:help(?! but)|assist|answer|say|tell(?! you how)|provide|do|give|write|create|comply|fulfil+|"
+    r"discuss|engage|support|share|generate|produce|respond|continue)\b"
+    r"|\b(?:unable|not able) to (?:help|assist|answer|comply|fulfil+|provide)\b",
     re.IGNORECASE,
 )
 
@@ -31,18 +42,18 @@ def faults(kind: Kind, question: str, answer: Text) -> frozenset[str]:
     """What is wrong with a text by itself. The words stand in the provenance."""
     text = answer.text
     if not text.strip():
-        return frozenset(("it is empty",))
+        return frozenset((_EMPTY,))
     found = set[str]()
     if answer.truncated:
         found.add("it is cut off")
     if loops(text):
-        found.add("it says the same again and again")
-    if _REFUSES.match(text[:200]):
+        found.add(_LOOPS)
+    if len(text) < MOST_REFUSAL and _REFUSES.search(text):
         found.add("it refuses")
     asked, written = script_of(question), script_of(text)
     if asked and written and asked != written:
-        found.add("it is in another script than the question")
-    if kind is Kind.JSON and extract(kind, text) is None:
+        found.add(_SCRIPT)
+    if kind is Kind.JSON and len(text) <= LOOKED_AT_WHOLE and extract(kind, text) is None:
         found.add("it is no JSON")
     return frozenset(found)
 
@@ -50,17 +61,27 @@ def faults(kind: Kind, question: str, answer: Text) -> frozenset[str]:
 def below(kind: Kind, question: str, aggregate: Text, drafts: Sequence[Text]) -> tuple[int, str] | None:
     """The place of the draft that is the answer instead, the first without a fault, and why; None where the aggregate may stand.
 
-    A fault that every draft has is the question's own: a question may ask for another script or want a loop.
+    A fault that half of the drafts have that are sound otherwise, and two at least, is the question's own: it may ask for another
+    script, want a loop, or set a limit that is too low. Against drafts that all say the same an aggregate must say something else, not
+    merely nothing that is understood.
     """
-    own = [faults(kind, question, draft) for draft in drafts]
-    sound = next((place for place, found in enumerate(own) if not found), None)
+    found = [faults(kind, question, draft) for draft in drafts]
+    wrong = faults(kind, question, aggregate)
+    asked_for = {fault for fault in frozenset[str]().union(wrong, *found) if _asked_for(fault, found)}
+    wanted = asked_for & {_LOOPS, _SCRIPT}
+    sound = next((place for place, each in enumerate(found) if not each - wanted), None)
     if sound is None:
         return None
-    wrong = faults(kind, question, aggregate)
-    if wrong:
-        return sound, ", ".join(sorted(wrong))
-    said = [extract(kind, draft.text, draft.truncated) for draft in drafts]
+    if wrong - asked_for:
+        return sound, ", ".join(sorted(wrong - asked_for))
+    said = [extract(kind, draft.text, draft.truncated, question) for draft in drafts]
     unanimous = len(said) > 1 and said[0] is not None and len(set(said)) == 1
-    if unanimous and extract(kind, aggregate.text) != said[0]:
+    if unanimous and extract(kind, aggregate.text, aggregate.truncated, question) not in (said[0], None):
         return sound, f"all {len(said)} drafts say the same, and it does not"
     return None
+
+
+def _asked_for(fault: str, found: Sequence[frozenset[str]]) -> bool:
+    otherwise_sound = [each for each in found if not each - {fault}]
+    have = sum(fault in each for each in otherwise_sound)
+    return fault != _EMPTY and have > 1 and 2 * have >= len(otherwise_sound)
