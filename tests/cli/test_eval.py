@@ -10,6 +10,7 @@ import pytest
 
 from folkmoot.cli import exits, group
 from folkmoot.evals.records import LINES, Records, load, read_setup
+from folkmoot.evals.store import Store
 
 SUMS = [
     {"id": 1, "question": "Two and two?", "answer": "4"},
@@ -58,6 +59,11 @@ def test_real_devices_are_asked_and_each_call_is_paid_once(run, sums: str, tmp_p
     assert [len(by_arm[arm].jobs) for arm in ("single", "self-consistency", "M1-k1")] == [1, 2, 3]
     assert by_arm["single"].answer == by_arm["self-consistency"].answer
     assert {job.model for record in load(out) for job in record.jobs} == {"tim"}
+    # What a job took is what the model took for it, not what it took a device to ask.
+    store = Store(out / "calls.sqlite")
+    kept = {call.inference_s for call in store}
+    store.close()
+    assert {job.inference_s for record in load(out) for job in record.jobs} == kept
 
     code, told, err = run(*asked, "--prompts", "3", "--arms", "single,self-consistency", "--stored")
     assert code == 0, err

@@ -18,6 +18,8 @@ from folkmoot.errors import FolkmootError
 from folkmoot.evals.proxy import Proxy
 from folkmoot.evals.store import Store
 
+KEY = "the key of a run"
+
 SUMS = [
     {"id": 1, "question": "Two and two?", "answer": "4"},
     {"id": 2, "question": "Ten less three?", "answer": "7"},
@@ -32,6 +34,7 @@ class Model:
     texts: Sequence[str] = ("It is four.\nAnswer: 4",)
     fail: FolkmootError | None = None
     truncated: bool = False
+    usage: Usage = Usage(20, 0, 9, 1.5, 0.5)
     free: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[Inference] = field(default_factory=list)
     busy: asyncio.Event = field(default_factory=asyncio.Event)
@@ -45,7 +48,7 @@ class Model:
         text = self.texts[(len(self.asked) - 1) % len(self.texts)]
         yield Text(text[:3])
         yield Text(text[3:])
-        yield Done(Usage(20, 0, 9, 1.5, 0.5), self.truncated)
+        yield Done(self.usage, self.truncated)
 
 
 @pytest.fixture
@@ -64,12 +67,12 @@ def store(tmp_path: Path):
 
 @pytest.fixture
 async def serve_proxy() -> AsyncIterator[Callable[[Proxy], Awaitable[str]]]:
-    """Puts a proxy on a socket; gives its URL."""
+    """Puts a proxy on a socket, for who has `KEY`; gives its URL."""
     running = []
 
     async def start(proxy: Proxy) -> str:
         listener = bind(ApiConfig(listen="127.0.0.1:0"))
-        server = make_server(proxy.app())
+        server = make_server(proxy.app(KEY))
         running.append((proxy, server, asyncio.create_task(server.serve(sockets=[listener])), listener))
         return url_of(listener)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+from tests.evals.conftest import KEY
+
 from folkmoot.core.ids import PromptId
 from folkmoot.core.messages import Inference, Sampling, Turn
 from folkmoot.core.mixture import seed_of
@@ -46,7 +48,7 @@ async def test_a_devices_engine_asks_for_them_in_the_same_words(model, store, se
     task = load(sums)[0]
     proxy = Proxy("m", model, store)
     await draw([proxy, proxy], task)
-    engine = OpenAIEngine(await serve_proxy(proxy), "m", EngineConfig())
+    engine = OpenAIEngine(await serve_proxy(proxy), "m", EngineConfig(api_key=KEY))
     sampling = Sampling(task.max_tokens, TEMPERATURE, seed=asked_at("m", task, 1)["seed"])
     asked = Inference(PromptId("0" * 32), (Turn("user", task.question),), sampling=sampling)
     try:

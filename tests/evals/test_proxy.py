@@ -9,16 +9,18 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from tests.evals.conftest import KEY
 
 from folkmoot.core.ids import PromptId
-from folkmoot.core.messages import Inference, Sampling, Turn
+from folkmoot.core.messages import Inference, Sampling, Turn, Usage
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.openai import OpenAIEngine
 from folkmoot.engine.protocol import Done, Text
-from folkmoot.errors import EngineError, PromptTooLong
+from folkmoot.errors import EngineError, EvalError, PromptTooLong
 from folkmoot.evals.proxy import Proxy
 from folkmoot.evals.store import Speed
 
+KEYED = {"authorization": f"Bearer {KEY}"}
 BODY = {"messages": [{"role": "user", "content": "Two and two?"}], "max_tokens": 9, "seed": 5}
 
 
@@ -42,7 +44,7 @@ async def open_engine():
     made = []
 
     async def start(url: str, name: str = "m") -> OpenAIEngine:
-        engine = OpenAIEngine(url, name, EngineConfig())
+        engine = OpenAIEngine(url, name, EngineConfig(api_key=KEY))
         made.append(engine)
         await engine.start()
         return engine
@@ -75,6 +77,61 @@ async def test_it_lists_its_model_and_no_other(model, store, serve_proxy, open_e
     url = await serve_proxy(Proxy("m", model, store))
     with pytest.raises(EngineError, match="has no model 'n'; it has m"):
         await open_engine(url, "n")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (KEYED, 200),
+        ({}, 401),
+        ({"authorization": "Bearer another"}, 401),
+        ({"authorization": f"Basic {KEY}"}, 401),
+        ({**KEYED, "host": "evil.example"}, 403),
+        ({**KEYED, "origin": "http://evil.example"}, 403),
+        ({"host": "evil.example", "origin": "http://evil.example", "content-type": "text/plain"}, 403),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_only_who_has_the_key_of_the_run_is_answered_and_no_page_of_others(
+    model, store, serve_proxy, headers, status: int, method: str
+):
+    url = await serve_proxy(Proxy("m", model, store))
+    path = "/v1/models" if method == "GET" else "/v1/chat/completions"
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        told = await client.request(method, path, content=json.dumps(BODY), headers=headers)
+    assert told.status_code == status
+    assert len(store) == len(model.asked) == (1 if (status, method) == (200, "POST") else 0)
+
+
+async def test_where_the_store_fails_the_proxy_says_why(model, store, serve_proxy):
+    proxy = Proxy("m", model, store)
+    url = await serve_proxy(proxy)
+    store._base.execute("PRAGMA query_only=1")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=KEYED) as client:
+        told = await client.post("/v1/chat/completions", json=BODY)
+    assert (told.status_code, told.json()["error"]["code"]) == (500, "engine_error")
+    assert "make room" in str(proxy.broken)
+    with pytest.raises(EvalError, match="cannot be read or kept"):
+        await proxy.call({**BODY, "seed": 6})
+
+
+async def test_what_a_job_took_is_found_by_its_question_tokens_and_text(model, store):
+    model.texts = ("4", "4", "So 4", "4")
+    proxy, calls = Proxy("m", model, store), []
+    for number, seconds in enumerate((1.0, 2.0, 3.0, 40.0)):
+        model.usage = Usage(900 if number == 3 else 20, 0, 1, seconds, 0.5)
+        calls.append(await proxy.call({**BODY, "seed": number}))
+    one, two, longer, aggregate = calls
+    assert proxy.took("Two and two?", (900, 1), "4") == aggregate
+    assert proxy.took("Two and two?", (900, 1), None) == aggregate
+    assert proxy.took("Two and two?", (20, 1), "4") == two
+    assert (
+        proxy.took("Two and two?", (20, 1), "4", {two.key}) == one
+    )  # two drafts that say the same are two calls
+    assert proxy.took("Two and two?", (20, 1), "So 4") == longer
+    assert proxy.took("Two and two?", (20, 1), "what was shown of it") == longer
+    assert proxy.took("Two and two?", (20, 2), "4") is None
+    assert proxy.took("Ten less three?", (20, 1), "4") is None
 
 
 async def test_two_that_ask_the_same_at_once_are_one_generation(model, store):
@@ -112,7 +169,7 @@ async def test_what_a_client_that_went_away_had_asked_for_is_kept(model, store, 
     model.free.clear()
     proxy = Proxy("m", model, store)
     url = await serve_proxy(proxy)
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=KEYED) as client:
         asking = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
         await model.busy.wait()
         asking.cancel()
@@ -168,7 +225,7 @@ async def test_without_a_model_it_answers_what_is_stored(model, store, serve_pro
 )  # fmt: skip
 async def test_a_body_that_is_none_is_a_400(model, store, serve_proxy, body: bytes):
     url = await serve_proxy(Proxy("m", model, store))
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=KEYED) as client:
         told = await client.post("/v1/chat/completions", content=body)
     assert told.status_code == 400
     assert told.json()["error"]["code"] == "invalid"
@@ -177,7 +234,7 @@ async def test_a_body_that_is_none_is_a_400(model, store, serve_proxy, body: byt
 
 async def test_whole_or_streamed_it_is_the_same_answer(model, store, serve_proxy):
     url = await serve_proxy(Proxy("m", model, store))
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=KEYED) as client:
         whole = (await client.post("/v1/chat/completions", json={**BODY, "stop": "STOP"})).json()
         streamed = await client.post("/v1/chat/completions", json={**BODY, "stop": "STOP", "stream": True})
     assert model.asked[0].sampling.stop == ("STOP",)
@@ -199,7 +256,7 @@ async def test_with_a_speed_it_takes_what_its_tokens_take(model, store):
     quiet = Proxy("m", None, store, speed=Speed(10.0, 3.0))
     found = await quiet.call(body)
     assert (found.first_token_s, found.inference_s) == (2.0, 5.0)
-    assert quiet.took(found.text) == found
+    assert quiet.took("Two and two?", (20, 9), found.text) == found
     assert replace(found, first_token_s=made.first_token_s, inference_s=made.inference_s) == made
     assert store.find(body) == made, "what is kept is what was measured"
 

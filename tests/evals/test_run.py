@@ -17,15 +17,17 @@ from starlette.routing import Route
 
 from folkmoot.api.config import ApiConfig
 from folkmoot.api.server import bind, make_server, url_of
+from folkmoot.core.messages import Usage
 from folkmoot.core.mixture import seed_of
 from folkmoot.errors import EngineError, EvalError, NodeError
 from folkmoot.evals.arms import Arm, arms_of
-from folkmoot.evals.draws import seed_for
+from folkmoot.evals.draws import draw, seed_for
 from folkmoot.evals.proxy import Proxy
 from folkmoot.evals.records import LINES, Records
 from folkmoot.evals.run import GIVES_UP, Device, Moot, body_of, run
 from folkmoot.evals.tasks import Task, load
 
+DRAFT = "It is four.\nAnswer: 4"
 NAMES = ("ash", "birch", "cedar", "elm")
 
 
@@ -35,13 +37,19 @@ class Api:
 
     said: str = "It is four.\nAnswer: 4"
     error: str = ""
+    decided: str = "k = 0"
+    aggregates: Proxy | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/v1/chat/completions", self.complete, methods=["POST"])])
 
     async def complete(self, request: Request) -> JSONResponse:
-        self.bodies.append(await request.json())
+        body = await request.json()
+        self.bodies.append(body)
+        if self.aggregates is not None:
+            shown = f"{body['messages'][0]['content']}\n\nSome drafts: …"
+            await self.aggregates.call({"model": "m", "messages": [{"role": "user", "content": shown}]})
         if self.error:
             return JSONResponse({"error": {"code": self.error, "message": "no"}}, 503)
         job = {
@@ -50,8 +58,8 @@ class Api:
         }  # fmt: skip
         told = {
             "answer": self.said, "latency_s": 0.02, "rounds": [{"layer": 1, "asked": ["ash"], "answered": ["ash"]}],
-            "jobs": [job, {**job, "layer": 2, "stage": "aggregate"}],
-            "decisions": [{"what": "k = 0", "why": "so"}],
+            "jobs": [{**job, "text": DRAFT}, {**job, "layer": 2, "stage": "aggregate", "tokens_in": 900, "tokens_out": 30}],
+            "decisions": [{"what": self.decided, "why": "so"}],
         }  # fmt: skip
         return JSONResponse({"folkmoot": told})
 
@@ -126,12 +134,18 @@ def test_where_models_differ_the_peers_of_a_layer_are_named_in_their_places():
 # ---- what is kept --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("decided", ["k = 0", "the draft of ash stands in place of the aggregate"])
 async def test_a_record_tells_the_answer_and_every_job_at_the_time_that_its_model_took(
-    model, store, at, sums: Path, tmp_path: Path
+    model, store, at, sums: Path, tmp_path: Path, decided: str
 ):
-    api, proxy = Api(), Proxy("m", model, store)
+    """The floor put a draft in the aggregate's place or not: an aggregate takes what it took."""
+    proxy = Proxy("m", model, store)
+    api = Api(decided=decided, aggregates=proxy)
     moot = moot_of(proxy, await at(api))
     records = Records.open(tmp_path / LINES)
+    for task in load(sums):
+        await draw([proxy], task)
+    model.usage = Usage(900, 0, 30, 40.0, 9.0)
     await run(moot, arms_of("M1-k0", 4), load(sums), records)
     by_task = {record.task: record for record in records}
     assert {name: record.right for name, record in by_task.items()} == {"gsm8k/1": True, "gsm8k/2": False, "gsm8k/3": False}  # fmt: skip
@@ -139,12 +153,11 @@ async def test_a_record_tells_the_answer_and_every_job_at_the_time_that_its_mode
     assert (record.origin, record.given, record.decisions, record.wall_s) == (
         "ash",
         "4.0",
-        (("k = 0", "so"),),
+        ((decided, "so"),),
         0.02,
     )
-    # Both jobs said the words that the model once took 1.5 s for, one after the other.
-    assert [job.inference_s for job in record.jobs] == [1.5, 1.5]
-    assert record.latency_s == 3.0
+    assert [(job.inference_s, job.first_token_s) for job in record.jobs] == [(1.5, 0.5), (40.0, 9.0)]
+    assert record.latency_s == 41.5
 
 
 async def test_what_is_there_is_not_asked_again(model, store, at, sums: Path, tmp_path: Path):
@@ -234,6 +247,19 @@ async def test_a_device_that_is_gone_ends_the_run_and_what_was_done_is_kept(mode
     with pytest.raises(NodeError, match="device birch is gone"):
         await run(moot, arms_of("single,single:1", 2), [task_of()], Records.open(tmp_path / LINES))
     assert [record.arm for record in Records.open(tmp_path / LINES)] == ["single"]
+
+
+async def test_a_store_that_fails_ends_the_run_with_what_to_do(model, store, at, sums: Path, tmp_path: Path):
+    """Also where it failed behind a device, which says only that it has no answer or answers with less."""
+    proxy = Proxy("m", model, store)
+    moot, records = moot_of(proxy, await at(Api())), Records.open(tmp_path / LINES)
+    proxy.broken = EvalError("make room")
+    with pytest.raises(EvalError, match="make room"):
+        await run(moot, arms_of("auto", 4), load(sums), records)
+    assert len(records) == 0
+    store.close()
+    with pytest.raises(EvalError, match="cannot be read or kept"):
+        await run(moot, arms_of("majority", 4), load(sums), records)
 
 
 async def test_a_model_that_fails_leaves_the_vote_out_and_nothing_more(model, store, at, tmp_path: Path):

@@ -58,6 +58,28 @@ def test_a_written_store_is_read_back_whole_elsewhere(store: Store, tmp_path: Pa
     elsewhere.close()
 
 
+@pytest.mark.parametrize("act", [
+    lambda store: store.keep(CALL), lambda store: store.find(ASKED), len, list,
+])  # fmt: skip
+def test_what_the_base_cannot_do_is_told_with_what_to_do(store: Store, tmp_path: Path, act):
+    """A full disk, a file that another process holds, one that is damaged."""
+    store.close()
+    with pytest.raises(EvalError, match=r"calls.sqlite: the calls cannot be read or kept .*; make room"):
+        act(store)
+
+
+def test_a_store_that_another_process_holds_is_told(store: Store, tmp_path: Path):
+    store._base.execute("PRAGMA busy_timeout=1")
+    other = sqlite3.connect(tmp_path / "calls.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(EvalError, match="locked"):
+        store.keep(CALL)
+    other.execute("ROLLBACK")
+    other.close()
+    store.keep(CALL)
+    assert len(store) == 1
+
+
 def test_a_store_outlives_its_process(tmp_path: Path):
     store = Store(tmp_path / "deep/calls.sqlite")
     store.keep(CALL)

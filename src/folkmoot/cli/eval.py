@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -322,8 +323,8 @@ async def _models(
 
 
 @contextlib.asynccontextmanager
-async def _on_sockets(proxies: Sequence[Proxy]) -> AsyncIterator[list[str]]:
-    """The URLs of the proxies, as long as the block runs."""
+async def _on_sockets(proxies: Sequence[Proxy], key: str) -> AsyncIterator[list[str]]:
+    """The URLs of the proxies, for who has the key, as long as the block runs."""
     from folkmoot.api.config import ApiConfig
     from folkmoot.api.server import bind, make_server, url_of
 
@@ -331,7 +332,7 @@ async def _on_sockets(proxies: Sequence[Proxy]) -> AsyncIterator[list[str]]:
     try:
         for proxy in proxies:
             listener = bind(ApiConfig(listen="127.0.0.1:0"))
-            server = make_server(proxy.app())
+            server = make_server(proxy.app(key))
             serving.append((server, listener, asyncio.create_task(server.serve(sockets=[listener]))))
         yield [url_of(listener) for _, listener, _ in serving]
     finally:
@@ -439,9 +440,12 @@ async def _group(
     if all(arm.votes for arm in arms):
         await on(tuple(Device(f"device {number}", "", name) for number, name in enumerate(names)))
         return
-    async with _on_sockets(list(by_name.values())) as urls:
+    key = secrets.token_urlsafe(
+        24
+    )  # a proxy is open to all users of this machine, and to pages that they visit
+    async with _on_sockets(list(by_name.values()), key) as urls:
         at = dict(zip(by_name, urls, strict=True))
-        environ = child_environ({**SETTINGS, **settings})
+        environ = child_environ({**SETTINGS, **settings, "engine.api_key": key})
         async with village(environ, exits.tell) as devices:
             # What an engine's own name does not tell: a server of strangers' models says nothing of their skill.
             devices.own = {

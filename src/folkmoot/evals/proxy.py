@@ -8,8 +8,9 @@ tokens would take at that.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -17,15 +18,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from folkmoot.api.config import ApiConfig
+from folkmoot.api.guard import Guard, bearer
 from folkmoot.core.ids import PromptId
 from folkmoot.core.messages import Inference, Sampling, Turn
 from folkmoot.engine.protocol import Done, Text
-from folkmoot.errors import EngineError, PromptTooLong
+from folkmoot.errors import EngineError, EvalError, PromptTooLong
 from folkmoot.evals.store import Call, Speed, Store, asked, key_of
 
 _TOLD = 4_096
-"""Of so many texts it knows what they took."""
+"""Of so many calls it knows what they took."""
 _PIECES = 16
 """A stored answer that takes its time is sent in so many pieces."""
 
@@ -38,7 +42,10 @@ class Model(Protocol):
 
 
 class Proxy:
-    """One model's calls. `made` were generated, `found` came from the store. `at_once` are generated at a time."""
+    """One model's calls. `made` were generated, `found` came from the store. `at_once` are generated at a time.
+
+    `broken` is why the store cannot be used any more: no answer of a device says so.
+    """
 
     def __init__(
         self,
@@ -52,6 +59,7 @@ class Proxy:
     ) -> None:
         self.name = name
         self.made = self.found = 0
+        self.broken: EvalError | None = None
         self.pace = pace
         self._speed = speed
         self.model = model
@@ -60,12 +68,25 @@ class Proxy:
         self._under_way: dict[str, asyncio.Task[Call]] = {}
         self._told: dict[str, Call] = {}
 
-    def took(self, text: str) -> Call | None:
-        """The call that this text was lately the answer to; a provenance tells a job's text, not what it once took."""
-        return self._told.get(text)
+    def took(
+        self, question: str, tokens: tuple[int, int], text: str | None, but: Container[str] = ()
+    ) -> Call | None:
+        """The last call about this question with so many tokens in and out, with this text if one has it; none whose key is in `but`.
+
+        A provenance tells of a job its tokens and mostly its text, but neither its words nor what it once took.
+        """
+        found: Call | None = None
+        for key, call in reversed(self._told.items()):
+            if (call.tokens_in, call.tokens_out) != tokens or key in but:
+                continue
+            if any(question in turn["content"] for turn in call.request["messages"]):
+                if text is None or call.text == text:
+                    return call
+                found = found or call
+        return found
 
     async def call(self, body: Mapping[str, Any]) -> Call:
-        """The answer to a request, from the store or the model. Raises `EngineError`, `PromptTooLong`.
+        """The answer to a request, from the store or the model. Raises `EngineError`, `PromptTooLong`, `EvalError`.
 
         Two that ask the same at a time wait for one generation, which goes on where one of them goes away.
         """
@@ -75,8 +96,9 @@ class Proxy:
         else:
             call = await self._made(body)
         call = call.at(self._speed)
-        self._told.pop(call.text, None)
-        self._told[call.text] = call
+        key = call.key
+        self._told.pop(key, None)
+        self._told[key] = call
         if len(self._told) > _TOLD:
             del self._told[next(iter(self._told))]
         return call
@@ -123,14 +145,25 @@ class Proxy:
 
     # ---- HTTP ---------------------------------------------------------------------------------------
 
-    def app(self) -> Starlette:
-        """The server: a list of one model, and its chat completions."""
-        return Starlette(
-            routes=[
-                Route("/v1/models", self._models),
-                Route("/v1/chat/completions", self._complete, methods=["POST"]),
-            ]
-        )
+    def app(self, key: str) -> ASGIApp:
+        """The server, for who has the key and no page of another site: a list of one model, and its chat completions."""
+
+        def keyed(
+            answer: Callable[[Request], Awaitable[Response]],
+        ) -> Callable[[Request], Awaitable[Response]]:
+            async def checked(request: Request) -> Response:
+                token = bearer(request.headers)
+                if token is None or not hmac.compare_digest(token, key.encode()):
+                    return _refused(401, "wrong_key", "this model answers the devices of its run alone")
+                return await answer(request)
+
+            return checked
+
+        routes = [
+            Route("/v1/models", keyed(self._models)),
+            Route("/v1/chat/completions", keyed(self._complete), methods=["POST"]),
+        ]
+        return Guard(Starlette(routes=routes), ApiConfig(listen="127.0.0.1:0"), key, None)
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model"}]})
@@ -142,12 +175,15 @@ class Proxy:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             return _refused(400, "invalid", f"no chat completion can be made of this body: {error!r}")
         body["model"] = self.name
-        stored = self._store.find(body) is not None
         try:
+            stored = self._store.find(body) is not None
             call = await self.call(body)
         except PromptTooLong as error:
             return _refused(400, "context_length_exceeded", f"maximum context: {error}")
         except EngineError as error:
+            return _refused(500, "engine_error", str(error))
+        except EvalError as error:
+            self.broken = error
             return _refused(500, "engine_error", str(error))
         takes_s = self.pace * call.inference_s if stored else 0.0
         if body.get("stream"):

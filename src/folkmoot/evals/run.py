@@ -32,6 +32,9 @@ GIVES_UP = 5
 
 ANSWER_S = 86_400.0
 
+DRAFT_STANDS = ("stands in place of the aggregate", "stands, and nobody aggregates")
+"""So ends what a provenance decides where a draft is the answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -76,7 +79,7 @@ async def run(
     """Run what is not among the records yet, task by task, all arms of a task after each other.
 
     `step` hears of each record, and None of one that came to nothing. With `stored` there is no model: what the store lacks is
-    left out. Raises `EvalError` after `GIVES_UP` prompts without an answer, `NodeError` where a device is gone.
+    left out. Raises `EvalError` after `GIVES_UP` prompts without an answer or where the store fails, `NodeError` where a device is gone.
     """
     waiting = iter([task for task in tasks if any((task.name, arm.name) not in records for arm in arms)])
     limits = httpx.Limits(keepalive_expiry=2.0)
@@ -149,6 +152,9 @@ class _Asker:
                 f"{origin.url}/v1/chat/completions", json=body_of(self._moot, arm, task, seats)
             )
             told = response.json()
+            for proxy in self._moot.proxies.values():
+                if proxy.broken is not None:
+                    raise proxy.broken
             if response.status_code == 200:
                 return self._kept(_record(self._moot, arm, task, origin, told["folkmoot"]))
             code, why = str(told["error"]["code"]), str(told["error"]["message"])
@@ -202,19 +208,25 @@ def body_of(moot: Moot, arm: Arm, task: Task, seats: Sequence[int]) -> dict[str,
 
 def _record(moot: Moot, arm: Arm, task: Task, origin: Device, told: Mapping[str, Any]) -> Record:
     answer = str(told["answer"])
-    jobs = tuple(_job(moot, row, answer) for row in told["jobs"])
     decisions = tuple((str(each["what"]), str(each["why"])) for each in told["decisions"])
+    # Where a draft is the answer nobody tells what the aggregate said.
+    last = None if any(what.endswith(DRAFT_STANDS) for what, _ in decisions) else answer
+    taken: set[str] = set()
+    jobs = tuple(_job(moot, task, row, last, taken) for row in told["jobs"])
     return Record(
         task.name, task.group, arm.name, origin.name, answer, task.given(answer), task.right(answer),
         float(told["latency_s"]), jobs, decisions,
     )  # fmt: skip
 
 
-def _job(moot: Moot, row: Mapping[str, Any], answer: str) -> Job:
-    """A job of the provenance; what it took is what its model took for these words, be it long ago."""
-    proxy = moot.proxies.get(row["model"])
-    text = row.get("text") or answer
-    call = proxy.took(text) if proxy is not None and row["outcome"] == "ok" else None
+def _job(moot: Moot, task: Task, row: Mapping[str, Any], last: str | None, taken: set[str]) -> Job:
+    """A job of the provenance; what it took is what its model took for it, be it long ago. `taken` are the calls of other jobs."""
+    proxy, call = moot.proxies.get(row["model"]), None
+    if proxy is not None and row["outcome"] == "ok":
+        text = last if row["stage"] == "aggregate" else row.get("text")
+        call = proxy.took(task.question, (row["tokens_in"], row["tokens_out"]), text, taken)
+    if call is not None:
+        taken.add(call.key)
     return Job(
         row["layer"], row["stage"], row["device"], row["model"], row["outcome"], row["tokens_in"], row["tokens_cached"],
         row["tokens_out"], row["inference_s"] if call is None else call.inference_s,

@@ -10,6 +10,7 @@ import json
 import lzma
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,10 @@ def key_of(body: Mapping[str, Any]) -> str:
 
 
 class Store:
-    """The calls in one SQLite file. Raises `EvalError` where the file is none of ours."""
+    """The calls in one SQLite file. Raises `EvalError` where the file is none of ours, and from all it does where it cannot do it."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path, isolation_level=None)
@@ -87,27 +89,29 @@ class Store:
             raise EvalError(f"{path} is no store of calls ({error}); name another one") from error
 
     def __len__(self) -> int:
-        return int(self._base.execute("SELECT count(*) FROM calls").fetchone()[0])
+        with self._told():
+            return int(self._base.execute("SELECT count(*) FROM calls").fetchone()[0])
 
     def __iter__(self) -> Iterator[Call]:
         """All calls, in the order in which they were made."""
-        for row in self._base.execute("SELECT * FROM calls ORDER BY rowid"):
-            yield _call(row)
+        with self._told():
+            for row in self._base.execute("SELECT * FROM calls ORDER BY rowid"):
+                yield _call(row)
 
     def find(self, body: Mapping[str, Any]) -> Call | None:
         """The call with this content."""
-        row = self._base.execute("SELECT * FROM calls WHERE key = ?", (key_of(body),)).fetchone()
+        with self._told():
+            row = self._base.execute("SELECT * FROM calls WHERE key = ?", (key_of(body),)).fetchone()
         return None if row is None else _call(row)
 
     def keep(self, call: Call) -> None:
         """Keep a call; of two with the same content the first."""
-        self._base.execute(
-            "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                call.key, json.dumps(asked(call.request), ensure_ascii=False), call.text, call.truncated, call.tokens_in,
-                call.tokens_out, call.inference_s, call.first_token_s,
-            ),
+        values = (
+            call.key, json.dumps(asked(call.request), ensure_ascii=False), call.text, call.truncated, call.tokens_in,
+            call.tokens_out, call.inference_s, call.first_token_s,
         )  # fmt: skip
+        with self._told():
+            self._base.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def write(self, path: Path) -> int:
         """All calls as lines of JSON, compressed; returns how many."""
@@ -127,7 +131,7 @@ class Store:
                 for number, line in enumerate(file, start=1):
                     try:
                         self.keep(Call(**json.loads(line)))
-                    except (TypeError, ValueError, sqlite3.Error) as error:
+                    except (TypeError, ValueError) as error:
                         raise EvalError(f"{path}, line {number} is no call: {error}") from error
         except FileNotFoundError:
             raise EvalError(f"{path} is not there: name a file that a store wrote") from None
@@ -138,6 +142,16 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self._base.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise EvalError(
+                f"{self._path}: the calls cannot be read or kept ({error}); make room, end what else has the file open, or name "
+                "another one, and run the same again"
+            ) from error
 
 
 def _call(row: tuple[Any, ...]) -> Call:
