@@ -61,7 +61,13 @@ def test_each_ablation_changes_what_the_devices_do(name: str):
     plain = load(None, environ={"FOLKMOOT_HOME": "/nowhere"}).settings
     changed = load(None, environ={"FOLKMOOT_HOME": "/nowhere", **_only(arm.settings)}).settings
     assert changed.node != plain.node
-    assert arms_of("ablations", 4)
+    assert len(arm.settings) == 1  # what it shows is then that part's
+
+
+def test_no_two_ablations_are_the_same():
+    arms = arms_of("ablations", 4)
+    assert [arm.name for arm in arms] == list(ABLATIONS)
+    assert len({tuple(arm.settings.items()) for arm in arms}) == len(arms)
 
 
 def _only(settings) -> dict[str, str]:

@@ -18,14 +18,19 @@ PAPER = ((0, 0), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3))
 """The rows (M, k) of both tables of arXiv 2412.21200."""
 
 ABLATIONS: dict[str, dict[str, str]] = {
-    "auto-no-vote": {"node.peer.committee.enabled": "false"},
+    "auto-no-committee": {"node.peer.committee.enabled": "false"},
+    "auto-no-medoid": {"node.peer.committee.similar": "1"},
     "auto-no-leader": {"node.peer.committee.leader": "1e9"},
     "auto-no-price": {"node.peer.price.enabled": "false"},
+    "auto-no-haste": {"node.peer.price.haste": "0"},
     "auto-no-fence": {"node.peer.mixture.fence": "false"},
     "auto-no-screen": {"node.peer.mixture.screen": "false"},
     "auto-no-repute": {"node.peer.repute.enabled": "false"},
 }
-"""`auto` with a part of it switched off: settings of the devices."""
+"""`auto` with one part of it switched off by one setting of the devices; without a committee there is no vote, medoid or leader.
+
+Skill cards are off in all arms: devices that share a machine do not probe.
+"""
 
 GROUPS = {"paper": tuple(f"M{layers}-k{peers}" for layers, peers in PAPER), "ablations": tuple(ABLATIONS)}
 
