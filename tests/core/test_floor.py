@@ -13,6 +13,7 @@ from folkmoot.core.events import AnswerText, Plan
 from folkmoot.core.extract import LOOKED_AT_WHOLE, Kind
 from folkmoot.core.floor import Text, below, faults
 from folkmoot.core.messages import Stage
+from folkmoot.core.screen import loops
 
 WHY = "Why is the sky blue?"
 SKY = Text("Air scatters blue light more than red.")
@@ -83,6 +84,16 @@ def test_drafts_that_refuse_or_are_cut_take_nobodys_place() -> None:
 )
 def test_what_is_no_refusal(text: str) -> None:
     assert "it refuses" not in faults(Kind.OPEN, WHY, Text(text))
+
+
+def test_rows_of_json_are_no_loop() -> None:
+    rows = Text(json.dumps([{"number": at, "name": "a river"} for at in range(400)]))
+    assert loops(rows.text)
+    assert faults(Kind.JSON, "List them as JSON.", rows) == frozenset()
+    assert faults(Kind.JSON, "List them as JSON.", Text("and so on " * 200)) == {
+        "it is no JSON",
+        "it says the same again and again",
+    }
 
 
 def test_an_aggregate_that_says_nothing_in_short_may_stand_against_drafts_that_agree() -> None:

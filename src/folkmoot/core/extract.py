@@ -23,6 +23,7 @@ MOST_SHORT = 120
 _LONG = 1_500
 """Characters (a guess) of a question from which on only a form that it asks for is plain, and not how it asks: it holds a text."""
 _DIGITS = 30
+_FEW = 4
 _MARK_LINE = 300
 _JSON_STARTS = 8
 
@@ -119,7 +120,7 @@ _SUM_LEAD = re.compile(r"^(?:what is|what's|calculate|compute|evaluate|solve|how
 _SUM = re.compile(r"[-+*/×÷^().,\d ]{3,300}")
 _ADDS = re.compile(r"\d\)*(?: ?[+*×÷^]| [-/]) ?[-(]*\d")
 _IS_IT = re.compile(
-    r"(?:is|are|was|were|does|do|did|has|have|had) (?!you\b|there\b|i\b|we\b|it\b|this\b|they\b)[^.!?]{1,120}\?$"
+    r"(?:is|are|was(?= (?:the|an?|he|she|his|her|their|that)\b)|were|does|do|did|has|have|had) (?!you\b|there\b|i\b|we\b|it\b|this\b|they\b)[^.!?]{1,120}\?$"
 )
 _NOT_PLAIN = re.compile(
     r"\b(?:or|any|how|what|why|which|tips?|some|i|my|me|you|your|best|better|mean|meaning)\b"
@@ -247,16 +248,22 @@ _LETTER_NAMED = re.compile(
 )
 _LETTER_FIRST = re.compile(r"\(?([A-Z])(?:[).:]|\W*$)", re.MULTILINE)
 _LETTER_MARKED = re.compile(r"\(?([A-Z])(?:[).:,]|\W*$)|([B-HJ-Z]) ")
-_YES_NO = re.compile(r"\b(yes|no|true|false)\b")
+_YES_NO_FIRST = re.compile(
+    r"(yes|no|true|false)(?=[^\w ]|$| (?:it|he|she|they|that|this|there|you|i|we|because|since|as)\b)"
+)
+_YES_NO_SAID = re.compile(r"\b(?<!not )(yes|no|true|false)(?=[^\w '’-]|$)")
 _FENCE_LANGUAGE = re.compile(r"[a-zA-Z0-9_+-]{0,20}[ \t]*\r?\n")
 _AROUND = " \t*_`\"'“”‘’.,;:!)("
 
 _FRACTION = re.compile(r"\\[dt]?frac ?\{ ?(-?\d{1,40}) ?\} ?\{ ?(\d{1,40}) ?\}")
+_MINUS = re.compile(r"\b(?:minus|negative) (?=\d)")
 _IN_PAIR = re.compile(r"\([^()]{0,200}\)")
 _RUN = re.compile(r"(?<![^\W\d_])(?:(?<!\d)-)?\d[\d.,:/^-]*")
 _PLAIN_NUMBER = re.compile(r"(-?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?")
 _RATIO = re.compile(r"(-?\d+)/(\d+)")
-_JOINS = re.compile(r" ?(?:[-+*/×÷^]|,|\b(?:to|and|or|x)\b)? ?-?\d|[eE][-+]?\d")
+_JOINS = re.compile(
+    r" ?(?:[-+*/×÷^]|,|\b(?:to|and|or|x)\b)? ?-?\d|[eE][-+]?\d| (?:hundred|thousand|million|billion|trillion)\b"
+)
 _JOINED = re.compile(r"\d ?(?:[-+*/×÷^]|,|\b(?:to|and|or|x)\b)? ?$")
 
 
@@ -283,7 +290,7 @@ def extract(kind: Kind, answer: str, truncated: bool = False, question: str = ""
         case Kind.YES_NO:
             return _yes_no(text, marked)
         case _:
-            return None if marked is None else _short(marked)
+            return _short(text, marked, truncated, question)
 
 
 def _marked(text: str) -> str | None:
@@ -330,7 +337,7 @@ def _number(text: str, marked: str | None, truncated: bool) -> str | None:
 
 def _digits_plain(line: str) -> str:
     """Without signs of money and of setting, and without what stands in brackets unless all numbers do; fractions as 3/4."""
-    line = _FRACTION.sub(r" \1/\2", line)
+    line = _MINUS.sub("-", _FRACTION.sub(r" \1/\2", line))
     for sign, plain in (
         ("−", "-"),
         ("–", "-"),
@@ -394,13 +401,13 @@ def _letter(text: str, marked: str | None, offered: tuple[str, ...]) -> str | No
         return letter is not None and (letter in offered if offered else letter != "I")
 
     if marked is not None:
-        named = [letter for letter in _named(marked) if counts(letter)]
+        named = {letter for letter in _named(marked) if counts(letter)}
         first = _LETTER_MARKED.match(marked.lstrip(_AROUND))
         letter = (first[1] or first[2]) if first else None
         if counts(letter):
             return letter
         if named:
-            return named[0]
+            return named.pop() if len(named) == 1 else None
     leading = _LETTER_FIRST.match(text.lstrip(_AROUND))
     if leading and counts(leading[1]):
         return leading[1]
@@ -421,12 +428,14 @@ def _named(text: str) -> list[str]:
 
 def _yes_no(text: str, marked: str | None) -> str | None:
     for place in (marked, text) if marked is not None else (text,):
-        first = _YES_NO.match(place.casefold().lstrip(_AROUND))
+        first = _YES_NO_FIRST.match(place.casefold().lstrip(_AROUND))
         if first:
-            return {"true": "yes", "false": "no"}.get(first[1], first[1])
-    said = set(_YES_NO.findall(text.rpartition("\n")[2].casefold()))
-    word = said.pop() if len(said) == 1 else None
-    return {"true": "yes", "false": "no"}.get(word, word) if word is not None else None
+            return _PLAIN[first[1]]
+    said = {_PLAIN[word] for word in _YES_NO_SAID.findall(text.rpartition("\n")[2].casefold())}
+    return said.pop() if len(said) == 1 else None
+
+
+_PLAIN = {"yes": "yes", "no": "no", "true": "yes", "false": "no"}
 
 
 def _blocks(text: str) -> list[str]:
@@ -473,6 +482,13 @@ def _code(text: str) -> str | None:
     return "\n".join(kept) or None
 
 
-def _short(marked: str) -> str | None:
+def _short(text: str, marked: str | None, truncated: bool, question: str) -> str | None:
+    """What is marked; or the whole answer, if it is a few words on one line and the question wants no more than that."""
+    if marked is None:
+        alone = "\n" not in text and len(text.split()) <= _FEW
+        wanted = alone and _SHORT_FORM.search(_close(_ends(question)).casefold())
+        marked = text if wanted else ""
+    elif truncated and text.endswith(marked):
+        return None
     words = " ".join(marked.casefold().strip(_AROUND).replace(",", " ").split())
     return words if words and len(words) <= MOST_SHORT else None

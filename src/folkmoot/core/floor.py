@@ -46,14 +46,16 @@ def faults(kind: Kind, question: str, answer: Text) -> frozenset[str]:
     found = set[str]()
     if answer.truncated:
         found.add("it is cut off")
-    if loops(text):
+    # Rows of JSON have the same names again and again.
+    is_json = kind is Kind.JSON and (len(text) > LOOKED_AT_WHOLE or extract(kind, text) is not None)
+    if loops(text) and not is_json:
         found.add(_LOOPS)
     if len(text) < MOST_REFUSAL and _REFUSES.search(text):
         found.add("it refuses")
     asked, written = script_of(question), script_of(text)
     if asked and written and asked != written:
         found.add(_SCRIPT)
-    if kind is Kind.JSON and len(text) <= LOOKED_AT_WHOLE and extract(kind, text) is None:
+    if kind is Kind.JSON and not is_json:
         found.add("it is no JSON")
     return frozenset(found)
 
