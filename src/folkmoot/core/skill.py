@@ -57,8 +57,9 @@ CHANCE: dict[Kind, float] = {Kind.LETTER: 0.25, Kind.YES_NO: 0.5}
 FREE_CHANCE = 0.05
 """The same where anything can be said (guess): it also says how often two that are wrong say the same."""
 
-TOKENS: dict[SkillClass, int] = {SkillClass.ARITHMETIC: 128, SkillClass.CODE: 96}
-"""Tokens of an answer to a probe of a class; of the others `FEW_TOKENS`. Both are guesses."""
+TOKENS: dict[SkillClass, int] = {SkillClass.ARITHMETIC: 256, SkillClass.CODE: 96}
+"""Tokens of an answer to a probe of a class; of the others `FEW_TOKENS` (a guess). At 128 tokens Qwen 0.5B had not come to the end of its
+working in most of arithmetic, and was wrong for its length alone."""
 FEW_TOKENS = 64
 
 
