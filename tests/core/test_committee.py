@@ -162,6 +162,21 @@ def test_those_asked_later_are_asked_only_while_the_others_disagree() -> None:
     assert told.provenance.rounds[0].asked[-1] == fourth
 
 
+def test_only_letters_that_the_question_offers_are_votes() -> None:
+    moot = Moot(ALIKE, VOTING)
+    prompt = moot.ask(
+        "ann", question="What is the capital of France?\nOptions:\n(A) Lyon\n(B) Paris\n(C) Nice"
+    )
+    first = asked(moot)
+    moot.write(first[0], "Answer: (D)")
+    moot.write(first[1], "Answer: (D)")
+    assert moot.end_of(prompt) is None
+    moot.write(first[2], "I believe option B is right.")
+    (fourth,) = asked(moot)
+    moot.write(fourth, "The correct option is B.")
+    assert answered(moot, prompt).answer == "I believe option B is right."
+
+
 def test_a_copy_of_another_answer_confirms_nothing() -> None:
     """A liar that says once more what it has heard: the others are asked on."""
     screened = replace(VOTING, mixture=MixtureConfig(screen=True))

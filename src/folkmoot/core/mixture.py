@@ -956,11 +956,12 @@ class Mixture:
         odd = dict(zip([w.id for w in self._arrived], self._flags(self._arrived), strict=True))
         # The origin's own first: among equals its answer stands.
         works = sorted(self._arrived, key=lambda work: work.slot)
+        question = asked_last(self.prompt)
         members = [*(w.device for w in (*works, *self._open.values())), *(d for _, d in self._later)]
         weights = self._choice.weights(members, committee.kind)
         votes = [
             Vote(
-                extract(committee.kind, work.said, work.truncated),
+                extract(committee.kind, work.said, work.truncated, question),
                 DOUBTED_VOTE if odd[work.id] else 1.0,
                 weight,
             )
