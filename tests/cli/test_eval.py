@@ -65,6 +65,19 @@ def test_real_devices_are_asked_and_each_call_is_paid_once(run, sums: str, tmp_p
     store.close()
     assert {job.inference_s for record in load(out) for job in record.jobs} == kept
 
+    # What was kept can be given on, packed, and answers the same run elsewhere without any model.
+    packed = out / "given.jsonl.xz"
+    store = Store(out / "calls.sqlite")
+    assert store.write(packed) == 6
+    store.close()
+    elsewhere = [str(out / "elsewhere") if each == str(out) else each for each in asked]
+    code, told, err = run(
+        *elsewhere, "--prompts", "2", "--arms", "single", "--stored", "--calls", str(packed)
+    )
+    assert code == 0, err
+    assert json.loads(told)["records"] == 2
+    assert (out / "given.jsonl.sqlite").exists()
+
     code, told, err = run(*asked, "--prompts", "3", "--arms", "single,self-consistency", "--stored")
     assert code == 0, err
     assert "2 answers came to nothing" in err

@@ -78,7 +78,7 @@ def shared_options(command: F) -> F:
         ),
         click.option(
             "--calls", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-            help="Where every call of a model is kept and found again. [default: calls.sqlite in --out; for plan the one here]",
+            help="Where every call of a model is kept and found again; FILE.xz is small enough to be given on. [default: calls.sqlite in --out; for plan the one here]",
         ),
         click.option("--at-once", type=click.IntRange(1, 64), default=4, show_default=True, help="Answers that a model writes at a time."),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of the tasks, of which the first are taken."),
@@ -350,11 +350,17 @@ def _engine_config(asked: Asked, config_file: Path | None) -> EngineConfig:
 
 @contextlib.contextmanager
 def _store(path: Path) -> Iterator[Store]:
+    """The calls in a file of SQLite, or in a compressed one (`.xz`), which is read first and written anew in the end."""
     from folkmoot.evals.store import Store
 
-    store = Store(path)
+    packed = path if path.suffix == ".xz" else None
+    store = Store(path.with_suffix(".sqlite") if packed else path)
     try:
+        if packed is not None and packed.exists():
+            store.read(packed)
         yield store
+        if packed is not None:
+            store.write(packed)
     finally:
         store.close()
 
