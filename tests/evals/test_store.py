@@ -54,7 +54,15 @@ def test_a_written_store_is_read_back_whole_elsewhere(store: Store, tmp_path: Pa
     elsewhere = Store(tmp_path / "other.sqlite")
     elsewhere.keep(others[3])
     assert elsewhere.read(tmp_path / "deep/calls.jsonl.xz") == 20
-    assert sorted(elsewhere, key=lambda call: call.request["seed"]) == others
+    assert [elsewhere.find(call.request) for call in others] == others
+    assert "är" not in lzma.decompress((tmp_path / "deep/calls.jsonl.xz").read_bytes()).decode(), (
+        "no words of the tasks"
+    )
+    assert elsewhere.write(tmp_path / "again.xz") == 20
+    last = Store(tmp_path / "last.sqlite")
+    assert last.read(tmp_path / "again.xz") == 20
+    assert [last.find(call.request) for call in others] == others
+    last.close()
     elsewhere.close()
 
 

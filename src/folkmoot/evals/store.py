@@ -102,27 +102,34 @@ class Store:
         """The call with this content."""
         with self._told():
             row = self._base.execute("SELECT * FROM calls WHERE key = ?", (key_of(body),)).fetchone()
-        return None if row is None else _call(row)
+        return None if row is None else replace(_call(row), request=asked(body))
 
     def keep(self, call: Call) -> None:
         """Keep a call; of two with the same content the first."""
+        self._keep(call.key, call)
+
+    def _keep(self, key: str, call: Call) -> None:
         values = (
-            call.key, json.dumps(asked(call.request), ensure_ascii=False), call.text, call.truncated, call.tokens_in,
+            key, json.dumps(asked(call.request), ensure_ascii=False), call.text, call.truncated, call.tokens_in,
             call.tokens_out, call.inference_s, call.first_token_s,
         )  # fmt: skip
         with self._told():
             self._base.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def write(self, path: Path) -> int:
-        """All calls as lines of JSON, compressed; returns how many."""
+        """All calls as lines of JSON, compressed; returns how many. Their keys name what was asked: the words of the tasks, which
+        may not be ours to give on, are left out."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        calls = list(self)
+        with self._told():
+            rows = self._base.execute("SELECT * FROM calls ORDER BY rowid").fetchall()
         with lzma.open(part, "wt", encoding="utf-8") as file:
-            for call in calls:
-                file.write(json.dumps(asdict(call), ensure_ascii=False, sort_keys=True) + "\n")
+            for row in rows:
+                call = asdict(_call(row))
+                call["request"].pop("messages", None)
+                file.write(json.dumps({"key": row[0], **call}, ensure_ascii=False, sort_keys=True) + "\n")
         part.replace(path)
-        return len(calls)
+        return len(rows)
 
     def read(self, path: Path) -> int:
         """Take in what `write` wrote; returns how many calls there are now. Raises `EvalError` for another file."""
@@ -130,9 +137,10 @@ class Store:
             with lzma.open(path, "rt", encoding="utf-8") as file:
                 for number, line in enumerate(file, start=1):
                     try:
-                        self.keep(Call(**json.loads(line)))
-                    except (TypeError, ValueError) as error:
-                        raise EvalError(f"{path}, line {number} is no call: {error}") from error
+                        row = json.loads(line)
+                        self._keep(str(row.pop("key")), Call(**row))
+                    except (TypeError, ValueError, KeyError, AttributeError) as error:
+                        raise EvalError(f"{path}, line {number} is no call: {error!r}") from error
         except FileNotFoundError:
             raise EvalError(f"{path} is not there: name a file that a store wrote") from None
         except (lzma.LZMAError, OSError, EOFError, UnicodeDecodeError) as error:
