@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import platform
 import threading
 
-from folkmoot.node.garbage import collect_here
+import psutil
+
+from folkmoot.node.garbage import collect_here, give_back
 
 
 class Knot:
@@ -39,3 +42,17 @@ async def test_a_foreign_thread_collects_nothing_while_it_runs() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await collecting
     assert gc.isenabled()
+
+
+def test_free_memory_goes_back_to_the_system() -> None:
+    """60 MB in pieces of 2 kB, of which every 64th is still held, so that the heap's end cannot simply be cut off."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    held = [bytes(2_000) for _ in range(30_000)]
+    most = process.memory_info().rss
+    kept = held[::64]
+    del held
+    assert give_back() == (platform.libc_ver()[0] == "glibc")
+    if platform.libc_ver()[0] == "glibc":
+        assert process.memory_info().rss - before < (most - before) / 2
+    assert len(kept) == 469
