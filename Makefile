@@ -79,7 +79,7 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/reference/generate.py
 
 bench: $(INSTALLED)
-	@set -e; for each in $(filter-out bench/lm_eval.py,$(wildcard bench/*.py)); do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
+	@set -e; for each in $(filter-out bench/lm_eval.py bench/winrate.py,$(wildcard bench/*.py)); do echo "== $$each"; $(BIN)/python "$$each" --quick --json; done
 
 # lm-eval's GSM8K and IFEval through its own client on live moots.
 lm-eval: $(INSTALLED) $(INSTALLED_LM_EVAL)

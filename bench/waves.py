@@ -108,6 +108,9 @@ def main() -> None:
     parser.add_argument("--model", default="Qwen2.5-Coder-1.5B-Instruct")
     parser.add_argument("--speed", type=float, nargs=2, default=(40.0, 14.0), metavar=("READ", "WRITE"))
     asked = parser.parse_args()
+    for file in (asked.calls, asked.set):
+        if not file.is_file():
+            parser.error(f"{file} is not there; name the stored calls with --calls, their tasks with --set")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "calls.sqlite")
         store.read(asked.calls)
@@ -115,6 +118,8 @@ def main() -> None:
         known = [(task, drafts_of(store, task, asked.model, Speed(*asked.speed))) for task in tasks]
         store.close()
     whole = [(task, drafts) for task, drafts in known if drafts is not None]
+    if not whole:
+        parser.error(f"{asked.calls} holds no four drafts by {asked.model} of any task in {asked.set}")
     mean_s = sum(each.whole_s for _, drafts in whole for each in drafts) / (PLACES * len(whole))
     rows = []
     for waves, straggler in [*((waves, 0.0) for waves in WAVES), *(((PLACES,), each) for each in STRAGGLERS)]:

@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder with AlpacaEval's files")
     asked = parser.parse_args()
+    if not asked.data.is_dir():
+        parser.error(f"{asked.data} is not there; name the folder with AlpacaEval's files with --data")
     warnings.simplefilter("ignore")  # the package's own
     began = time.perf_counter()
     with (asked.data / "alpaca_eval_preferences_published.csv").open(newline="") as file:

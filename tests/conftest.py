@@ -60,9 +60,23 @@ REAL = {"api", "chaos", "cli", "engine", "live", "node", "wire"}
 """Tests of real processes, sockets and models on a machine that others share. One that fails is run once more, and the
 end of `make test` names it (`R`); it fails if it fails twice. What is pure is never run again."""
 
+MOST_AGAIN = 2
+"""More tests than that which had to be run again are no accident of the machine: then the whole run has failed."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write the transcripts' traces anew")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where workers run the tests the reports are with the one who leads them."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    again = {report.nodeid for report in reporter.stats.get("rerun", [])} if reporter is not None else set()
+    if len(again) > MOST_AGAIN and not hasattr(session.config, "workerinput"):
+        reporter.write_line(
+            f"{len(again)} tests had to be run again, {MOST_AGAIN} may: {', '.join(sorted(again))}", red=True
+        )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,7 +26,6 @@ from folkmoot.core.skill import (
     Probe,
     SkillClass,
     Tally,
-    agreed,
     compared,
     leads,
     log_odds,
@@ -159,20 +158,6 @@ def probe(how: How, *answers: str, lacks: tuple[str, ...] = ()) -> Probe:
 )
 def test_what_is_right(asked: Probe, answer: str, right: bool) -> None:
     assert passed(asked, answer) is right
-
-
-# ---- agreement -----------------------------------------------------------------------------------------
-
-
-def test_agreement_shows_something_among_three_able_members_alone() -> None:
-    able, weak = Tally(11, 12), Tally(1, 12)
-    said = ["4", "4", "4", "5"]
-    assert agreed([able, able, able, able], said, Kind.NUMBER) == (None, None, None, False)
-    assert agreed([able, able, able, weak], said, Kind.NUMBER) == (True, True, True, False)
-    assert agreed([able, able, weak, weak], said, Kind.NUMBER) == (None,) * 4
-    assert agreed([able, able, able], ["4", "4", None], Kind.NUMBER) == (None, None, None)
-    assert agreed([Tally(4, 4)] * 3, ["4"] * 3, Kind.NUMBER) == (None,) * 3, "too few probes to be able"
-    assert agreed([Tally(6, 12)] * 3, ["no"] * 3, Kind.YES_NO) == (None,) * 3, "no better than chance"
 
 
 # ---- prompts -------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """When answers that can be compared need no aggregation: ask a few, and stop where enough of them say the same.
 
-Source of the defaults: four drafts of one 1.5B model on GSM8K (docs/explanation/answers.md has the figures).
+Source of the defaults: four drafts of one 1.5B model on GSM8K (`bench/waves.py`; docs/log.md has its figures).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ class CommitteeConfig:
     compared, its model is `leader` times as large, if both tell a size. Members are alike where none leads another one; one that
     leads all others answers alone.
 
-    So many points more than one answer (M = 0) are 1, 2, 3, … votes worth (`gains`; those of a 1.5B model on GSM8K,
-    docs/explanation/answers.md): by them the prices settle how many may be asked. A leader answers several times, one more after another
+    So many points more than one answer (M = 0) are 1, 2, 3, … votes worth (`gains`; those of a 1.5B model on
+    59 questions of GSM8K, `bench/waves.py`): by them the prices settle how many may be asked. A leader answers several times, one more after another
     until `agree` of its answers say the same, where it has the time.
     Open answers cannot be voted on: from a mean similarity of `similar` on (`medoid`) the one that the others are most like stands and
-    nobody aggregates; 0 means always, 1 or more never. 0.75 is passed by one prompt in ten of AlpacaEval with the paper's four models.
+    nobody aggregates; 0 means always, 1 or more never. 0.75 is passed by one prompt in twenty of AlpacaEval
+    with the paper's four models (`bench/questions.py`).
     """
 
     enabled: bool = False
@@ -32,7 +33,7 @@ class CommitteeConfig:
     agree: int = 2
     leader: float = 1.5
     similar: float = 0.75
-    gains: tuple[float, ...] = (0.0, 0.0, 8.0, 13.0)
+    gains: tuple[float, ...] = (0.0, 0.0, 5.3, 8.4)
 
     def __post_init__(self) -> None:
         if not self.waves or any(not 1 <= each <= 64 for each in self.waves) or self.waves[0] < self.agree:

@@ -235,6 +235,7 @@ class Mixture:
         self._next_peers: tuple[DeviceId, ...] | None = None
         self._later: list[tuple[int, DeviceId]] = []  # places of a committee's later waves
         self._wave = 0
+        self._counted = 0
         self._seen: dict[DeviceId, DeviceRow] = {}
 
     @property
@@ -953,6 +954,9 @@ class Mixture:
         """
         committee = self.plan.committee
         assert committee is not None
+        if self._open and len(self._arrived) == self._counted:
+            return []  # timers look as well, and nothing has come since
+        self._counted = len(self._arrived)
         odd = dict(zip([w.id for w in self._arrived], self._flags(self._arrived), strict=True))
         # The origin's own first: among equals its answer stands.
         works = sorted(self._arrived, key=lambda work: work.slot)
@@ -975,15 +979,11 @@ class Mixture:
         found = found or count(votes)
         if found is None or 2 * found.read < len(works):
             return None
+        best = works[found.best]
         same = [work for work, vote in zip(works, votes, strict=True) if vote.value == found.value]
-        return self._elect(self._sound(same, works[found.best]), found, now)
-
-    def _sound(self, works: Sequence[_Work], best: _Work) -> _Work:
-        """The best of texts that say the same, or the first that is whole where that is cut off or otherwise at fault."""
-        question = asked_last(self.prompt)
-        kind = kind_of(question)
-        whole = [w for w in works if not faults(kind, question, Text(w.said, w.truncated))]
-        return best if best in whole or not whole else whole[0]
+        # Of texts that say the same a whole one goes before one that is cut off or otherwise at fault.
+        whole = [w for w in same if not faults(committee.kind, question, Text(w.said, w.truncated))]
+        return self._elect(best if best in whole or not whole else whole[0], found, now)
 
     def _ask_more(self, now: float) -> list[Effect]:
         committee = self.plan.committee

@@ -25,10 +25,6 @@ LEAST = 5
 LIGHTEST, HEAVIEST = 0.25, 6.0
 """Bounds of a vote's log-odds: no probes make a vote worthless, or worth any number of others."""
 
-LEAST_ABLE = 3
-"""Members better than chance below which agreement proves nothing: of two that agree both may be wrong, and which one is able
-cannot be told from agreement alone."""
-
 
 class SkillClass(StrEnum):
     """What is probed apart. The order is that of a card's figures."""
@@ -190,23 +186,3 @@ def passed(probe: Probe, answer: str, truncated: bool = False) -> bool:
 
 def _stands_in(words: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words.casefold())}(?!\w)", text) is not None
-
-
-# ---- agreement -----------------------------------------------------------------------------------------
-
-
-def agreed(tallies: Sequence[Tally], said: Sequence[str | None], kind: Kind) -> tuple[bool | None, ...]:
-    """What a vote shows of its voters: True where one said what all able others say, False where not, None where it shows nothing.
-
-    Only where at least three members are better than chance for certain, and those of them beside the one that is judged said
-    the same: agreement of the weak names the wrong one as the best. It is weaker evidence than a probe: all may be wrong.
-    """
-    chance = CHANCE.get(kind, FREE_CHANCE)
-    able = [place for place, each in enumerate(tallies) if each.known and each.lower > chance]
-    if len(able) < LEAST_ABLE:
-        return (None,) * len(said)
-    found = list[bool | None]()
-    for place, own in enumerate(said):
-        others = {said[other] for other in able if other != place}
-        found.append(None if own is None or len(others) != 1 or None in others else own in others)
-    return tuple(found)
