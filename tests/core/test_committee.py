@@ -11,6 +11,7 @@ from tests.core.world import Moot, answered, failed
 from folkmoot.core.committee import DOUBTED, Committee, CommitteeConfig, Count, Vote, count, jobs, settled
 from folkmoot.core.events import Advanced, AnswerText, Finished, Generated, Headway, Plan, Withdrawn
 from folkmoot.core.extract import Kind
+from folkmoot.core.ids import PromptId
 from folkmoot.core.medoid import medoid
 from folkmoot.core.messages import Outcome, Sampling, Stage, Usage
 from folkmoot.core.mixture import MixtureConfig
@@ -127,6 +128,15 @@ def asked(moot: Moot) -> list[str]:
     return [str(name) for name, device in moot.devices.items() if device.running is not None]
 
 
+def disagree(moot: Moot, prompt: PromptId) -> None:
+    """Everybody who is asked says something else, 1, 2, …, until the prompt ends."""
+    value = 0
+    while moot.end_of(prompt) is None:
+        for name in asked(moot):
+            value += 1
+            moot.write(name, f"Answer: {value}")
+
+
 def test_two_that_agree_end_it_and_nobody_aggregates() -> None:
     moot = Moot(ALIKE, VOTING)
     prompt = moot.ask("ann", question=COUNTED)
@@ -210,11 +220,7 @@ def test_thinking_is_no_part_of_a_draft() -> None:
 def test_where_all_differ_the_first_stands() -> None:
     moot = Moot(ALIKE, PAIRS)
     prompt = moot.ask("ann", question=COUNTED)
-    value = 0
-    while moot.end_of(prompt) is None:
-        for name in asked(moot):
-            value += 1
-            moot.write(name, f"Answer: {value}")
+    disagree(moot, prompt)
     told = answered(moot, prompt)
     assert told.answer == "Answer: 1"
     assert len(told.provenance.jobs) == 4
@@ -456,11 +462,7 @@ def test_a_leader_who_is_lost_while_it_votes_does_not_lose_the_prompt() -> None:
 def test_two_as_skilled_as_each_other_are_asked_in_turn_and_the_weak_are_not() -> None:
     moot = Moot({"ann": "mmmm", "bob": "mmmm", "cid": "m", "dot": "m"}, PRICED)
     prompt = moot.ask("ann", question=COUNTED)
-    value = 0
-    while moot.end_of(prompt) is None:
-        for name in asked(moot):
-            value += 1
-            moot.write(name, f"Answer: {value}")
+    disagree(moot, prompt)
     jobs_of = [job.device for job in answered(moot, prompt).provenance.jobs]
     assert sorted(jobs_of) == ["ann", "ann", "bob", "bob"]
     assert answered(moot, prompt).answer == "Answer: 1"
@@ -471,11 +473,7 @@ def test_a_weak_origin_lets_the_able_vote(config: PeerConfig) -> None:
     """It is asked nothing itself, and its own answer does not stand where they differ."""
     moot = Moot({"ann": "m", "bob": "mmmm", "cid": "mmmm"}, config)
     prompt = moot.ask("ann", question=COUNTED)
-    value = 0
-    while moot.end_of(prompt) is None:
-        for name in asked(moot):
-            value += 1
-            moot.write(name, f"Answer: {value}")
+    disagree(moot, prompt)
     told = answered(moot, prompt).provenance
     assert sorted(job.device for job in told.jobs) == ["bob", "bob", "cid", "cid"]
     assert [job.stands_in_for for job in told.jobs] == [None] * 4
