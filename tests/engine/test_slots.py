@@ -34,6 +34,14 @@ def test_a_prompt_that_will_come_back_keeps_its_slot() -> None:
     assert names(table, ("e", True), ("f", True), ("g", False)) == [1, 0, 1]
 
 
+def test_a_new_prompt_does_not_wait_for_a_slot_that_works() -> None:
+    table = SlotTable(3)
+    with table.take(PromptId("a"), False).working():
+        assert names(table, ("b", False), ("c", False), ("d", False), ("e", True)) == [1, 2, 1, 2]
+        assert names(table, ("f", False), ("g", False), ("a", False)) == [1, 1, 0]
+    assert names(table, ("h", False)) == [1]
+
+
 def test_common_length() -> None:
     assert common_length([1, 2, 3], [1, 2, 4, 5]) == 2
     assert common_length([1, 2], [1, 2, 3]) == 2

@@ -154,15 +154,17 @@ async def test_so_they_are_over_a_socket(model, store, serve_proxy, open_engine)
     assert {text for text, _ in told} == {model.texts[0]}
 
 
-async def test_no_more_are_generated_at_a_time_than_was_said(model, store):
+async def test_no_more_are_generated_at_a_time_than_was_said_and_of_a_question_one(model, store):
     model.free.clear()
-    proxy = Proxy("m", model, store, at_once=1)
-    calls = [asyncio.create_task(proxy.call({**BODY, "seed": seed})) for seed in range(3)]
+    proxy = Proxy("m", model, store, at_once=2)
+    others = [[{"role": "user", "content": text}] for text in ("Three and three?", "Four and four?")]
+    bodies = [{**BODY, "seed": seed} for seed in range(3)] + [{**BODY, "messages": each} for each in others]
+    calls = [asyncio.create_task(proxy.call(body)) for body in bodies]
     await model.busy.wait()
-    assert len(model.asked) == 1
+    assert [each.conversation[0].content for each in model.asked] == ["Two and two?", "Three and three?"]
     model.free.set()
     await asyncio.gather(*calls)
-    assert len(model.asked) == 3
+    assert len(model.asked) == 5
 
 
 async def test_what_a_client_that_went_away_had_asked_for_is_kept(model, store, serve_proxy):

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_STEP_TOKENS = 256
+"""Read at a time by a model that answers no user: nothing is cancelled there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What is asked: a SPEC and its name in the store for each device, the tasks, and how they are put."""
@@ -345,7 +349,12 @@ async def _on_sockets(proxies: Sequence[Proxy], key: str) -> AsyncIterator[list[
 
 def _engine_config(asked: Asked, config_file: Path | None) -> EngineConfig:
     settings = settings_of(config_file).settings.engine
-    return replace(settings, slots=asked.at_once, idle_s=86_400.0)
+    return replace(
+        settings,
+        slots=asked.at_once,
+        idle_s=86_400.0,
+        step_tokens=max(settings.step_tokens, _STEP_TOKENS),
+    )
 
 
 @contextlib.contextmanager

@@ -116,30 +116,31 @@ class LlamaServer:
         if inference.sampling.seed is not None:
             body["seed"] = inference.sampling.seed % _SEEDS
         try:
-            async with self._client.stream("POST", "/completion", json=body) as response:
-                if response.status_code != 200:
-                    await response.aread()
-                    raise self._refusal(response)
-                async for event in sse_objects(response):
-                    if "error" in event:
-                        raise EngineError(f"{self._url}: {event['error']}")
-                    progress = event.get("prompt_progress")
-                    if isinstance(progress, dict):
-                        meter.tokens_in = whole(progress.get("processed"))
-                        meter.tokens_cached = whole(progress.get("cache"))
-                        if meter.tokens_in:  # the first step may be told of before anything is read
-                            yield Text("", meter.usage)
-                    if event.get("content"):
-                        meter.tokens_in = len(laid.tokens)
-                        meter.wrote(max(1, whole(event.get("tokens_predicted")) - meter.tokens_out))
-                        yield Text(event["content"], meter.usage)
-                    if event.get("stop"):
-                        slot.tokens = laid.tokens
-                        meter.tokens_in = len(laid.tokens)
-                        meter.tokens_cached = whole((event.get("timings") or {}).get("cache_n"))
-                        meter.tokens_out = whole(event.get("tokens_predicted"))
-                        yield Done(meter.usage, truncated=event.get("stop_type") == "limit")
-                        return
+            with slot.working():
+                async with self._client.stream("POST", "/completion", json=body) as response:
+                    if response.status_code != 200:
+                        await response.aread()
+                        raise self._refusal(response)
+                    async for event in sse_objects(response):
+                        if "error" in event:
+                            raise EngineError(f"{self._url}: {event['error']}")
+                        progress = event.get("prompt_progress")
+                        if isinstance(progress, dict):
+                            meter.tokens_in = whole(progress.get("processed"))
+                            meter.tokens_cached = whole(progress.get("cache"))
+                            if meter.tokens_in:  # the first step may be told of before anything is read
+                                yield Text("", meter.usage)
+                        if event.get("content"):
+                            meter.tokens_in = len(laid.tokens)
+                            meter.wrote(max(1, whole(event.get("tokens_predicted")) - meter.tokens_out))
+                            yield Text(event["content"], meter.usage)
+                        if event.get("stop"):
+                            slot.tokens = laid.tokens
+                            meter.tokens_in = len(laid.tokens)
+                            meter.tokens_cached = whole((event.get("timings") or {}).get("cache_n"))
+                            meter.tokens_out = whole(event.get("tokens_predicted"))
+                            yield Done(meter.usage, truncated=event.get("stop_type") == "limit")
+                            return
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self._lost(error) from error
         raise EngineError(f"{self._url}: the answer broke off before its end")
@@ -157,7 +158,8 @@ class LlamaServer:
             return Warmth(there, there)
         goal = min(there + self._config.step_tokens, len(prefix))
         del slot.tokens[there:]
-        reply = await self._ask("POST", "/completion", self._body(prefix[:goal], slot, 0))
+        with slot.working():
+            reply = await self._ask("POST", "/completion", self._body(prefix[:goal], slot, 0))
         timings = reply.get("timings") or {}
         evaluated = int(timings.get("cache_n", 0)) + int(timings.get("prompt_n", 0))
         slot.tokens = prefix[: min(goal, evaluated)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from folkmoot.core.ids import PromptId
@@ -10,13 +11,23 @@ from folkmoot.core.ids import PromptId
 
 @dataclass(slots=True)
 class Slot:
-    """One KV cache of the server. `tokens` is what it holds at least; `held`: its prompt will come back."""
+    """One KV cache of the server. `tokens` is what it holds at least; `held`: its prompt will come back; `busy`: requests at it."""
 
     number: int
     prompt: PromptId | None = None
     tokens: list[int] = field(default_factory=list)
     held: bool = False
     used: int = 0
+    busy: int = 0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """A request is at it: who has no slot yet takes another one, where it would not have to wait."""
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
 
 
 class SlotTable:
@@ -30,7 +41,7 @@ class SlotTable:
         """The prompt's slot. `held` protects it from other prompts as long as there are unheld slots."""
         self._clock += 1
         mine = [slot for slot in self._slots if slot.prompt == prompt]
-        slot = mine[0] if mine else min(self._slots, key=lambda slot: (slot.held, slot.used))
+        slot = mine[0] if mine else min(self._slots, key=lambda slot: (slot.busy, slot.held, slot.used))
         if slot.prompt != prompt:
             slot.prompt = prompt
         slot.held = held

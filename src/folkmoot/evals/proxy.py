@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -65,6 +66,7 @@ class Proxy:
         self.model = model
         self._store = store
         self._room = asyncio.Semaphore(at_once)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[str, asyncio.Task[Call]] = {}
         self._told: dict[str, Call] = {}
 
@@ -128,7 +130,9 @@ class Proxy:
             raise EngineError("this call is not in the store, and there is no model to make it")
         inference = _inference(request)
         text: list[str] = []
-        async with self._room, aclosing(self.model.generate(inference)) as pieces:
+        # Who asks the same with other seeds waits in turn: the engine then reads the question once.
+        turn = self._turns.setdefault(inference.prompt, asyncio.Lock())
+        async with turn, self._room, aclosing(self.model.generate(inference)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Text):
                     text.append(piece.text)
