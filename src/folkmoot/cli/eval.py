@@ -8,7 +8,7 @@ import secrets
 import shlex
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -219,13 +219,27 @@ def report(folder: Path, out: Path | None, as_json: bool) -> None:
 
     runs = find(folder)
     found = tables(runs)
+    try:
+        from folkmoot.evals import paper
+        from folkmoot.evals.claims import claims
+        from folkmoot.evals.paper_pages import blocks, curves
+    except ImportError:  # without the simulator's libraries there are no queues
+        exits.tell("without the paper's tables and claims: pip install folkmoot[eval]")
+        redone, claimed, more, pictures = [], [], [], []
+    else:
+        if any(paper.enough(table) for table in found):
+            exits.tell("repeating the recorded jobs for queues: some seconds a table")
+        redone = [each for each in map(paper.paper, found) if each is not None]
+        claimed = claims(redone)
+        more, pictures = list(blocks(redone, claimed)), curves(redone)
     if out is not None:
-        drawn = write(runs, found, out)
+        drawn = write(runs, found, out, more, pictures)
         exits.tell(f"written: {out}{'' if drawn else ' (without figures: pip install folkmoot[eval])'}")
     if as_json:
-        print_json(whole(found))
+        rows = {each.models: paper.as_rows(each) for each in redone}
+        print_json(whole(found, rows, [asdict(each) for each in claimed]))
     else:
-        click.echo(markdown(found), nl=False)
+        click.echo(markdown(found, more), nl=False)
 
 
 def _asked(

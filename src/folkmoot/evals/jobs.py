@@ -25,18 +25,17 @@ class Job:
     first_token_s: float
 
 
-def latency_s(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> float:
-    """Seconds of the jobs that nothing else could be done beside, in the order in which a provenance tells them.
+def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dict[str, float]]:
+    """Seconds of work by device, for each step of a prompt that begins when the one before it has ended.
 
-    Layers come after one another, and in the first one the waves of a committee. A device does its jobs of a wave one after
-    another, and reads the question once in a layer. A wave that was decided before all had answered took less.
+    Steps are layers, and in the first one the waves of a committee. A device reads the question once in a layer.
     """
     more = [
         what.removesuffix(ASKED_AS_WELL).count(", ") + 1
         for what, _ in decisions
         if what.endswith(ASKED_AS_WELL)
     ]
-    total = 0.0
+    found = []
     for layer in sorted({job.layer for job in jobs}):
         some, have_read = [job for job in jobs if job.layer == layer], set[str]()
         for wave in _waves(some, more if layer == 1 else []):
@@ -46,8 +45,17 @@ def latency_s(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> floa
                     read_s = job.first_token_s if job.device in have_read else 0.0
                     took[job.device] = took.get(job.device, 0.0) + job.inference_s - read_s
                     have_read.add(job.device)
-            total += max(took.values(), default=0.0)
-    return total
+            if took:
+                found.append(took)
+    return found
+
+
+def latency_s(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> float:
+    """Seconds of the jobs that nothing else could be done beside, in the order in which a provenance tells them.
+
+    A wave that was decided before all had answered took less.
+    """
+    return sum(max(step.values()) for step in steps(jobs, decisions))
 
 
 def _waves(jobs: Sequence[Job], more: Sequence[int]) -> list[Sequence[Job]]:

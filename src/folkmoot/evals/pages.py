@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, assert_never
@@ -60,14 +61,18 @@ class Picture:
 Block = Heading | Words | Grid | Commands | Picture
 
 
-def markdown(found: Sequence[Table], figures: Sequence[Sequence[Picture]] = ()) -> str:
-    """The whole report as Markdown."""
-    return "\n\n".join(_markdown(block) for block in _blocks(found, figures)) + "\n"
+def markdown(
+    found: Sequence[Table], more: Sequence[Block] = (), figures: Sequence[Sequence[Picture]] = ()
+) -> str:
+    """The whole report as Markdown; `more` stands at its end."""
+    return "\n\n".join(map(_markdown, [*_blocks(found, figures), *more])) + "\n"
 
 
-def page(found: Sequence[Table], figures: Sequence[Sequence[Picture]] = ()) -> str:
+def page(
+    found: Sequence[Table], more: Sequence[Block] = (), figures: Sequence[Sequence[Picture]] = ()
+) -> str:
     """The whole report as one HTML page."""
-    body = "\n".join(_html(block) for block in _blocks(found, figures))
+    body = "\n".join(map(_html, [*_blocks(found, figures), *more]))
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Answers</title>\n<style>'
         "body{font:16px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
@@ -76,7 +81,13 @@ def page(found: Sequence[Table], figures: Sequence[Sequence[Picture]] = ()) -> s
     )
 
 
-def write(runs: Sequence[Run], found: Sequence[Table], out: Path) -> bool:
+def write(
+    runs: Sequence[Run],
+    found: Sequence[Table],
+    out: Path,
+    more: Sequence[Block] = (),
+    pictures: Sequence[Plot] = (),
+) -> bool:
     """The pages, their figures, and the records, compressed, a folder for each run, which `find` takes again.
 
     Whether figures were drawn: without matplotlib there are none. Raises `EvalError` where it cannot be written.
@@ -86,9 +97,10 @@ def write(runs: Sequence[Run], found: Sequence[Table], out: Path) -> bool:
             folder = out / run.folder.resolve().name
             pack(run.records, folder / PACKED)
             write_setup(folder, run.setup)
-        figures = [_drawn(table, number, out) for number, table in enumerate(found, 1)]
-        (out / REPORT).write_text(markdown(found, figures), "utf-8")
-        (out / PAGE).write_text(page(found, figures), "utf-8")
+        figures = [_drawn(plots(table, number), out) for number, table in enumerate(found, 1)]
+        more = [*more, *_drawn(pictures, out)]
+        (out / REPORT).write_text(markdown(found, more, figures), "utf-8")
+        (out / PAGE).write_text(page(found, more, figures), "utf-8")
     except OSError as error:
         raise EvalError(
             f"{out} cannot be written: {error.strerror}; make room, or name another --out"
@@ -230,26 +242,29 @@ def _html(block: Block) -> str:
 # ---- figures -------------------------------------------------------------------------------------------
 
 
-def _drawn(table: Table, number: int, out: Path) -> list[Picture]:
-    """A moot's figures in a folder; none where matplotlib is missing. The same rows are the same files."""
-    try:
-        library, drawing = importlib.import_module("matplotlib"), importlib.import_module("matplotlib.figure")
-        importlib.import_module("matplotlib.backends.backend_svg")
-    except ImportError:
-        return []
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    pictures = []
-    for name, axis in FIGURES:
-        figure = drawing.Figure(figsize=(8, 5), layout="constrained")
-        _fill(figure.add_subplot(), table.rows, name, axis)
-        file = f"figures/{number}-{name}.svg"
-        with library.rc_context({"svg.hashsalt": "folkmoot", "svg.fonttype": "none"}):
-            figure.savefig(out / file, format="svg", metadata={"Date": None})
-        pictures.append(Picture(file, f"Answers that are right against {axis}"))
-    return pictures
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure: its file's name and its words, what its axes say, and who draws on them (matplotlib's own)."""
+
+    name: str
+    text: str
+    axes: tuple[str, str]
+    draw: Callable[[Any], None]
+    logarithmic: bool = False
 
 
-def _fill(axes: Any, rows: Sequence[Row], name: str, axis: str) -> None:
+def plots(table: Table, number: int) -> list[Plot]:
+    """Accuracy against what it costs."""
+    return [
+        Plot(
+            f"{number}-{name}", f"Answers that are right against {axis}", (axis, "right, % (95 % Wilson interval)"),
+            partial(_shares, table.rows, name),
+        )
+        for name, axis in FIGURES
+    ]  # fmt: skip
+
+
+def _shares(rows: Sequence[Row], name: str, axes: Any) -> None:
     for number, row in enumerate(rows):
         along = row.jobs if name == "jobs" else row.latency_s
         if math.isnan(along):
@@ -258,6 +273,27 @@ def _fill(axes: Any, rows: Sequence[Row], name: str, axis: str) -> None:
         reach = [[100 * (share.value - share.low)], [100 * (share.high - share.value)]]
         mark = "osD^v"[number // 10 % 5]
         axes.errorbar([along], [100 * share.value], yerr=reach, fmt=mark, capsize=3, label=row.arm)
-    axes.set(xlabel=axis, ylabel="right, % (95 % Wilson interval)", xlim=(0, None), ylim=(0, None))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _drawn(some: Sequence[Plot], out: Path) -> list[Picture]:
+    """The figures in a folder; none where matplotlib is missing. The same rows are the same files."""
+    try:
+        library, drawing = importlib.import_module("matplotlib"), importlib.import_module("matplotlib.figure")
+        importlib.import_module("matplotlib.backends.backend_svg")
+    except ImportError:
+        return []
+    pictures = []
+    for plot in some:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        figure = drawing.Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.add_subplot()
+        plot.draw(axes)
+        axes.set(xlabel=plot.axes[0], ylabel=plot.axes[1], xlim=(0, None))
+        axes.set(**({"yscale": "log"} if plot.logarithmic else {"ylim": (0, None)}))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        file = f"figures/{plot.name}.svg"
+        with library.rc_context({"svg.hashsalt": "folkmoot", "svg.fonttype": "none"}):
+            figure.savefig(out / file, format="svg", metadata={"Date": None})
+        pictures.append(Picture(file, plot.text))
+    return pictures

@@ -6,8 +6,8 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Table:
     """All arms of one moot. `best` is the single device that got the most right of the prompts that all such answered, with which the
     others are compared.
 
-    `auto` is that mode against each of the other arms.
+    `auto` is that mode against each of the other arms; `records` are those of each arm by their tasks.
     """
 
     setup: Setup
@@ -77,6 +77,7 @@ class Table:
     rows: tuple[Row, ...]
     best: str
     auto: tuple[Against, ...]
+    records: Mapping[str, Mapping[str, Record]] = field(repr=False)
 
 
 def find(folder: Path) -> list[Run]:
@@ -119,16 +120,17 @@ def _table(runs: Sequence[Run]) -> Table:
         _row(arm, list(some.values()), setup.pace, " && ".join(command[arm])) for arm, some in by_arm.items()
     ]
     best = _best({arm: some for arm, some in by_arm.items() if _ALONE.fullmatch(arm)})
-    compared = {arm: _against(by_arm[arm], best, by_arm[best]) for arm in by_arm if best and arm != best}
+    compared = {arm: against(by_arm[arm], best, by_arm[best]) for arm in by_arm if best and arm != best}
     named = corrected({arm: each for arm, each in compared.items() if each is not None})
     auto = by_arm.get("auto", {})
-    mine = {arm: _against(auto, arm, some) for arm, some in by_arm.items() if arm != "auto"}
+    mine = {arm: against(auto, arm, some) for arm, some in by_arm.items() if arm != "auto"}
     return Table(
         setup,
         tuple(dict.fromkeys(each for run in runs for each in run.setup.sets)),
         tuple(replace(row, against=named.get(row.arm)) for row in rows),
         best,
         tuple(corrected({arm: each for arm, each in mine.items() if each is not None}).values()),
+        by_arm,
     )
 
 
@@ -171,7 +173,8 @@ def _mean(values: Iterable[float]) -> float:
     return sum(some) / len(some) if some else math.nan
 
 
-def _against(here: dict[str, Record], other: str, there: dict[str, Record]) -> Against | None:
+def against(here: Mapping[str, Record], other: str, there: Mapping[str, Record]) -> Against | None:
+    """One arm's records against another's; None where no task is in both."""
     both = sorted(task for task in here if task in there)
     if not both:
         return None
@@ -193,14 +196,27 @@ def corrected(some: dict[str, Against]) -> dict[str, Against]:
 # ---- JSON (INTERFACE.md) -------------------------------------------------------------------------------
 
 
-def as_json(found: Sequence[Table]) -> dict[str, Any]:
-    """What `eval report --json` prints. What was not measured is null, or an empty list."""
+def as_json(
+    found: Sequence[Table],
+    rows: Mapping[tuple[str, ...], Sequence[Mapping[str, object]]] | None = None,
+    claims: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """What `eval report --json` prints. What was not measured is null, or an empty list.
+
+    `rows` are those of the paper's tables with their queues, by the devices' models (`evals.paper`); a moot without has rows without.
+    """
+    known = rows or {}
     return {
         "tables": {
-            kind: [row for table in found if table.setup.same is same for row in _paper(table)]
+            kind: [
+                row
+                for table in found
+                if table.setup.same is same
+                for row in known.get(table.setup.models, _paper(table))
+            ]
             for kind, same in (("same", True), ("diverse", False))
         },
-        "claims": [],
+        "claims": list(claims),
         "auto": _auto(found),
         "win_rate": [],
         "moots": [_moot(table) for table in found],

@@ -80,6 +80,24 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, float(2 * tail / 2**both))
 
 
+def power(won: float, lost: float, prompts: int, level: float = 1 - LEVEL) -> float:
+    """How often so many prompts show by McNemar's test that two arms differ, where one alone is right in a share `won`, the other in `lost`.
+
+    Raises ValueError where these are no shares.
+    """
+    apart = won + lost
+    if min(won, lost) < 0 or apart > 1:
+        raise ValueError(f"{won} and {lost} are no shares of prompts")
+    found = 0.0
+    for differ in range(1, prompts + 1):
+        chance = math.comb(prompts, differ) * apart**differ * (1 - apart) ** (prompts - differ)
+        for first in range(differ + 1):
+            if chance and mcnemar(first, differ - first) <= level:
+                share = won / apart
+                found += chance * math.comb(differ, first) * share**first * (1 - share) ** (differ - first)
+    return found
+
+
 def holm(chances: Sequence[float]) -> list[float]:
     """Each p corrected for there being so many, in their order: at most the chosen level of all families then errs."""
     order = sorted(range(len(chances)), key=chances.__getitem__)
