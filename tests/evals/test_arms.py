@@ -24,6 +24,8 @@ def test_names_stand_once_and_in_their_order():
 
 def test_those_that_vote_ask_nobody():
     one, many, most = arms_of("self-consistency:6,majority,majority:2", 4)
+    (own,) = arms_of("self-consistency:3@2", 4)
+    assert (own.votes, own.voters, own.device, one.device) == (3, "device", 2, None)
     assert (one.votes, one.voters, many.votes, many.voters, most.votes) == (6, "device", 4, "moot", 2)
     assert [arm.most_jobs(4) for arm in (one, many, most)] == [6, 4, 2]
     assert needed((one, many), 4) == 6
@@ -84,6 +86,9 @@ def _only(settings) -> dict[str, str]:
         ("M0-k1", "with no layer there are no peers"),
         ("single:4", "there is no device 4"),
         ("single:x", "'x' is no number"),
+        ("self-consistency:3@4", "there is no device 4"),
+        ("self-consistency:3@", "'' is no number"),
+        ("majority:3@1", "only self-consistency:N@DEVICE"),
         ("majority:5", "5 cannot vote in a moot of 4"),
         ("self-consistency:0", "0 cannot vote"),
         ("auto+fast", "'fast' is no SETTING=VALUE"),

@@ -191,6 +191,8 @@ async def test_votes_are_counted_from_the_shared_drafts(model, store, tmp_path: 
     assert [job.device for job in many.jobs] == [NAMES[seat] for seat in moot.seats(task_of())]
     assert (three.given, three.right, len(three.jobs)) == ("5.0", False, 3)  # of equally many the first
     assert one.decisions == (("the most that give the same", "5.0: 1, 4.0: 2, nothing: 0"),)
+    await run(moot, arms_of("self-consistency:2@3", 4), [task_of()], records)
+    assert [job.device for job in [*records][-1].jobs] == [NAMES[3]] * 2
 
 
 async def test_where_nothing_can_be_compared_the_origins_own_draft_stands(model, store, tmp_path: Path):

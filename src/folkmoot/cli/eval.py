@@ -77,7 +77,7 @@ def shared_options(command: F) -> F:
         click.option("--prompts", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="So many of each set."),
         click.option(
             "--arms", default="", metavar="A,B,...",
-            help="single[:DEVICE], self-consistency[:N], majority[:N], MX-kY, strongest, moa, auto, paper (its seven rows), "
+            help="single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], MX-kY, strongest, moa, auto, paper (its seven rows), "
             "ablations; each with +SETTING=VALUE for devices that run so. [default: single, self-consistency, majority, auto, M1-k3]",
         ),
         click.option(

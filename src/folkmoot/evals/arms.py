@@ -35,7 +35,7 @@ Skill cards are off in all arms: devices that share a machine do not probe.
 GROUPS = {"paper": tuple(f"M{layers}-k{peers}" for layers, peers in PAPER), "ablations": tuple(ABLATIONS)}
 
 FORMS = (
-    "single[:DEVICE], self-consistency[:N], majority[:N], MX-kY, strongest, moa, auto, paper, ablations, "
+    "single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], MX-kY, strongest, moa, auto, paper, ablations, "
     "each with +SETTING=VALUE for devices that run so"
 )
 
@@ -48,7 +48,7 @@ class Arm:
     """`own` is what stands under `"folkmoot"` in the request, `settings` are the devices'.
 
     `votes` > 0: nothing is asked, so many drafts vote, of one device one after another (`self-consistency`) or of as many
-    devices at once (`majority`). `device` is asked instead of the prompt's origin, by its number. `layers` and `proposers` are
+    devices at once (`majority`). `device` is asked, or drafts, instead of the prompt's origin, by its number. `layers` and `proposers` are
     M and k, where they are fixed. `draft`: the answer is the origin's own draft, the one that the others share.
     """
 
@@ -104,19 +104,24 @@ def _arm(text: str, devices: int) -> Arm:
 
 def _plain(name: str, devices: int) -> Arm:
     kind, colon, number = name.partition(":")
-    if colon and not (number.isascii() and number.isdecimal() and 0 < len(number) < 4):
-        raise EvalError(f"arm {name}: {number!r} is no number")
+    number, at, own = number.partition("@")
+    for each in ([number] if colon else []) + ([own] if at else []):
+        if not (each.isascii() and each.isdecimal() and len(each) < 4):
+            raise EvalError(f"arm {name}: {each!r} is no number")
+    if at and kind != "self-consistency":
+        raise EvalError(f"arm {name}: only self-consistency:N@DEVICE names a device so")
     shape = _SHAPE.fullmatch(name)
     if kind == "single":
-        device = int(number) if colon else None
-        if device is not None and device >= devices:
-            raise EvalError(f"arm {name}: there is no device {device}; they are numbered 0 to {devices - 1}")
+        device = _device(name, int(number), devices) if colon else None
         return Arm(name, {"mode": "local"}, device=device, layers=0, proposers=0, draft=True)
     if kind in ("self-consistency", "majority"):
         votes = int(number) if colon else devices
         if votes < 1 or (kind == "majority" and votes > devices):
             raise EvalError(f"arm {name}: {votes} cannot vote in a moot of {devices}")
-        return Arm(name, votes=votes, voters="device" if kind == "self-consistency" else "moot")
+        device = _device(name, int(own), devices) if at else None
+        return Arm(
+            name, votes=votes, voters="device" if kind == "self-consistency" else "moot", device=device
+        )
     if name == "auto" or name in ABLATIONS:
         return Arm(name)
     if shape is not None:
@@ -127,6 +132,12 @@ def _plain(name: str, devices: int) -> Arm:
         # Its three proposers are the paper's k = 2, its last layer is the aggregator's, which is always the same device.
         return _fixed(name, 2, min(2, devices - 1), devices, aggregator="strongest")
     raise EvalError(f"{name!r} is no arm; there are {FORMS}")
+
+
+def _device(name: str, device: int, devices: int) -> int:
+    if device >= devices:
+        raise EvalError(f"arm {name}: there is no device {device}; they are numbered 0 to {devices - 1}")
+    return device
 
 
 def _fixed(name: str, layers: int, proposers: int, devices: int, **own: Any) -> Arm:

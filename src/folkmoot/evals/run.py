@@ -142,7 +142,8 @@ class _Asker:
             if arm.voters == "moot":
                 found[arm.name] = shared[: arm.votes]
             elif arm.voters == "device":
-                found[arm.name] = await draw([at[0]] * arm.votes, task)
+                own = at[0] if arm.device is None else self._moot.proxies[devices[arm.device].model]
+                found[arm.name] = await draw([own] * arm.votes, task)
         return found
 
     async def _asked(self, arm: Arm, task: Task, seats: Sequence[int]) -> Record | None:
@@ -245,7 +246,8 @@ def _voted(
     votes = Counter(each for each in given if each)
     best = max(votes, key=lambda each: (votes[each], -given.index(each)), default="")
     winner = calls[given.index(best)] if best else calls[0]
-    names = [moot.devices[seat].name for seat in (seats if arm.voters == "moot" else [seats[0]] * arm.votes)]
+    own = seats[0] if arm.device is None else arm.device
+    names = [moot.devices[seat].name for seat in (seats if arm.voters == "moot" else [own] * arm.votes)]
     jobs = tuple(
         Job(1, "propose", name, str(call.request["model"]), "ok", call.tokens_in, 0, call.tokens_out, call.inference_s,
             call.first_token_s)
