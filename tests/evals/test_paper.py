@@ -15,7 +15,7 @@ from folkmoot.evals.claims import Claim, claims
 from folkmoot.evals.jobs import Job
 from folkmoot.evals.pages import PAGE, REPORT, markdown, write
 from folkmoot.evals.paper import PaperTable, as_rows, enough, paper
-from folkmoot.evals.paper_pages import blocks, curves
+from folkmoot.evals.paper_pages import blocks, curves, live
 from folkmoot.evals.records import Record, Setup
 from folkmoot.evals.report import as_json, find, tables
 
@@ -154,3 +154,15 @@ def test_too_few_prompts_make_no_table(tmp_path: Path) -> None:
     assert paper(found) is None
     (alone,) = tables(find(run_in(tmp_path / "b", [replace(each, arm="auto") for each in records], setup)))
     assert paper(alone) is None
+
+
+def test_a_run_at_a_rate_is_shown_beside_what_is_reckoned(tmp_path: Path) -> None:
+    some = [replace(record(n, 1, 1, True, 1.0), at_s=0.2 * n, wall_s=0.5) for n in range(20)]
+    setup = Setup(("m",) * 4, ("g",), 20, 0, None, 0.1, "c", rate=0.5)
+    (found,) = tables(find(run_in(tmp_path, some, setup)))
+    assert not enough(found)
+    text = markdown([found], list(live([found])))
+    assert "a prompt each 2.0 s; pace 0.1" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| M1-k1 | 20 | 0."))
+    assert row.split(" | ")[3] == "5.00 s"  # half a second at a tenth of the time
+    assert list(live([])) == []

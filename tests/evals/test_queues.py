@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from random import Random
+from dataclasses import replace
 
 import pytest
 
 from folkmoot.core.law import Fixed
 from folkmoot.errors import EvalError
 from folkmoot.evals.jobs import Job
-from folkmoot.evals.queues import Work, queues, served, waiting, work_of
+from folkmoot.evals.queues import Work, again, queues, served, waiting, work_of
 from folkmoot.evals.records import Record
 from folkmoot.queueing.moot import Question, simulate
 
@@ -38,8 +38,7 @@ def test_work_is_what_each_device_did_in_each_layer() -> None:
 
 def test_jobs_are_served_first_come_first_served_and_layers_wait_for_their_last() -> None:
     work = Work(2, ((((0, 2.0), (1, 4.0)), ((0, 3.0),)),))
-    born, ended, log = served(work, 1e9, 2, Random(0))
-    assert born == pytest.approx([0, 0], abs=1e-6)
+    ended, log = served(work.prompts * 2, [0.0, 0.0], 2)
     # Both layers of device 0 are there before the first aggregation, which begins when device 1 is done.
     assert [time for line in log for time in line[5:]] == pytest.approx(
         [0, 2, 0, 4, 2, 4, 4, 8, 4, 7, 8, 11], abs=1e-6
@@ -77,3 +76,11 @@ def test_what_cannot_last_grows_linearly() -> None:
     stays = queues(Work(1, ((((0, 1.0),),),)), 0.8, prompts=1_000, runs=5).growth
     assert -0.01 < stays.low < 0.0 < stays.high < 0.01
     assert seen.bend.low < 1.0 < seen.bend.high
+
+
+def test_a_run_at_a_rate_is_reckoned_again_from_its_own_times() -> None:
+    """Pace 0.5: the second prompt came after a second of the model's, when its device had two more to do."""
+    some = [replace(record((1, "ash", 3.0)), at_s=at_s) for at_s in (0.5, 0.0)]
+    told = again(some, 1, 0.5)
+    assert (told.load, told.latency_s) == (pytest.approx(2 * 3.0), pytest.approx((3.0 + 5.0) / 2))
+    assert told.size == pytest.approx(2.0 / 6.0)

@@ -53,7 +53,7 @@ class Api:
         if self.error:
             return JSONResponse({"error": {"code": self.error, "message": "no"}}, 503)
         job = {
-            "layer": 1, "stage": "propose", "device": "ash", "model": "m", "outcome": "ok", "queued_s": 0.0,
+            "layer": 1, "stage": "propose", "device": "ash", "model": "m", "outcome": "ok", "queued_s": 0.25,
             "inference_s": 0.01, "first_token_s": 0.01, "tokens_in": 20, "tokens_cached": 0, "tokens_out": 9,
         }  # fmt: skip
         told = {
@@ -275,3 +275,24 @@ async def test_a_model_that_fails_leaves_the_vote_out_and_nothing_more(model, st
 def test_a_body_is_json():
     moot = Moot((Device("ash", "", "m"),), {})
     assert json.dumps(body_of(moot, Arm("auto"), task_of(), [0]))
+
+
+async def test_at_a_rate_prompts_come_at_random_and_do_not_wait_for_each_other(
+    model, store, at, tmp_path: Path, sums: Path
+):
+    api = Api()
+    moot = moot_of(Proxy("m", model, store), await at(api))
+    records = Records.open(tmp_path / LINES)
+    await run(moot, arms_of("single,M1-k3", 4), load(sums), records, rate_hz=1_000.0)
+    times = {arm: [each.at_s for each in records if each.arm == arm] for arm in ("single", "M1-k3")}
+    for some in times.values():
+        assert min(some) == 0.0
+        assert len(set(some)) == len(load(sums))
+    assert sorted(times["single"]) != sorted(times["M1-k3"])
+    assert {job.queued_s for each in records for job in each.jobs} == {0.25}
+    before = len(api.bodies)
+    await run(moot, arms_of("single,M1-k3", 4), load(sums), records, rate_hz=1_000.0)
+    assert len(api.bodies) == before
+    broken = moot_of(Proxy("m", model, store), await at(Api(error="engine_down")))
+    with pytest.raises(EvalError, match="had no answer"):
+        await run(broken, arms_of("auto", 4), load(sums) * 3, records, rate_hz=1_000.0)

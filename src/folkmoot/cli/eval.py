@@ -52,6 +52,7 @@ class Asked:
     pace: float
     origin: int | None
     speed: tuple[float, float] | None = None
+    rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +148,17 @@ def plan(
     help="Reckon what an answer takes by its tokens, at so many read and written a second by a quiet device, instead of by what it "
     "took when it was made.",
 )  # fmt: skip
+@click.option(
+    "--rate", type=Finite(1e-9, 1e6), metavar="HZ",
+    help="Prompts come at random, so many a second and device in the model's time, and each arm's are measured by themselves; needs --pace. "
+    "Without it one prompt follows another.",
+)  # fmt: skip
 @json_option
 @config_option
 def run(
     models: tuple[str, ...], devices: int, sets: tuple[str, ...], prompts: int, arms: str, calls: Path | None,
     at_once: int, seed: int, out: Path, origin: int, parallel: int, stored: bool, pace: float, speed: tuple[float, float] | None,
-    as_json: bool, config_file: Path | None,
+    rate: float | None, as_json: bool, config_file: Path | None,
 ) -> None:  # fmt: skip
     """Ask real devices on this machine every task in every arm, and keep a record of each; run again, it goes on."""
     from folkmoot.evals.records import Setup, begin
@@ -161,9 +167,12 @@ def run(
     if origin >= devices:
         raise click.UsageError(f"--origin {origin}: there are {counted(devices, 'device')}, numbered from 0")
     asked = _asked(models, devices, sets, prompts, arms, calls or out / "calls.sqlite", at_once, seed)
+    if rate and not pace:
+        raise click.UsageError("--rate is in the model's time: give --pace, or all answers come at once")
     asked = replace(
-        asked, stored=stored, slots=parallel, pace=pace, speed=speed, origin=None if origin < 0 else origin
-    )
+        asked, stored=stored, slots=parallel, pace=pace, speed=speed, origin=None if origin < 0 else origin,
+        rate=(rate or 0.0) * devices,
+    )  # fmt: skip
     names = tuple(_known(*each)[0] or each[1] for each in asked.specs)
     parts = [each.partition(":") for each in sets]
     files = tuple(f"{kind}:{Path(file).name}" for kind, _, file in parts)
@@ -174,11 +183,12 @@ def run(
     given += [f"--devices {devices}", f"--prompts {prompts}", f"--seed {seed}", f"--origin {origin}"]
     given += [f"--pace {pace:g}"] if pace else []
     given += [f"--speed {speed[0]:g} {speed[1]:g}"] if speed else []
+    given += [f"--rate {rate:g}"] if rate else []
     given += [f"--at-once {at_once}", f"--parallel {parallel}", *(["--stored"] if stored else [])]
     given += [f"--calls {shlex.quote(str(calls))}"] if calls else []
     command = " ".join(["folkmoot eval run", *given])
     records = begin(
-        out, Setup(names, files, prompts, seed, asked.origin, pace, command, speed or (), digests)
+        out, Setup(names, files, prompts, seed, asked.origin, pace, command, speed or (), digests, asked.rate)
     )
     before = len(records)
     try:
@@ -222,7 +232,7 @@ def report(folder: Path, out: Path | None, as_json: bool) -> None:
     try:
         from folkmoot.evals import paper
         from folkmoot.evals.claims import claims
-        from folkmoot.evals.paper_pages import blocks, curves
+        from folkmoot.evals.paper_pages import blocks, curves, live
     except ImportError:  # without the simulator's libraries there are no queues
         exits.tell("without the paper's tables and claims: pip install folkmoot[eval]")
         redone, claimed, more, pictures = [], [], [], []
@@ -231,7 +241,7 @@ def report(folder: Path, out: Path | None, as_json: bool) -> None:
             exits.tell("repeating the recorded jobs for queues: some seconds a table")
         redone = [each for each in map(paper.paper, found) if each is not None]
         claimed = claims(redone)
-        more, pictures = list(blocks(redone, claimed)), curves(redone)
+        more, pictures = [*blocks(redone, claimed), *live(found)], curves(redone)
     if out is not None:
         drawn = write(runs, found, out, more, pictures)
         exits.tell(f"written: {out}{'' if drawn else ' (without figures: pip install folkmoot[eval])'}")
@@ -421,7 +431,9 @@ async def _run(asked: Asked, records: Records, config_file: Path | None) -> tupl
         asyncio.get_running_loop().add_signal_handler(each, task.cancel)
     apart: dict[tuple[tuple[str, str], ...], list[Arm]] = {}
     for arm in asked.arms:
-        apart.setdefault(tuple(sorted(arm.settings.items())), []).append(arm)
+        # Rows of the paper know no prices: at a rate of their own they are let in, whatever the load.
+        let_in = {"node.peer.price.enabled": "false"} if asked.rate and arm.layers is not None else {}
+        apart.setdefault(tuple(sorted({**let_in, **arm.settings}.items())), []).append(arm)
     left = sum((task.name, arm.name) not in records for task in asked.tasks for arm in asked.arms)
     lost = 0
 
@@ -463,7 +475,10 @@ async def _group(
 
     async def on(devices: tuple[Device, ...]) -> None:
         moot = Moot(devices, by_name, asked.origin)
-        await run_arms(moot, arms, asked.tasks, records, at_once=asked.slots, stored=asked.stored, step=step)
+        real_hz = asked.rate / asked.pace if asked.rate else 0.0
+        await run_arms(
+            moot, arms, asked.tasks, records, at_once=asked.slots, stored=asked.stored, rate_hz=real_hz, step=step
+        )  # fmt: skip
 
     names = [models[each].proxy.name for each in asked.specs]
     if all(arm.votes for arm in arms):

@@ -11,7 +11,10 @@ ASKED_AS_WELL = " is asked as well"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job of a prompt. `inference_s` and `first_token_s` are what the model took when it wrote this text, seconds."""
+    """One job of a prompt. `inference_s` and `first_token_s` are what the model took when it wrote this text, seconds.
+
+    `queued_s` is how long it waited at its device in this run, in the run's own seconds.
+    """
 
     layer: int
     stage: str
@@ -23,6 +26,7 @@ class Job:
     tokens_out: int
     inference_s: float
     first_token_s: float
+    queued_s: float = 0.0
 
 
 def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dict[str, float]]:

@@ -82,6 +82,8 @@ def enough(table: Table) -> bool:
 def _shared(table: Table) -> dict[tuple[int, int], Mapping[str, Record]]:
     """The rows by (M, k), each with the prompts that all of them have."""
     found: dict[tuple[int, int], Mapping[str, Record]] = {}
+    if table.setup.rate:  # its prompts met each other: their times are not what a prompt takes
+        return {}
     for arm, records in table.records.items():
         shape = _SHAPE.fullmatch("M0-k0" if arm == "single" else arm)
         if shape is not None:

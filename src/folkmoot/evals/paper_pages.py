@@ -9,7 +9,8 @@ from typing import Any
 from folkmoot.evals.claims import Claim
 from folkmoot.evals.pages import Block, Grid, Heading, Plot, Words
 from folkmoot.evals.paper import ABOVE, BELOW, PaperRow, PaperTable
-from folkmoot.evals.queues import LONG, LONG_RUNS, SHORT, SHORT_RUNS, queues, work_of
+from folkmoot.evals.queues import LONG, LONG_RUNS, SHORT, SHORT_RUNS, again, queues, work_of
+from folkmoot.evals.report import Table
 from folkmoot.queueing.estimate import Interval
 
 CURVE = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.05, 1.2)
@@ -33,6 +34,41 @@ def blocks(tables: Sequence[PaperTable], claims: Sequence[Claim]) -> Iterator[Bl
         yield from _table(table, number)
     yield Heading(3, "The paper's claims")
     yield Grid((("claim", "verdict", "why"), *((each.claim, each.verdict, each.why) for each in claims)))
+
+
+def live(found: Sequence[Table]) -> Iterator[Block]:
+    """What real devices did with prompts that came at random, beside what the simulation says of the very same prompts and times."""
+    some = [table for table in found if table.setup.rate and any(row.jobs for row in table.rows)]
+    if not some:
+        return
+    yield Heading(2, "The recorded jobs on live devices")
+    yield Words(
+        "Prompts came at random to real devices, whose answers came from the store and took their time. Measured: mean latency and the time average of jobs "
+        "waiting on a device, from the provenances; reckoned: the simulation of the same prompts at the same times; in the model's seconds."
+    )
+    for table in some:
+        setup, names = table.setup, ", ".join(dict.fromkeys(table.setup.models))
+        yield Words(
+            f"{len(setup.models)} devices with {names}; a prompt each {1 / setup.rate:.1f} s; pace {setup.pace:g}."
+        )
+        rows = []
+        for row in table.rows:
+            told = again(list(table.records[row.arm].values()), len(setup.models), setup.pace)
+            rows.append((
+                row.arm, str(row.prompts), f"{told.load:.2f}", f"{row.latency_s:.2f} s", f"{told.latency_s:.2f} s",
+                f"{row.queue_size:.3f}", f"{told.size:.3f}", f"{told.script:.3f}",
+            ))  # fmt: skip
+        head = (
+            "arm",
+            "prompts",
+            "load",
+            "latency",
+            "reckoned",
+            "queue",
+            "reckoned",
+            "script's queue, reckoned",
+        )
+        yield Grid((head, *rows))
 
 
 def _table(table: PaperTable, number: int) -> Iterator[Block]:

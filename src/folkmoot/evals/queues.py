@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import accumulate
 from random import Random
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,6 +72,15 @@ class Queues:
     bend: Interval
 
 
+class Reckoned(NamedTuple):
+    """Of one run: the busiest device's load while prompts came, the mean latency, seconds, the queues as in `Queues`."""
+
+    load: float
+    latency_s: float
+    size: float
+    script: float
+
+
 def work_of(records: Sequence[Record], devices: int) -> Work:
     """The jobs of these records. Raises `EvalError` where more devices worked than there are."""
     names = sorted({job.device for record in records for job in record.jobs})
@@ -78,10 +89,9 @@ def work_of(records: Sequence[Record], devices: int) -> Work:
     number = {name: place for place, name in enumerate(names)}
     found = []
     for record in records:
-        told = steps(record.jobs, record.decisions)
-        if told and not record.error:
-            found.append([[(number[name], seconds) for name, seconds in step.items()] for step in told])
-    return Work(devices, tuple(found))
+        told = [] if record.error else steps(record.jobs, record.decisions)
+        found.append([[(number[name], seconds) for name, seconds in step.items()] for step in told])
+    return Work(devices, tuple(each for each in found if each))
 
 
 def queues(work: Work, rate_hz: float, *, prompts: int, runs: int, seed: int = 0) -> Queues:
@@ -95,7 +105,10 @@ def queues(work: Work, rate_hz: float, *, prompts: int, runs: int, seed: int = 0
     lasting = prompts > SHORT
     seen = []
     for run in range(runs):
-        born, ended, log = served(work, rate_hz, prompts, Random(f"{seed} {run}"))
+        random = Random(f"{seed} {run}")
+        drawn = random.choices(work.prompts, k=prompts)
+        born = list(accumulate(random.expovariate(rate_hz) for _ in range(prompts)))
+        ended, log = served(drawn, born, work.devices)
         begin = born[int(WARM_UP * prompts)] if lasting else 0.0
         end = born[-1] if lasting else max(line[6] for line in log)
         took = fmean(ended[each] - born[each] for each in range(prompts) if born[each] >= begin)
@@ -114,31 +127,36 @@ def _over(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def served(
-    work: Work, rate_hz: float, prompts: int, random: Random
-) -> tuple[list[float], list[float], list[Line]]:
-    """When each prompt came and ended, seconds, and its jobs: first come first served on each device."""
-    drawn = random.choices(work.prompts, k=prompts)
-    born, now = [], 0.0
-    for _ in range(prompts):
-        now += random.expovariate(rate_hz)
-        born.append(now)
-    ended, free, log = [0.0] * prompts, [0.0] * work.devices, list[Line]()
+def again(records: Sequence[Record], devices: int, pace: float) -> Reckoned:
+    """What a run at a rate (`Setup.rate`) should have measured: the same prompts at the same times, by reckoning."""
+    some = sorted((each for each in records if not each.error and each.jobs), key=lambda each: each.at_s)
+    work, born = work_of(some, devices), [each.at_s / pace for each in some]
+    ended, log = served(work.prompts, born, devices)
+    latency_s = fmean(end - begin for end, begin in zip(ended, born, strict=True))
+    load = len(some) / born[-1] / work.limit_hz if born[-1] else math.nan
+    return Reckoned(
+        load, latency_s, waiting(log, 0.0, max(ended)) / devices, script_queue(np.array(log), devices)
+    )
+
+
+def served(prompts: Sequence[Steps], born: Sequence[float], devices: int) -> tuple[list[float], list[Line]]:
+    """When each prompt ends that comes at such a time, seconds, and all jobs: first come first served on each device."""
+    ended, free, log = [0.0] * len(prompts), [0.0] * devices, list[Line]()
     # Steps are begun in the order of their times, so a device's jobs are asked for in theirs.
     coming = [(time, prompt, 0) for prompt, time in enumerate(born)]
     while coming:
         time, prompt, place = heappop(coming)
         over = time
-        for slot, (device, seconds) in enumerate(drawn[prompt][place]):
+        for slot, (device, seconds) in enumerate(prompts[prompt][place]):
             start = max(time, free[device])
             free[device] = start + seconds
             over = max(over, free[device])
             log.append((prompt, place + 1, slot, device, time, start, free[device]))
-        if place + 1 < len(drawn[prompt]):
+        if place + 1 < len(prompts[prompt]):
             heappush(coming, (over, prompt, place + 1))
         else:
             ended[prompt] = over
-    return born, ended, log
+    return ended, log
 
 
 def waiting(log: Sequence[Line], begin: float, end: float) -> float:

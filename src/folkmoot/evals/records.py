@@ -23,7 +23,8 @@ class Setup:
     `origin` is a device's number, None where the devices take turns. With `pace` > 0 stored answers took that many times as
     long as they once took, and `wall_s` of the records is a measurement. `speed`: tokens a second read and written, by which
     what a call took is reckoned; empty: it is what it took when it was made. `digests` are the files' contents (`tasks.digest`);
-    a run of an older Folkmoot has none. `command` makes the run again.
+    a run of an older Folkmoot has none. `rate` > 0: prompts came at random, so many a second over all devices, in the model's seconds.
+    `command` makes the run again.
     """
 
     models: tuple[str, ...]
@@ -35,6 +36,7 @@ class Setup:
     command: str
     speed: tuple[float, ...] = ()
     digests: tuple[str, ...] = ()
+    rate: float = 0.0
 
     @property
     def same(self) -> bool:
@@ -46,7 +48,7 @@ class Setup:
 class Record:
     """A task in an arm. `given` is what the answer gives (empty: nothing that can be compared), `right` whether it is the target.
 
-    `wall_s` is what it took here, seconds, where stored answers come at once. `error` is an error's code where there is no answer.
+    `wall_s` is what it took here, seconds, where stored answers come at once; `at_s` when it came, since the first of its arm. `error` is an error's code where there is no answer.
     """
 
     task: str
@@ -60,6 +62,7 @@ class Record:
     jobs: tuple[Job, ...] = ()
     decisions: tuple[tuple[str, str], ...] = ()
     error: str = ""
+    at_s: float = 0.0
 
     @property
     def set(self) -> str:
@@ -138,7 +141,7 @@ def begin(folder: Path, setup: Setup) -> Records:
     if before is not None and not _goes_on(before, setup):
         raise EvalError(
             f"{folder} holds a run with {', '.join(before.models)} on {', '.join(before.sets)}, which is another one "
-            "(models, sets or their contents, --seed, --origin, --pace or --speed differ); name another --out"
+            "(models, sets or their contents, --seed, --origin, --pace, --speed or --rate differ); name another --out"
         )
     try:
         write_setup(folder, setup)

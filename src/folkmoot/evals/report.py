@@ -46,7 +46,7 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One arm of a moot. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again.
+    """One arm of a moot. `queue_size` is the time average of jobs waiting on a device, in a run at a rate. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again.
 
     Of `by_set` it got the first of the second number right; `by_jobs` are its prompts by how many jobs they made.
     """
@@ -61,6 +61,7 @@ class Row:
     by_set: dict[str, tuple[int, int]]
     by_jobs: dict[int, int]
     command: str
+    queue_size: float = math.nan
     against: Against | None = None
 
 
@@ -98,7 +99,9 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     apart: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         setup = run.setup
-        apart.setdefault((setup.models, setup.origin, setup.pace, setup.speed, setup.seed), []).append(run)
+        apart.setdefault(
+            (setup.models, setup.origin, setup.pace, setup.speed, setup.seed, setup.rate), []
+        ).append(run)
     return [_table(some) for some in apart.values()]
 
 
@@ -116,9 +119,7 @@ def _table(runs: Sequence[Run]) -> Table:
             if again not in made:
                 made.append(again)
     by_arm = {arm: by_arm[arm] for arm in sorted(by_arm, key=_rank)}
-    rows = [
-        _row(arm, list(some.values()), setup.pace, " && ".join(command[arm])) for arm, some in by_arm.items()
-    ]
+    rows = [_row(arm, list(some.values()), setup, " && ".join(command[arm])) for arm, some in by_arm.items()]
     best = _best({arm: some for arm, some in by_arm.items() if _ALONE.fullmatch(arm)})
     compared = {arm: against(by_arm[arm], best, by_arm[best]) for arm in by_arm if best and arm != best}
     named = corrected({arm: each for arm, each in compared.items() if each is not None})
@@ -148,12 +149,15 @@ def _rank(arm: str) -> tuple[int, str]:
     return next((place for place, kind in enumerate(kinds) if arm.startswith(kind)), len(kinds)), arm
 
 
-def _row(arm: str, records: Sequence[Record], pace: float, command: str) -> Row:
+def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row:
     by_set: dict[str, tuple[int, int]] = {}
     for record in records:
         right, count = by_set.get(record.set, (0, 0))
         by_set[record.set] = (right + record.right, count + 1)
     answered = [record for record in records if not record.error]
+    pace = setup.pace
+    whole_s = max((record.at_s + record.wall_s for record in answered), default=0.0)
+    waited_s = sum(job.queued_s for record in answered for job in record.jobs)
     return Row(
         arm,
         len(records),
@@ -165,6 +169,7 @@ def _row(arm: str, records: Sequence[Record], pace: float, command: str) -> Row:
         by_set,
         dict(sorted(Counter(len(record.jobs) for record in answered).items())),
         command,
+        waited_s / whole_s / len(setup.models) if setup.rate and whole_s else math.nan,
     )
 
 
@@ -253,13 +258,13 @@ def _auto(found: Sequence[Table]) -> dict[str, Any] | None:
 
 def _moot(table: Table) -> dict[str, Any]:
     return {
-        "models": list(table.setup.models), "sets": list(table.sets), "origin": table.setup.origin, "pace": table.setup.pace,
+        "models": list(table.setup.models), "sets": list(table.sets), "origin": table.setup.origin, "pace": table.setup.pace, "rate": table.setup.rate,
         "best_single": table.best,
         "arms": [
             {
                 "arm": row.arm, "prompts": row.prompts, "accuracy": row.right.value, "accuracy_low": row.right.low,
                 "accuracy_high": row.right.high, "jobs_mean": _number(row.jobs), "tokens_mean": _number(row.tokens),
-                "latency_s": _number(row.latency_s), "failed": row.failed,
+                "latency_s": _number(row.latency_s), "queue_size": _number(row.queue_size), "failed": row.failed,
                 "by_jobs": {str(jobs): prompts for jobs, prompts in row.by_jobs.items()},
                 "by_set": {name: {"right": right, "prompts": count} for name, (right, count) in row.by_set.items()},
                 "against_best": None if row.against is None else _compared(row.against), "command": row.command,

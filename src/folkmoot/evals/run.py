@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -74,11 +74,13 @@ async def run(
     *,
     at_once: int = 1,
     stored: bool = False,
+    rate_hz: float = 0.0,
     step: Callable[[Record | None], None] = lambda record: None,
 ) -> None:
     """Run what is not among the records yet, task by task, all arms of a task after each other.
 
-    `step` hears of each record, and None of one that came to nothing. With `stored` there is no model: what the store lacks is
+    With a rate an arm's tasks come at random, so many a second, and arm after arm: `at_once` does not count, and an arm of which some
+    records are there begins anew. `step` hears of each record, and None of one that came to nothing. With `stored` there is no model: what the store lacks is
     left out. Raises `EvalError` after `GIVES_UP` prompts without an answer or where the store fails, `NodeError` where a device is gone.
     """
     waiting = iter([task for task in tasks if any((task.name, arm.name) not in records for arm in arms)])
@@ -87,6 +89,11 @@ async def run(
         trust_env=False, limits=limits, timeout=httpx.Timeout(ANSWER_S, connect=10.0)
     ) as client:
         asker = _Asker(moot, client, records, stored, step)
+        if rate_hz:
+            for arm in arms:
+                if any((task.name, arm.name) not in records for task in tasks):
+                    await _stream(asker, arm, tasks, rate_hz)
+            return
         workers = [asyncio.create_task(_work(asker, arms, waiting)) for _ in range(at_once)]
         try:
             await asyncio.gather(*workers)
@@ -99,6 +106,21 @@ async def run(
 async def _work(asker: _Asker, arms: Sequence[Arm], waiting: Iterator[Task]) -> None:
     for task in waiting:
         await asker.task(task, [arm for arm in arms if (task.name, arm.name) not in asker.records])
+
+
+async def _stream(asker: _Asker, arm: Arm, tasks: Sequence[Task], rate_hz: float) -> None:
+    """The tasks of an arm, at the same random times whoever asks for them."""
+    random, clock = Random(f"{arm.name} arrivals"), asyncio.get_running_loop().time
+    began = clock()
+    due = 0.0
+    try:
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                await asyncio.sleep(began + due - clock())
+                group.create_task(asker.task(task, [arm], due))
+                due += random.expovariate(rate_hz)
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 class _Asker:
@@ -118,7 +140,7 @@ class _Asker:
         self._step = step
         self._failed = 0
 
-    async def task(self, task: Task, arms: Sequence[Arm]) -> None:
+    async def task(self, task: Task, arms: Sequence[Arm], at_s: float = 0.0) -> None:
         seats = self._moot.seats(task)
         drafts = await self._drafts(task, arms, seats)
         for arm in arms:
@@ -128,7 +150,7 @@ class _Asker:
                 else await self._asked(arm, task, seats)
             )
             if record is not None:
-                self.records.add(record)
+                self.records.add(replace(record, at_s=at_s))
             self._step(record)
 
     async def _drafts(
@@ -231,7 +253,7 @@ def _job(moot: Moot, task: Task, row: Mapping[str, Any], last: str | None, taken
     return Job(
         row["layer"], row["stage"], row["device"], row["model"], row["outcome"], row["tokens_in"], row["tokens_cached"],
         row["tokens_out"], row["inference_s"] if call is None else call.inference_s,
-        row["first_token_s"] if call is None else call.first_token_s,
+        row["first_token_s"] if call is None else call.first_token_s, row["queued_s"] or 0.0,
     )  # fmt: skip
 
 
