@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folkmoot.core.messages import Stage
+from folkmoot.core.messages import TOLD
 from folkmoot.core.price import PAPER, Offer, PriceConfig, best, bids, expected_s, longest_s, price
 from folkmoot.errors import ConfigError
 
@@ -95,7 +95,7 @@ def test_a_stage_that_a_device_has_not_served_takes_as_much_longer_as_elsewhere(
     assert Offer(0.0, 0.0, 3.0, stages=(2.0, 0.0, 0.0)).filled(ratios).stages == (2.0, 0.0, 5.0)
     assert Offer(0.0, 0.0, 3.0, stages=(2.0, 4.0, 6.0)).filled(ratios).stages == (2.0, 4.0, 6.0)
     nothing = Offer(0.0, 0.0, 3.0).filled(ratios)
-    assert [nothing.stage_s(stage) for stage in Stage] == [3.0, 3.0, 7.5]
+    assert [nothing.stage_s(stage) for stage in TOLD] == [3.0, 3.0, 7.5]
 
 
 @given(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=5))

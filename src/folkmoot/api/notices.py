@@ -35,7 +35,7 @@ from folkmoot.core.events import (
     Provenance,
 )
 from folkmoot.core.gossip import Member
-from folkmoot.core.messages import Stage
+from folkmoot.core.messages import TOLD
 from folkmoot.core.meter import stage_s
 from folkmoot.core.skill import SkillClass, tally
 from folkmoot.node.service import Status
@@ -106,7 +106,7 @@ def member_row(member: Member) -> MemberRow:
         busy=pulse.busy,
         buffer=pulse.buffer,
         service_s=pulse.service_s,
-        stage_s=StageTimes(*(stage_s(pulse.stages, stage) or None for stage in Stage)),
+        stage_s=StageTimes(*(stage_s(pulse.stages, stage) or None for stage in TOLD)),
         load=pulse.load,
         debt=pulse.debt,
         slots=card.slots,

@@ -30,6 +30,8 @@ class Own(Struct, frozen=True, omit_defaults=True):
     deadline_s: Annotated[float, Meta(ge=0.05, le=86_400)] | None = None
     private: bool | None = None
     quorum: Annotated[int, Meta(ge=1)] | None = None
+    keep: Annotated[int, Meta(ge=1, le=MAX_PROPOSERS + 1)] | None = None
+    early_stop: bool | None = None
     layout: Literal["shared-prefix", "system-first"] | None = None
     progress: bool | None = None
     proposals: bool | None = None

@@ -94,6 +94,13 @@ def plan_of(own: Own, rule: str = "") -> Plan:
     mode = "local" if rule and mode == "auto" else mode
     if private:
         _check_private(own, mode, rule)
+    for name in ("keep", "early_stop"):
+        if getattr(own, name) and (mode != "fixed" or own.layers == 0):
+            raise _own(
+                name,
+                "a judge is asked about fixed layers alone; give layers of 1 or more and proposers with it, "
+                "and not mode auto, mode local or private",
+            )
     if mode == "local":
         if own.layers or own.proposers or named or best_of:
             raise _own("mode", "local asks no peer; leave layers, proposers and select out")
@@ -116,6 +123,8 @@ def plan_of(own: Own, rule: str = "") -> Plan:
         raise _own("select", f"draws {best_of} peers, but proposers is {proposers}; draw as many at least")
     if own.quorum is not None and proposers is not None and own.quorum > proposers + 1:
         raise _own("quorum", f"is {own.quorum}, but only {proposers + 1} devices answer in a layer")
+    if own.keep is not None and proposers is not None and own.keep > proposers + 1:
+        raise _own("keep", f"is {own.keep}, but a layer has only {proposers + 1} answers")
     return Plan(
         mode=mode,
         layers=layers,
@@ -126,6 +135,8 @@ def plan_of(own: Own, rule: str = "") -> Plan:
         quorum=own.quorum or 0,
         deadline_s=own.deadline_s,
         layout=Layout(own.layout or Layout.SHARED_PREFIX),
+        keep=own.keep or 0,
+        early_stop=bool(own.early_stop),
     )
 
 

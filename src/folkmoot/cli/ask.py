@@ -25,6 +25,7 @@ from folkmoot.cli.options import (
     settings_of,
     shape_options,
 )
+from folkmoot.core.choice import MAX_PROPOSERS
 from folkmoot.errors import AnswerCut, UnknownModel
 
 if TYPE_CHECKING:
@@ -56,6 +57,17 @@ LISTED_BY_THE_API = "GET /v1/models lists them"
 )
 @click.option("--private", is_flag=True, help="Let the prompt not leave this device.")
 @click.option("--quorum", type=click.IntRange(1), help="Answers that complete a layer. [default: all]")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, MAX_PROPOSERS + 1),
+    metavar="R",
+    help="Let only the R best answers of a layer go on, which one more job of this device picks; with -M and -k.",
+)
+@click.option(
+    "--early-stop",
+    is_flag=True,
+    help="Let that job also skip the layers that are left, where the answers agree and are good enough; with -M and -k.",
+)
 @click.option(
     "--deadline", "deadline_s", type=Finite(0.05, 86_400), metavar="SECONDS", help="Give up after so long."
 )

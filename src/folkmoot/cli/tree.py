@@ -48,7 +48,8 @@ def _title(layer: int, jobs: list[Json], asked: Json | None) -> str:
 
 def _line(job: Json) -> str:
     style = "green" if job["outcome"] == "ok" else "red"
-    line = f"[bold]{escape(job['device'])}[/] {escape(job['model'])} [{style}]{job['outcome']}[/{style}]"
+    line = "judge " if job["stage"] == "judge" else ""
+    line += f"[bold]{escape(job['device'])}[/] {escape(job['model'])} [{style}]{job['outcome']}[/{style}]"
     if "stands_in_for" in job:
         line += f" standing in for {escape(job['stands_in_for'])}"
     if job["outcome"] == "ok":

@@ -16,8 +16,9 @@ from folkmoot.core.extract import Kind, kind_of
 from folkmoot.core.gossip import Card, Member, Standing
 from folkmoot.core.hedge import HedgeConfig, Hedges
 from folkmoot.core.ids import DeviceId, PromptId
+from folkmoot.core.load import judges_at_most
 from folkmoot.core.membership import Membership
-from folkmoot.core.messages import Layout, Stage
+from folkmoot.core.messages import TOLD, Layout, Stage
 from folkmoot.core.meter import drained, stage_s
 from folkmoot.core.price import Bid, Offer, PriceConfig, best, bids, keeps, pressure, price
 from folkmoot.core.repute import Repute
@@ -42,6 +43,7 @@ class Resolved:
 
     `first` are the first layer's peers where they were drawn already, for their prices. With a `committee` its only layer is
     asked in waves: `seats` are who sits in its places, the origin's own first where it is as able as they are, and where enough agree nobody aggregates; nor do they where the last layer's answers are `similar` so much.
+    A judge lets the best `keep` answers of a layer go on (0: all) and may end the layers (`early_stop`).
     """
 
     layers: int
@@ -59,6 +61,8 @@ class Resolved:
     committee: Committee | None = None
     seats: tuple[DeviceId, ...] = ()
     similar: float = 1.0
+    keep: int = 0
+    early_stop: bool = False
 
 
 class Draw(Protocol):
@@ -300,7 +304,7 @@ class Choice:
                 for stages in known
                 if stage_s(stages, stage)
             ]
-            for stage in Stage
+            for stage in TOLD
         ]
         return tuple(sum(each) / len(each) if each else 0.0 for each in ratios)
 
@@ -401,7 +405,11 @@ class Choice:
             plan.deadline_s,
             plan.layout,
             private,
+            keep=plan.keep if layers else 0,
+            early_stop=plan.early_stop and layers > 0,
         )
+        if resolved.keep > proposers + 1:
+            raise PromptInvalid(f"keep is {plan.keep}, but a layer has {proposers + 1} answers (k + 1)")
         if resolved.quorum > proposers + 1:
             raise PromptInvalid(f"quorum is {plan.quorum}, but a layer has {proposers + 1} jobs (k + 1)")
         if 0 < resolved.best_of < proposers:
@@ -709,10 +717,11 @@ class Choice:
         if kind is not None:
             wanted = [(m, k) for m, k in wanted if m <= 1 and k < self._committee.most]
         votes = kind is not None
+        judges = judges_at_most(plan.layers, len(first), plan.keep, plan.early_stop)
 
         def offered_by(own: Offer, chair: Offer, offers: Sequence[Offer], room: float = 1.0) -> list[Bid]:
             layered = [each for each in wanted if each[0]]
-            found = bids(config, layered, chair, offers, room, votes=votes)
+            found = bids(config, layered, chair, offers, room, votes=votes, judges=judges)
             return found + bids(config, [each for each in wanted if not each[0]], own, (), room)
 
         offered = offered_by(own, chair, offers, room)
@@ -797,6 +806,12 @@ def _check(plan: Plan) -> None:
         raise PromptInvalid("select is best-of:D with D of 1 or more, or names peers; not both")
     if plan.quorum < 0:
         raise PromptInvalid(f"quorum is {plan.quorum}; it is 1 or more, at most k + 1")
+    if plan.keep < 0:
+        raise PromptInvalid(f"keep is {plan.keep}; it is 1 or more, at most k + 1")
+    if (plan.keep or plan.early_stop) and (plan.mode != "fixed" or not plan.layers):
+        raise PromptInvalid(
+            "keep and early_stop judge the answers of fixed layers: give layers of 1 or more and proposers with them"
+        )
     if plan.deadline_s is not None and not plan.deadline_s >= 0.05:
         raise PromptInvalid(f"deadline_s is {plan.deadline_s}; it is at least 0.05")
     if plan.private and (plan.mode == "fixed" or plan.select or plan.best_of or plan.aggregator != "origin"):

@@ -32,7 +32,8 @@ class Plan:
     `select` is empty or the fixed peers' names or ids; without it peers are drawn uniformly, or with
     `best_of` = d > 0 so many are drawn and those with the least expected delay are asked; `aggregator` is `origin`, `strongest`
     or `fixed:NAME`. `quorum` 0 means all k + 1. `private`: no word of the prompt leaves this device; `rule` names what of
-    the configuration says so, where its user did not.
+    the configuration says so, where its user did not. In mode `fixed` a judge may let only the best `keep` answers of a layer
+    go on (0: all), and with `early_stop` say that the layers that are left are not needed (`core.judge`).
     """
 
     mode: str = "auto"
@@ -46,6 +47,8 @@ class Plan:
     best_of: int = 0
     private: bool = False
     rule: str = ""
+    keep: int = 0
+    early_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +338,7 @@ Timer = GossipTimer | PollTimer | LateTimer | BreakTimer | WaitTimer | DeadlineT
 class JobRecord:
     """One job in the provenance (INTERFACE.md, `jobs`). `device` and `model` are names; times in seconds.
 
-    `text` is a proposal as far as it has come; the aggregation's is the prompt's answer and stands there.
+    `text` is a proposal or a verdict as far as it has come; the aggregation's is the prompt's answer and stands there.
     """
 
     layer: int

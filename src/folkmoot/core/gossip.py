@@ -40,7 +40,7 @@ MAX_PROBES = 127
 CLASSES = 6
 """How many classes of questions there are (`skill.SkillClass`)."""
 STAGES = 3
-"""How many stages of jobs there are (`messages.Stage`)."""
+"""How many stages of jobs devices tell of (`messages.TOLD`)."""
 STAGE_STEPS = 50
 """A stage's mean travels in fiftieths of the mean of all: one byte up to 2.5 times that."""
 MAX_STAGE = 1_000
@@ -85,7 +85,7 @@ class Pulse:
 
     `debt` is the virtual debt Z in jobs, `late` the load ρ_hi of layers after the first, and `excess` how many of those that
     wait are beyond the share of who asked for them; `load` is ρ as the device measures it (`meter`). `stages` are seconds per
-    job of each stage, in the order of `Stage`, 0 where none was served; empty where nothing is known.
+    job of each stage, in the order of `TOLD`, 0 where none was served; empty where nothing is known.
     """
 
     version: int = 0

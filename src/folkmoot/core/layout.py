@@ -85,7 +85,8 @@ _AROUND_TOKENS = 4_096
 
 def most_tokens(inference: Inference) -> int:
     """More tokens than any engine reads for this inference: its bytes, and what is put around them."""
-    texts = [*(turn.content for turn in inference.conversation), *inference.answers, inference.begun]
+    turns = (turn.content for turn in inference.conversation)
+    texts = [*turns, *inference.answers, inference.begun, inference.task]
     return _AROUND_TOKENS + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
@@ -107,7 +108,9 @@ def opening(after_text: bool = True, fence: str = "") -> str:
 
 
 def closing(inference: Inference) -> str:
-    """What stands behind the last answer: nothing, or where some were marked a reminder of the query."""
+    """What stands behind the last answer: the task, or where some were marked a reminder of the query, or nothing."""
+    if inference.task:
+        return f"\n\n{inference.task}"
     if not (inference.fence and inference.suspect):
         return ""
     asked = [turn.content.strip() for turn in inference.conversation if turn.role == "user"]
@@ -197,14 +200,15 @@ def fit(
     """The answers' fenced texts, each cut to its share of `room`, which they never exceed together.
 
     `measure` is additive enough: the whole may not measure more than its pieces. An answer that has no
-    room for a single word is left out. `marked` are those of the spoken answers that are.
+    room for a single word is left out, and its number with it: what is said of numbers is said of the same answers everywhere.
+    `marked` are those of the spoken answers that are.
     """
     pieces: list[str] = []
     used: list[int] = []
     for place, text in enumerate(spoken(answers)):
         mark = place < len(marked) and marked[place]
         limit = share(room, expected, used)
-        piece = _within(text, len(pieces) + 1, limit, measure, fence, mark)
+        piece = _within(text, place + 1, limit, measure, fence, mark)
         used.append(measure(piece) if piece else 0)
         if piece:
             pieces.append(piece)

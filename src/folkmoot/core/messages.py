@@ -19,6 +19,11 @@ class Stage(StrEnum):
     PROPOSE = "propose"
     REFINE = "refine"
     AGGREGATE = "aggregate"
+    JUDGE = "judge"
+
+
+TOLD = (Stage.PROPOSE, Stage.REFINE, Stage.AGGREGATE)
+"""The stages whose times devices tell one another. A judge is its origin's own, seldom, and counts as a mean job."""
 
 
 class Outcome(StrEnum):
@@ -66,7 +71,7 @@ class Inference:
     more arrive. `prompt` is the cache key: inferences of one prompt share a prefix. `fence` is a word that
     nobody who answered could guess, for the lines around each answer; empty: the paper's layout. The last
     `suspect` of the answers are those that the origin's screen has marked. The answer has `begun` so already, and
-    is to go on from there.
+    is to go on from there. `task` is what is to be done with the answers instead of making one out of them: its words stand behind them.
     """
 
     prompt: PromptId
@@ -78,6 +83,7 @@ class Inference:
     fence: str = ""
     suspect: int = 0
     begun: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,8 @@ class Usage:
 class Ask:
     """Origin → peer: put this job into your queue. Asking twice is asking once.
 
-    `hops` counts moots on the way; a job that has crossed one is refused (no recursion).
+    `hops` counts moots on the way; a job that has crossed one is refused (no recursion). A judge comes after the jobs of its
+    layer: its `layer` is the next one.
     """
 
     job: JobId

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from folkmoot.core.ids import DeviceId
-from folkmoot.core.messages import Stage, Usage
+from folkmoot.core.messages import TOLD, Stage, Usage
 
 _MOST_SHARES = 256
-_PLACES = {stage: place for place, stage in enumerate(Stage)}
+_PLACES = {stage: place for place, stage in enumerate(TOLD)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +157,12 @@ class Meter:
 
     @property
     def each_stage_s(self) -> tuple[float, ...]:
-        """The smoothed mean of what inferences of each stage took here, in the order of `Stage`; 0 before a first."""
-        return tuple(one.seconds.value for one in self._stages.values())
+        """The smoothed mean of what inferences of each stage took here, in the order of `TOLD`; 0 before a first."""
+        return tuple(self._stages[stage].seconds.value for stage in TOLD)
 
     def stages_within_s(self, max_tokens: int) -> tuple[float, ...]:
         """The same of inferences that may write so many tokens at most."""
-        return tuple(one.within_s(max_tokens) for one in self._stages.values())
+        return tuple(self._stages[stage].within_s(max_tokens) for stage in TOLD)
 
     def take(self, origin: DeviceId, devices: int, here: int, now: float) -> float | None:
         """Seconds that one more job of a device is counted for until it is known what it takes; None beyond its share.
@@ -265,7 +265,7 @@ class Meter:
 
 def stage_s(stages: Sequence[float], stage: Stage) -> float:
     """The mean of a stage out of `Meter.each_stage_s`; 0 where it is not known."""
-    return stages[_PLACES[stage]] if stages else 0.0
+    return stages[_PLACES[stage]] if stages and stage in _PLACES else 0.0
 
 
 def drained(debt: float, seconds: float, drain: float) -> float:

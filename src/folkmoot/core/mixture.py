@@ -5,6 +5,8 @@ road as its peers': an `Ask` to itself.
 
     accept → layer 1 → … → layer M → aggregate → answered
        └────────┴───────────┴───────────┴──────→ failed
+
+Between a layer and what comes next a judge may say which of its answers go on, and that no further layer is needed.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from folkmoot.core.events import (
 from folkmoot.core.extract import extract, kind_of
 from folkmoot.core.floor import Text, below, faults
 from folkmoot.core.ids import DeviceId, JobId, job_id, prompt_of
+from folkmoot.core.judge import Brief, brief
 from folkmoot.core.layout import most_tokens, prose
 from folkmoot.core.medoid import medoid
 from folkmoot.core.messages import (
@@ -229,6 +232,8 @@ class Mixture:
         self._open: dict[JobId, _Work] = {}
         self._arrived: list[_Work] = []
         self._before: list[_Work] = []  # the answers of the layer before
+        self._ordered: list[_Work] = []  # this layer's, as the next stage reads them
+        self._brief: Brief | None = None  # what a judge is to say at present
         self._rounds: list[Round] = []
         self._decisions: list[Decision] = list(plan.decisions)
         self._served: dict[DeviceId, None] = {}
@@ -241,7 +246,7 @@ class Mixture:
     @property
     def between_layers(self) -> bool:
         """Whether the prompt sits in the origin's join buffer: something has come back, not yet all."""
-        return bool(self._arrived) and bool(self._open)
+        return bool(self._arrived) and bool(self._open) and self._brief is None
 
     # ---- the way through the layers ----------------------------------------------------------------
 
@@ -503,10 +508,12 @@ class Mixture:
         assert device == self._choice.me or not self.plan.private, "a private prompt would leave its device"
         attempt = sum(1 for w in self._works.values() if w.layer == self._layer and w.slot == slot)
         job = again or job_id(self.prompt.id, self._layer, slot, attempt)
-        ask = Ask(job, prompt_of(job), self._layer, stage, self._inference(stage, slot, attempt))
+        judges = stage is Stage.JUDGE
+        inference = self._verdict(slot) if judges else self._inference(stage, slot, attempt)
+        ask = Ask(job, prompt_of(job), self._layer + judges, stage, inference)
         work = _Work(
             job, device, slot, stage, self._layer, ask, now, now, stand_in,
-            copy=copy, asked=now, again=again is not None,
+            copy=copy, asked=now, again=again is not None, hedged=judges,
         )  # fmt: skip
         self._works[job] = self._open[job] = work
         self._served[device] = None
@@ -519,7 +526,7 @@ class Mixture:
         if device != self._choice.me:
             effects.append(SetTimer(now + self._config.poll_s, PollTimer(job)))
             effects += self._call(work, now)
-            if stage is not Stage.AGGREGATE:
+            if stage not in (Stage.AGGREGATE, Stage.JUDGE):
                 effects += self._tell(asked=(Asked(job, self._layer, slot, device, stand_in),))
         return effects
 
@@ -563,6 +570,22 @@ class Mixture:
             self._fence,
             self._suspect,
             self._begun,
+        )
+
+    def _verdict(self, slot: int) -> Inference:
+        """A judge's work: what the next stage will read, and behind it what is asked of the judge."""
+        assert self._brief is not None
+        sampling = Sampling(self._brief.max_tokens, 0.0)
+        return Inference(
+            self.prompt.id,
+            self.prompt.conversation,
+            self._answers,
+            self.plan.proposers + 1,
+            replace(sampling, seed=self._seed(self.prompt.sampling, slot, 0)),
+            self.plan.layout,
+            self._next_fence,
+            self._suspect,
+            task=self._brief.words,
         )
 
     def _shortens(self) -> bool:
@@ -653,15 +676,19 @@ class Mixture:
         Where something is odd about all of them nobody is marked; a marked one is no longer than twice the others.
         """
         flags = self._flags(self._arrived)
-        plain = [w.said for w, odd in zip(self._arrived, flags, strict=True) if not odd]
+        # Without the space around them, as they are laid out: none may be cut to nothing, and shift the others' numbers.
+        plain = [w.said.strip() for w, odd in zip(self._arrived, flags, strict=True) if not odd]
         if not plain or len(plain) == len(self._arrived):
-            self._answers, self._suspect = self._fitted(tuple(w.said for w in self._arrived)), 0
+            self._ordered = self._arrived
+            self._answers, self._suspect = self._fitted(tuple(w.said.strip() for w in self._arrived)), 0
             return
+        marks = zip(self._arrived, flags, strict=True)
+        self._ordered = [w for w, _ in sorted(marks, key=lambda each: bool(each[1]))]
         most = 2 * max(200, *map(len, plain))
         marked = []
         for work, odd in zip(self._arrived, flags, strict=True):
             if odd:
-                marked.append(work.said[:most])
+                marked.append(work.said.strip()[:most])
                 what = f"the answer of {self._name(work.device)} in layer {self._layer} goes last, called unverified"
                 self._decide(what, "it " + ", ".join(odd))
         self._answers, self._suspect = self._fitted((*plain, *marked)), len(marked)
@@ -674,8 +701,10 @@ class Mixture:
         if not self._choice.repute.enabled:
             return
         question = "\n".join(turn.content for turn in self.prompt.conversation if turn.role == "user")
-        for layer in range(1, self.plan.layers + 1):
-            works = [w for w in self._works.values() if w.layer == layer and w.outcome is Outcome.OK]
+        done = [w for w in self._works.values() if w.outcome is Outcome.OK and w.stage is not Stage.JUDGE]
+        last = self._rounds[-1].layer if self._rounds else 0
+        for layer in range(1, last + 1):
+            works = [w for w in done if w.layer == layer]
             said = [w for w in works if w.useful]
             texts, flags = [w.said for w in said], self._flags(said)
             own = next((w.said for w in said if w.device == self._choice.me), "")
@@ -689,7 +718,7 @@ class Mixture:
             for work in works:
                 if not work.useful and said:
                     self._choice.judged(work.device, 1.0, now)
-            if layer == self.plan.layers:
+            if layer == last:
                 rest = [w.said for w in said if w.device != aggregator]
                 self._choice.judged(aggregator, harms(question, own, [*rest, final], "")[-1], now)
 
@@ -762,9 +791,8 @@ class Mixture:
         fresh = piece.text[max(0, work.length - piece.offset) :]
         if piece.offset > work.length or not fresh:
             return []
-        most = min(
-            self._config.max_characters, self._config.token_characters * self.prompt.sampling.max_tokens
-        )
+        tokens = max(self.prompt.sampling.max_tokens, work.ask.inference.sampling.max_tokens)
+        most = min(self._config.max_characters, self._config.token_characters * tokens)
         if len(work.ask.inference.begun) + work.length + len(fresh) > most:
             bound = f"an answer may have {most} characters"
             return [Send(work.device, Cancel(work.id)), *self._fail(work, "remote_protocol", bound, now)]
@@ -780,7 +808,8 @@ class Mixture:
                 effects.append(Announce(AnswerText(self.prompt.id, fresh)))
         if work.end is not None and work.end.length <= work.length:
             return effects + self._on_answer(work, work.end, now)
-        return effects if work.stage is Stage.AGGREGATE else effects + self._prepare_written(work)
+        later = work.stage in (Stage.AGGREGATE, Stage.JUDGE)
+        return effects if later else effects + self._prepare_written(work)
 
     def _on_answer(self, work: _Work, answer: Answer, now: float) -> list[Effect]:
         if answer.length > work.length:
@@ -797,6 +826,9 @@ class Mixture:
                 return self._fail(work, "empty_answer", "it wrote nothing", now)
             self._close(work, Outcome.OK, None)
             return [self._progress(work), *self._answered(self._floor(work), now)]
+        if work.stage is Stage.JUDGE:
+            self._close(work, Outcome.OK, None)
+            return [self._progress(work), *self._heed(work, now)]
         self._close(work, Outcome.OK, None if work.text else "the answer is empty")
         rivals: list[Effect] = []
         if work.useful:
@@ -846,6 +878,8 @@ class Mixture:
         if code == "remote_protocol":
             self._choice.judged(work.device, 1.0, now)
         effects: list[Effect] = [self._progress(work)]
+        if work.stage is Stage.JUDGE:
+            return effects + self._all_go_on(f"the judge {self._name(work.device)} failed: {code}", now)
         if work.stage is Stage.AGGREGATE and self.prompt.stream and (work.length or self._begun):
             return effects + self._go_on(work, code, detail, now)
         if code == "too_long" and work.device == self._choice.me:  # nobody else ends a prompt by a word
@@ -926,7 +960,7 @@ class Mixture:
 
     def _step(self, now: float) -> list[Effect]:
         """Go on to the next layer when this one is complete, or its quorum is."""
-        if self._layer > self.plan.layers:
+        if self._layer > self.plan.layers or self._brief is not None:
             return []
         if self.plan.committee is not None and self._layer == 1:
             voted = self._vote(now)
@@ -941,9 +975,61 @@ class Mixture:
             effects += [Send(work.device, Cancel(work.id)), self._progress(work)]
         if self._arrived:
             self._weigh()
+            judge = self._ask_judge(now)
+            if judge:
+                return effects + judge
         else:
             self._decide(f"layer {self._layer} is left out", "none of its jobs gave an answer")
         return effects + self._advance(now)
+
+    # ---- a judge between layers ---------------------------------------------------------------------
+
+    def _ask_judge(self, now: float) -> list[Effect]:
+        """Ask which answers of this layer go on and whether it is the last one, where that was asked for.
+
+        The origin judges, or who aggregates where it has no model. Of an earlier try no verdict is kept: it is asked again.
+        """
+        plan = self.plan
+        asked = brief(len(self._answers), self._layer, plan.layers, plan.keep, plan.early_stop)
+        if asked is None:
+            return []
+        device = plan.own if plan.own == self._choice.me else plan.aggregator
+        if not self._choice.serves(device):
+            return self._all_go_on(f"{self._name(device)}, who would judge, has no model now", now)
+        self._brief = asked
+        stand_in = None if device == self._choice.me else self._choice.me
+        return self._ask(Stage.JUDGE, plan.proposers + 1, device, now, stand_in)
+
+    def _heed(self, work: _Work, now: float) -> list[Effect]:
+        """Go on as the judge says."""
+        assert self._brief is not None
+        asked, judge = self._brief, self._name(work.device)
+        found = asked.read(work.said)
+        if found is None:
+            return self._all_go_on(
+                f"nothing that was asked for could be read in what the judge {judge} says", now
+            )
+        if asked.keep:
+            self._decide(
+                f"{len(found.kept)} of {asked.count} answers of layer {self._layer} go on: "
+                + ", ".join(self._name(self._ordered[place].device) for place in found.kept),
+                f"the judge {judge} holds them for the best",
+            )
+            plain = asked.count - self._suspect
+            self._suspect = sum(1 for place in found.kept if place >= plain)
+            self._answers = tuple(self._answers[place] for place in found.kept)
+        if found.stop:
+            left = f"{self._layer + 1} to {self.plan.layers}"
+            self._decide(f"layers {left} are skipped", f"the judge {judge} holds the answers for good enough")
+            self._layer = self.plan.layers
+        self._brief = None
+        return self._advance(now)
+
+    def _all_go_on(self, why: str, now: float) -> list[Effect]:
+        """Go on with all answers."""
+        self._decide(f"all {len(self._answers)} answers of layer {self._layer} go on", why)
+        self._brief = None
+        return self._advance(now)
 
     # ---- a committee's vote ------------------------------------------------------------------------
 

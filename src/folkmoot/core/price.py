@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from folkmoot.core.messages import Stage
+from folkmoot.core.messages import TOLD, Stage
 from folkmoot.core.meter import stage_s
 from folkmoot.errors import ConfigError
 
@@ -99,7 +99,7 @@ class Offer:
     def filled(self, ratios: Sequence[float]) -> Offer:
         """With α of stages of which it has served none yet: so many times that of its first-layer jobs. 0: nobody knows."""
         first = self.stage_s(Stage.PROPOSE)
-        known = self.stages or (0.0,) * len(Stage)
+        known = self.stages or (0.0,) * len(TOLD)
         return replace(self, stages=tuple(each or first * r for each, r in zip(known, ratios, strict=True)))
 
     @property
@@ -123,7 +123,8 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """One (M, k): what it is worth, what its jobs cost, when it would be done. Where it `votes`, no job aggregates."""
+    """One (M, k): what it is worth, what its jobs cost, when it would be done. Where it `votes`, no job aggregates. `judges` are jobs
+    of the origin that pick out of the layers' answers, at most."""
 
     layers: int
     proposers: int
@@ -132,15 +133,16 @@ class Bid:
     peers: tuple[float, ...]
     expected_s: float
     votes: bool = False
+    judges: int = 0
 
     @property
     def own_jobs(self) -> int:
-        """Jobs of the origin: one a layer, and the aggregation."""
-        return self.layers if self.votes and self.layers else self.layers + 1
+        """Jobs of the origin: one a layer, the aggregation, and the judges."""
+        return (self.layers if self.votes and self.layers else self.layers + 1) + self.judges
 
     @property
     def price(self) -> float:
-        """(M + 1) p_o + M Σ p_c, in points; M p_o where it votes."""
+        """(M + 1 + judges) p_o + M Σ p_c, in points; M p_o where it votes."""
         return self.own_jobs * self.own + self.layers * sum(self.peers)
 
     @property
@@ -167,6 +169,7 @@ def bids(
     room: float = 1.0,
     *,
     votes: bool = False,
+    judges: int = 0,
 ) -> list[Bid]:
     """Each plan (M, k) with k of the peers, in their order; those that need more peers than there are are left out.
 
@@ -177,15 +180,17 @@ def bids(
     return [
         Bid(
             layers, proposers, config.worth(layers, proposers), mine, tuple(theirs[:proposers]),
-            expected_s(layers, own, peers[:proposers]), votes,
+            expected_s(layers, own, peers[:proposers], judges), votes, judges,
         )
         for layers, proposers in plans
         if proposers <= len(peers)
     ]  # fmt: skip
 
 
-def expected_s(layers: int, own: Offer, peers: Sequence[Offer]) -> float:
+def expected_s(layers: int, own: Offer, peers: Sequence[Offer], judges: int = 0) -> float:
     """[A] T̂ = max W + E max S₁ + (M − 1)(max W' + E max S₂) + W' + α₃; W + α₁ for M = 0, whose answer reads no others.
+
+    Each of the `judges` adds W' + α at the origin.
 
     W is what a first layer's job waits, W' a later one's, S₁ and S₂ are the stages' exponential services; the origin
     aggregates, for no less time than it proposes: it reads more, and a mean of a few jobs may be far too short.
@@ -196,7 +201,8 @@ def expected_s(layers: int, own: Offer, peers: Sequence[Offer]) -> float:
     first = max(offer.wait_s for offer in asked) + longest_s([o.stage_s(Stage.PROPOSE) for o in asked])
     again = max(offer.turn_s for offer in asked) + longest_s([o.stage_s(Stage.REFINE) for o in asked])
     aggregate = max(own.stage_s(Stage.AGGREGATE), own.stage_s(Stage.PROPOSE))
-    return first + (layers - 1) * again + own.turn_s + aggregate
+    judged = judges * (own.turn_s + own.stage_s(Stage.JUDGE))
+    return first + (layers - 1) * again + judged + own.turn_s + aggregate
 
 
 def longest_s(means: Sequence[float]) -> float:

@@ -206,12 +206,11 @@ class LlamaServer:
         """The fenced answers in tokens, each within its share of `room`."""
         tokens: list[int] = []
         used: list[int] = []
-        number = 1
-        for text, marked in zip(spoken(inference.answers), marks(inference), strict=True):
+        said = zip(spoken(inference.answers), marks(inference), strict=True)
+        for number, (text, marked) in enumerate(said, start=1):
             cap = share(room, inference.expected, used)
             piece = await self._fence(number, text, cap, inference.fence, marked)
             used.append(len(piece))
-            number += bool(piece)
             tokens += piece
         if used and not tokens:
             raise PromptTooLong(

@@ -29,6 +29,7 @@ TEXTS = {
     "Inference.answers": 1 << 20,
     "Inference.begun": 1 << 20,
     "Inference.fence": 32,
+    "Inference.task": 2_000,
     "Piece.text": 1 << 20,
     "Turn.content": 1 << 20,
     "Turn.role": 32,
