@@ -72,6 +72,21 @@ async def test_ask_hands_its_flags_on(run, village):
     assert village.prompts[0].sampling.max_tokens == 7
     assert (await run("ask", "--private", "Why?"))[0] == 0
     assert village.prompts[1].plan.mode == "local"
+    assert (await run("ask", "-M", "2", "-k", "3", "--keep", "2", "--early-stop", "Why?"))[0] == 0
+    assert (village.prompts[2].plan.keep, village.prompts[2].plan.early_stop) == (2, True)
+
+
+async def test_a_judge_without_fixed_layers_is_wrong_usage(run, village):
+    wrong = (
+        ("--keep", "2"),
+        ("--early-stop",),
+        ("--early-stop", "--mode", "local"),
+        ("--keep", "0", "-M", "1"),
+    )
+    for flags in wrong:
+        code, _, err = await run("ask", *flags, "Why?")
+        assert (code, village.prompts) == (2, [])
+        assert flags[0].removeprefix("--").replace("-", "_") in err
 
 
 async def test_an_answer_that_was_cut_off_is_told(run, village):

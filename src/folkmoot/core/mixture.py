@@ -1019,8 +1019,9 @@ class Mixture:
             self._suspect = sum(1 for place in found.kept if place >= plain)
             self._answers = tuple(self._answers[place] for place in found.kept)
         if found.stop:
-            left = f"{self._layer + 1} to {self.plan.layers}"
-            self._decide(f"layers {left} are skipped", f"the judge {judge} holds the answers for good enough")
+            first, last = self._layer + 1, self.plan.layers
+            left = f"layer {last} is" if first == last else f"layers {first} to {last} are"
+            self._decide(f"{left} skipped", f"the judge {judge} holds the answers for good enough")
             self._layer = self.plan.layers
         self._brief = None
         return self._advance(now)
