@@ -71,6 +71,12 @@ def test_numbers_are_neutral_and_empty_answers_are_left_out() -> None:
     assert spoken(["", " a ", "\n"]) == ("a",)
 
 
+def test_an_answer_without_room_takes_its_number_along() -> None:
+    """Else what a judge says of numbers would be said of other answers: one could shift them by a fence that fills its share."""
+    pieces = fit(["first", "`" * 100 + "x", "third"], 150, 3, len)
+    assert [piece.split(":")[0].strip() for piece in pieces] == ["Response 1", "Response 3"]
+
+
 @given(ANSWERS, st.integers(0, 400), st.integers(1, 6))
 def test_answers_never_exceed_the_room(answers: list[str], room: int, expected: int) -> None:
     assert sum(len(piece) for piece in fit(answers, room, expected, len)) <= room
@@ -216,6 +222,13 @@ def test_marked_answers_are_named_and_the_query_is_said_again() -> None:
     assert user.content.endswith("Now answer the query: Why?")
     long = replace(job, conversation=(Turn("user", "Why? " * 500),))
     assert closing(long).endswith("Now answer the query above.")
+
+
+def test_a_task_stands_behind_the_answers_in_place_of_the_reminder() -> None:
+    job = Inference(PromptId("p"), (Turn("user", "Why?"),), ("blue", "red"), 2, fence=FENCE, suspect=1)
+    (plain,), (judged,) = as_chat(job, 1_000, len), as_chat(replace(job, task="Which?"), 1_000, len)
+    shared = plain.content.removesuffix(closing(job))
+    assert judged.content == f"{shared}\n\nWhich?", "what the aggregator reads is in the cache"
 
 
 def test_without_marks_nothing_follows_the_answers() -> None:

@@ -676,11 +676,10 @@ class Mixture:
         Where something is odd about all of them nobody is marked; a marked one is no longer than twice the others.
         """
         flags = self._flags(self._arrived)
-        # Without the space around them, as they are laid out: none may be cut to nothing, and shift the others' numbers.
-        plain = [w.said.strip() for w, odd in zip(self._arrived, flags, strict=True) if not odd]
+        plain = [w.said for w, odd in zip(self._arrived, flags, strict=True) if not odd]
         if not plain or len(plain) == len(self._arrived):
             self._ordered = self._arrived
-            self._answers, self._suspect = self._fitted(tuple(w.said.strip() for w in self._arrived)), 0
+            self._answers, self._suspect = self._fitted(tuple(w.said for w in self._arrived)), 0
             return
         marks = zip(self._arrived, flags, strict=True)
         self._ordered = [w for w, _ in sorted(marks, key=lambda each: bool(each[1]))]
@@ -728,7 +727,8 @@ class Mixture:
         if 4 * sum(map(len, answers)) <= room:  # a character is at most four bytes
             return answers
         most = room // (self.plan.proposers + 1)
-        return tuple(answer.encode()[:most].decode(errors="ignore") for answer in answers)
+        # The space in front goes first: an answer that is cut to nothing else would be left out, and shift the others' numbers.
+        return tuple(answer.strip().encode()[:most].decode(errors="ignore") for answer in answers)
 
     # ---- what devices say --------------------------------------------------------------------------
 
