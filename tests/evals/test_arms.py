@@ -31,6 +31,19 @@ def test_those_that_vote_ask_nobody():
     assert needed((one, many), 4) == 6
 
 
+def test_judged_layers_count_their_judges_and_who_merges_its_own_drafts_one_more_job():
+    smoa, three, keep, stop, own, other = arms_of(
+        "smoa,smoa:3,smoa-keep:1,smoa-stop,self-moa,self-moa:6@2", 4
+    )
+    fixed = {"layers": 2, "proposers": 3}
+    assert smoa.own == {**fixed, "keep": 2, "early_stop": True}
+    assert three.own == {**fixed, "keep": 3, "early_stop": True}
+    assert keep.own == {**fixed, "keep": 1}
+    assert stop.own == {**fixed, "early_stop": True}
+    assert [arm.most_jobs(4) for arm in (smoa, keep, stop, own, other)] == [11, 11, 10, 5, 7]
+    assert (own.merges, own.device, other.device, other.voters) == (True, None, 2, "device")
+
+
 def test_auto_says_only_what_it_makes_at_most():
     (auto,) = arms_of("auto", 3)
     assert (auto.most_jobs(3), auto.layers, auto.own) == (4, None, {})
@@ -91,6 +104,9 @@ def _only(settings) -> dict[str, str]:
         ("majority:3@1", "only self-consistency:N@DEVICE"),
         ("majority:5", "5 cannot vote in a moot of 4"),
         ("self-consistency:0", "0 cannot vote"),
+        ("smoa:5", "of 4 answers 5 cannot go on"),
+        ("smoa-stop:2", "is no arm"),
+        ("self-moa:0", "0 cannot vote"),
         ("auto+fast", "'fast' is no SETTING=VALUE"),
     ],
 )

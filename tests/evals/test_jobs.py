@@ -43,6 +43,12 @@ def test_a_wave_begins_when_the_one_before_it_has_ended():
     assert latency_s([*jobs("abcd"), job("a", 5.0, layer=2)], [AS_WELL]) == 25.0
 
 
+def test_a_judge_comes_behind_its_layer_and_reads_its_answers():
+    judge = Job(1, "judge", "a", "m", "ok", 1, 0, 1, 4.0, 3.0)
+    assert latency_s([*jobs("abc"), judge, job("a", 5.0, layer=2)], []) == 10.0 + 4.0 + 5.0
+    assert latency_s([*jobs("abcd"), judge], [AS_WELL]) == 20.0 + 4.0
+
+
 def test_a_hedge_is_no_wave():
     hedge = ("elm is asked as well as ash in layer 1", "it has taken 9 s")
     assert latency_s(jobs("abc"), [hedge]) == 10.0

@@ -17,9 +17,10 @@ from starlette.routing import Route
 
 from folkmoot.api.config import ApiConfig
 from folkmoot.api.server import bind, make_server, url_of
+from folkmoot.core.layout import SYSTEM_PROMPT
 from folkmoot.core.messages import Usage
 from folkmoot.core.mixture import seed_of
-from folkmoot.errors import EngineError, EvalError, NodeError
+from folkmoot.errors import EngineError, EvalError, NodeError, PromptTooLong
 from folkmoot.evals.arms import Arm, arms_of
 from folkmoot.evals.draws import draw, seed_for
 from folkmoot.evals.proxy import Proxy
@@ -193,6 +194,37 @@ async def test_votes_are_counted_from_the_shared_drafts(model, store, tmp_path: 
     assert one.decisions == (("the most that give the same", "5.0: 1, 4.0: 2, nothing: 0"),)
     await run(moot, arms_of("self-consistency:2@3", 4), [task_of()], records)
     assert [job.device for job in [*records][-1].jobs] == [NAMES[3]] * 2
+
+
+async def test_a_device_merges_its_own_drafts_in_the_layout_of_the_moot(model, store, tmp_path: Path):
+    model.texts = ("<think>hm</think>Five.", "Answer: 4", "No idea.", "Answer: 5", "Together: 4.\nAnswer: 4")
+    proxy, records = Proxy("m", model, store, at_once=1), Records.open(tmp_path / LINES)
+    await run(moot_of(proxy), arms_of("self-moa,self-moa:4@2,self-consistency", 4), [task_of()], records)
+    own, other, voted = records
+    assert len(model.asked) == 5  # drafts are shared, and both devices have the same model
+    (turn,) = model.asked[4].conversation
+    assert turn.content.startswith(f"Two and two?\n\n{SYSTEM_PROMPT}")
+    assert [place for place in range(1, 6) if f"\n\nResponse {place}:\n" in turn.content] == [1, 2, 3, 4]
+    assert "hm" not in turn.content.partition("Response 1")[2]
+    assert model.asked[4].sampling.seed == seed_of(seed_for(task_of()), 2, 0)
+    assert (own.answer, own.right, own.origin, other.origin) == (
+        "Together: 4.\nAnswer: 4",
+        True,
+        "ash",
+        "cedar",
+    )
+    assert [(job.layer, job.stage) for job in own.jobs] == [(1, "propose")] * 4 + [(2, "aggregate")]
+    assert own.latency_s == pytest.approx(voted.latency_s + 1.5)
+
+
+async def test_what_cannot_be_merged_is_wrong_or_left_out(model, store, tmp_path: Path):
+    records, arms = Records.open(tmp_path / LINES), arms_of("self-moa:1", 4)
+    await run(moot_of(Proxy("m", model, store)), arms_of("self-consistency:1", 4), [task_of()], records)
+    await run(moot_of(Proxy("m", None, store)), arms, [task_of()], records, stored=True)
+    assert len(records) == 1
+    model.fail = PromptTooLong("it is long")
+    await run(moot_of(Proxy("m", model, store)), arms, [task_of()], records)
+    assert [(record.right, record.error) for record in records][1:] == [(False, "too_long")]
 
 
 async def test_where_nothing_can_be_compared_the_origins_own_draft_stands(model, store, tmp_path: Path):

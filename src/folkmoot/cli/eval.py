@@ -78,8 +78,8 @@ def shared_options(command: F) -> F:
         click.option("--prompts", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="So many of each set."),
         click.option(
             "--arms", default="", metavar="A,B,...",
-            help="single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], MX-kY, strongest, moa, auto, paper (its seven rows), "
-            "ablations; each with +SETTING=VALUE for devices that run so. [default: single, self-consistency, majority, auto, M1-k3]",
+            help="single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], self-moa[:N[@DEVICE]], MX-kY, strongest, moa, "
+            "smoa[:R], smoa-keep[:R], smoa-stop, auto, paper (its seven rows), ablations; each with +SETTING=VALUE for devices that run so. [default: single, self-consistency, majority, auto, M1-k3]",
         ),
         click.option(
             "--calls", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from folkmoot.core.load import jobs_per_prompt
+from folkmoot.core.load import jobs_per_prompt, judged_jobs
 from folkmoot.errors import EvalError
 
 PAPER = ((0, 0), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3))
@@ -35,7 +35,8 @@ Skill cards are off in all arms: devices that share a machine do not probe.
 GROUPS = {"paper": tuple(f"M{layers}-k{peers}" for layers, peers in PAPER), "ablations": tuple(ABLATIONS)}
 
 FORMS = (
-    "single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], MX-kY, strongest, moa, auto, paper, ablations, "
+    "single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], self-moa[:N[@DEVICE]], MX-kY, strongest, "
+    "moa, smoa[:R], smoa-keep[:R], smoa-stop, auto, paper, ablations, "
     "each with +SETTING=VALUE for devices that run so"
 )
 
@@ -49,7 +50,8 @@ class Arm:
 
     `votes` > 0: nothing is asked, so many drafts vote, of one device one after another (`self-consistency`) or of as many
     devices at once (`majority`). `device` is asked, or drafts, instead of the prompt's origin, by its number. `layers` and `proposers` are
-    M and k, where they are fixed. `draft`: the answer is the origin's own draft, the one that the others share.
+    M and k, where they are fixed. `draft`: the answer is the origin's own draft, the one that the others share. `merges`: the drafts
+    do not vote, their own device makes one answer of them.
     """
 
     name: str
@@ -61,13 +63,15 @@ class Arm:
     layers: int | None = None
     proposers: int | None = None
     draft: bool = False
+    merges: bool = False
 
     def most_jobs(self, devices: int) -> int:
         """Jobs of a prompt, at most where `auto` chooses how many: a layer of all its peers, and an aggregation."""
         if self.votes:
-            return self.votes
+            return self.votes + self.merges
         if self.layers is not None and self.proposers is not None:
-            return jobs_per_prompt(self.layers, self.proposers)
+            judged = self.own.get("keep", 0), self.own.get("early_stop", False)
+            return int(judged_jobs(self.layers, self.proposers, *judged))
         return jobs_per_prompt(1, min(3, devices - 1))
 
     def drafts(self, devices: int) -> int:
@@ -108,20 +112,19 @@ def _plain(name: str, devices: int) -> Arm:
     for each in ([number] if colon else []) + ([own] if at else []):
         if not (each.isascii() and each.isdecimal() and len(each) < 4):
             raise EvalError(f"arm {name}: {each!r} is no number")
-    if at and kind != "self-consistency":
-        raise EvalError(f"arm {name}: only self-consistency:N@DEVICE names a device so")
+    if at and kind not in ("self-consistency", "self-moa"):
+        raise EvalError(f"arm {name}: only self-consistency:N@DEVICE and self-moa:N@DEVICE name a device so")
     shape = _SHAPE.fullmatch(name)
     if kind == "single":
         device = _device(name, int(number), devices) if colon else None
         return Arm(name, {"mode": "local"}, device=device, layers=0, proposers=0, draft=True)
-    if kind in ("self-consistency", "majority"):
+    if kind in ("self-consistency", "majority", "self-moa"):
         votes = int(number) if colon else devices
         if votes < 1 or (kind == "majority" and votes > devices):
             raise EvalError(f"arm {name}: {votes} cannot vote in a moot of {devices}")
         device = _device(name, int(own), devices) if at else None
-        return Arm(
-            name, votes=votes, voters="device" if kind == "self-consistency" else "moot", device=device
-        )
+        voters: Literal["device", "moot"] = "moot" if kind == "majority" else "device"
+        return Arm(name, votes=votes, voters=voters, device=device, merges=kind == "self-moa")
     if name == "auto" or name in ABLATIONS:
         return Arm(name)
     if shape is not None:
@@ -131,6 +134,12 @@ def _plain(name: str, devices: int) -> Arm:
     if name == "moa":
         # Its three proposers are the paper's k = 2, its last layer is the aggregator's, which is always the same device.
         return _fixed(name, 2, min(2, devices - 1), devices, aggregator="strongest")
+    if kind in ("smoa", "smoa-keep") or name == "smoa-stop":
+        keep = {} if name == "smoa-stop" else {"keep": int(number) if colon else min(2, devices)}
+        if not 0 < keep.get("keep", 1) <= min(4, devices):
+            raise EvalError(f"arm {name}: of {min(4, devices)} answers {number} cannot go on")
+        stop = {} if kind == "smoa-keep" else {"early_stop": True}
+        return _fixed(name, 2, min(3, devices - 1), devices, **keep, **stop)
     raise EvalError(f"{name!r} is no arm; there are {FORMS}")
 
 

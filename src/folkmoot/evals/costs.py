@@ -77,7 +77,7 @@ def costs(
     found = [Cost("shared drafts", drafts, missing, missing * job_s)]
     for arm in arms:
         jobs = arm.most_jobs(len(models))
-        # A device other than the origin writes a draft of its own; what votes or is the origin's draft is there already.
-        new = 1 if arm.device else jobs - arm.drafts(len(models))
+        # A device other than the origin writes drafts of its own; what votes or is the origin's draft is there already.
+        new = jobs if arm.device else jobs - arm.drafts(len(models))
         found.append(Cost(arm.name, jobs, new * len(tasks), new * len(tasks) * job_s))
     return found

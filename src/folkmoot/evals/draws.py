@@ -1,4 +1,5 @@
-"""The proposals of layer 1, drawn ahead: those that every arm shares, in the words and with the seeds of the live moot.
+"""The proposals of layer 1, drawn ahead: those that every arm shares, in the words and with the seeds of the live moot; and what
+a device alone makes of its own.
 
 The common random number of a prompt is its seed; a device's place in the layer makes its job's seed of it
 (`core.mixture.seed_of`), whatever M and k are: so the same proposals stand in all of them.
@@ -8,10 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from random import Random
+from string import ascii_lowercase
 from typing import Any
 from zlib import crc32
 
+from folkmoot.core.ids import PromptId
+from folkmoot.core.layout import prose
+from folkmoot.core.messages import Inference, Sampling, Turn
 from folkmoot.core.mixture import seed_of
+from folkmoot.engine.config import EngineConfig
+from folkmoot.engine.remote import messages
 from folkmoot.errors import EngineError, PromptTooLong
 from folkmoot.evals.proxy import Proxy
 from folkmoot.evals.store import Call
@@ -36,6 +44,21 @@ def asked_at(model: str, task: Task, place: int) -> dict[str, Any]:
         "top_p": 1.0,
         "seed": seed_of(seed_for(task), 1, place),
     }
+
+
+def merging(model: str, task: Task, drafts: Sequence[str]) -> dict[str, Any]:
+    """The request that a device makes of its engine for an aggregation of these drafts, fenced by a word drawn for the task.
+
+    In the layout and with the seed of the live moot, whose screen alone is missing: nothing is marked. Raises `PromptTooLong`.
+    """
+    body = asked_at(model, task, 0)
+    seed = seed_for(task)
+    inference = Inference(
+        PromptId(f"{seed:032x}"), (Turn("user", task.question),), tuple(prose(each) for each in drafts), len(drafts),
+        Sampling(task.max_tokens), fence="".join(Random(f"{seed} fence").sample(ascii_lowercase, 10)),
+    )  # fmt: skip
+    sent = messages(inference, EngineConfig().context_tokens)
+    return {**body, "messages": sent, "seed": seed_of(seed, 2, 0)}
 
 
 async def draw(proxies: Sequence[Proxy], task: Task) -> list[Call | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from folkmoot.core.messages import Stage
+
 ASKED_AS_WELL = " is asked as well"
 """So ends what a provenance decides where those asked so far do not agree, and more are; their names stand before it."""
 
@@ -32,7 +34,8 @@ class Job:
 def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dict[str, float]]:
     """Seconds of work by device, for each step of a prompt that begins when the one before it has ended.
 
-    Steps are layers, and in the first one the waves of a committee. A device reads the question once in a layer.
+    Steps are layers, in the first one the waves of a committee, and behind a layer its judge. A device reads the question once in
+    a layer; a judge reads its answers.
     """
     more = [
         what.removesuffix(ASKED_AS_WELL).count(", ") + 1
@@ -41,7 +44,8 @@ def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dic
     ]
     found = []
     for layer in sorted({job.layer for job in jobs}):
-        some, have_read = [job for job in jobs if job.layer == layer], set[str]()
+        here, have_read = [job for job in jobs if job.layer == layer], set[str]()
+        some = [job for job in here if job.stage != Stage.JUDGE]
         for wave in _waves(some, more if layer == 1 else []):
             took: dict[str, float] = {}
             for job in wave:
@@ -51,6 +55,8 @@ def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dic
                     have_read.add(job.device)
             if took:
                 found.append(took)
+        judged = [job for job in here if job.stage == Stage.JUDGE and job.outcome == "ok"]
+        found += [{job.device: job.inference_s} for job in judged]
     return found
 
 

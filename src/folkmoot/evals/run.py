@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from folkmoot.core.mixture import seed_of
-from folkmoot.errors import EvalError, NodeError
+from folkmoot.errors import EngineError, EvalError, NodeError, PromptTooLong
 from folkmoot.evals.arms import Arm, needed
-from folkmoot.evals.draws import TEMPERATURE, draw, seed_for
+from folkmoot.evals.draws import TEMPERATURE, draw, merging, seed_for
 from folkmoot.evals.jobs import Job
 from folkmoot.evals.proxy import Proxy
 from folkmoot.evals.records import Record, Records
@@ -144,11 +144,12 @@ class _Asker:
         seats = self._moot.seats(task)
         drafts = await self._drafts(task, arms, seats)
         for arm in arms:
-            record = (
-                _voted(self._moot, arm, task, seats, drafts[arm.name])
-                if arm.votes
-                else await self._asked(arm, task, seats)
-            )
+            if arm.merges:
+                record = await self._merged(arm, task, seats, drafts[arm.name])
+            elif arm.votes:
+                record = _voted(self._moot, arm, task, seats, drafts[arm.name])
+            else:
+                record = await self._asked(arm, task, seats)
             if record is not None:
                 self.records.add(replace(record, at_s=at_s))
             self._step(record)
@@ -193,6 +194,28 @@ class _Asker:
             raise EvalError(f"arm {arm.name}: {why}")
         self._lost(f"arm {arm.name}, {task.name}: {why}")
         return None
+
+    async def _merged(
+        self, arm: Arm, task: Task, seats: Sequence[int], drafts: Sequence[Call | None]
+    ) -> Record | None:
+        """What a device makes of its own drafts, by its model without its moot."""
+        calls = [draft for draft in drafts if draft is not None]
+        device = self._moot.devices[seats[0] if arm.device is None else arm.device]
+        if len(calls) < len(drafts):
+            return None
+        try:
+            body = merging(device.model, task, [call.text for call in calls])
+            last = await self._moot.proxies[device.model].call(body)
+        except PromptTooLong as error:
+            return Record(task.name, task.group, arm.name, device.name, "", "", False, 0.0, error=error.code)
+        except EngineError as error:
+            self._lost(f"arm {arm.name}, {task.name}: {error}")
+            return None
+        made = [_made(call, 1, "propose", device.name) for call in calls]
+        return self._kept(Record(
+            task.name, task.group, arm.name, device.name, last.text, task.given(last.text), task.right(last.text), 0.0,
+            (*made, _made(last, 2, "aggregate", device.name)),
+        ))  # fmt: skip
 
     def _kept(self, record: Record) -> Record | None:
         if self._stored and any(job.outcome == "failed" for job in record.jobs):
@@ -270,12 +293,16 @@ def _voted(
     winner = calls[given.index(best)] if best else calls[0]
     own = seats[0] if arm.device is None else arm.device
     names = [moot.devices[seat].name for seat in (seats if arm.voters == "moot" else [own] * arm.votes)]
-    jobs = tuple(
-        Job(1, "propose", name, str(call.request["model"]), "ok", call.tokens_in, 0, call.tokens_out, call.inference_s,
-            call.first_token_s)
-        for name, call in zip(names, calls, strict=False)
-    )  # fmt: skip
+    jobs = tuple(_made(call, 1, "propose", name) for name, call in zip(names, calls, strict=False))
     return Record(
         task.name, task.group, arm.name, moot.devices[seats[0]].name, winner.text, best, task.right(winner.text), 0.0, jobs,
         (("the most that give the same", ", ".join(f"{each or 'nothing'}: {votes[each]}" for each in dict.fromkeys(given))),),
+    )  # fmt: skip
+
+
+def _made(call: Call, layer: int, stage: str, device: str) -> Job:
+    """A job that no device was asked for: its call alone."""
+    return Job(
+        layer, stage, device, str(call.request["model"]), "ok", call.tokens_in, 0, call.tokens_out, call.inference_s,
+        call.first_token_s,
     )  # fmt: skip
