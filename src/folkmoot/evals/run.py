@@ -158,16 +158,17 @@ class _Asker:
         self, task: Task, arms: Sequence[Arm], seats: Sequence[int]
     ) -> dict[str, list[Call | None]]:
         """What votes in each arm; those that the arms that ask will need are made at the same time."""
-        devices, found = self._moot.devices, dict[str, list[Call | None]]()
+        devices = self._moot.devices
         at = [self._moot.proxies[devices[seat].model] for seat in seats]
-        shared = await draw(at[: needed(arms, len(devices))], task)
+        # What a device asks of its model comes one after another; drawn ahead a model writes it all at a time.
+        wanted = {"": at[: needed(arms, len(devices))]}
         for arm in arms:
-            if arm.voters == "moot":
-                found[arm.name] = shared[: arm.votes]
-            elif arm.voters == "device":
+            if arm.voters == "device" or arm.draft:
                 own = at[0] if arm.device is None else self._moot.proxies[devices[arm.device].model]
-                found[arm.name] = await draw([own] * arm.votes, task)
-        return found
+                wanted[arm.name] = [own] * (arm.votes or 1)
+        drawn = await asyncio.gather(*(draw(proxies, task) for proxies in wanted.values()))
+        found = dict(zip(wanted, drawn, strict=True))
+        return found | {arm.name: found[""][: arm.votes] for arm in arms if arm.voters == "moot"}
 
     async def _asked(self, arm: Arm, task: Task, seats: Sequence[int]) -> Record | None:
         origin = self._moot.devices[seats[0] if arm.device is None else arm.device]
