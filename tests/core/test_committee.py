@@ -24,6 +24,7 @@ ALIKE = {"ann": "m", "bob": "m", "cid": "m", "dot": "m"}
 VOTING = PeerConfig(committee=CommitteeConfig(enabled=True))
 PAIRS = replace(VOTING, committee=CommitteeConfig(enabled=True, waves=(2, 1, 1)))
 PRICED = replace(VOTING, price=PriceConfig(enabled=True))
+LETTERS = "What is the capital of France?\nOptions:\n(A) Lyon\n(B) Paris\n(C) Nice"
 
 
 def votes(*values: str | None) -> list[Vote]:
@@ -111,6 +112,9 @@ def test_jobs_of_real_prompts_are_what_the_formula_says(waves: tuple[int, ...]) 
         {"waves": (1, 1)},
         {"waves": (3, 0)},
         {"agree": 1},
+        {"able": 1.5},
+        {"able": float("nan")},
+        {"able_size": -1.0},
         {"leader": 0.5},
         {"leader": float("nan")},
     ],
@@ -172,11 +176,43 @@ def test_those_asked_later_are_asked_only_while_the_others_disagree() -> None:
     assert told.provenance.rounds[0].asked[-1] == fourth
 
 
+@pytest.mark.parametrize("question", [LETTERS, "Is the sun a star? Answer yes or no."])
+@pytest.mark.parametrize("config", [VOTING, PRICED])
+def test_where_few_answers_are_possible_small_models_do_not_vote(config: PeerConfig, question: str) -> None:
+    """The tests' size is the length of a model's name; 3 is enough. Numbers are voted on by all."""
+    moot = Moot(ALIKE, config)
+    prompt = moot.ask("ann", question=question)
+    assert asked(moot) == ["ann"]
+    moot.write("ann", "Answer: yes (B)")
+    told = answered(moot, prompt)
+    assert (len(told.provenance.jobs), told.provenance.layers) == (1, 0)
+    assert any("no vote" in each.what for each in told.provenance.decisions)
+    always = replace(config, committee=replace(config.committee, able=0.0))
+    for models, other, wanted in (
+        (dict.fromkeys(ALIKE, "mmm"), config, question), (ALIKE, always, question), (ALIKE, config, COUNTED)
+    ):  # fmt: skip
+        moot = Moot(models, other)
+        moot.ask("ann", question=wanted)
+        assert len(asked(moot)) == 3
+
+
+@pytest.mark.parametrize("config", [VOTING, PRICED])
+def test_without_a_vote_a_weak_origin_leaves_it_to_one_who_is_able(config: PeerConfig) -> None:
+    moot = Moot({"ann": "m", "bob": "mm", "cid": "mm"}, config)
+    prompt = moot.ask("ann", question=LETTERS)
+    (able,) = asked(moot)
+    assert able in ("bob", "cid")
+    moot.write(able, "Answer: B")
+    assert answered(moot, prompt).answer == "Answer: B"
+    moot = Moot({"ann": "m", "bob": "mm", "cid": "m"}, config)
+    prompt = moot.ask("ann", question=LETTERS)
+    moot.write("bob", "Answer: C")
+    assert answered(moot, prompt).answer == "Answer: C", "a leader answers once"
+
+
 def test_only_letters_that_the_question_offers_are_votes() -> None:
-    moot = Moot(ALIKE, VOTING)
-    prompt = moot.ask(
-        "ann", question="What is the capital of France?\nOptions:\n(A) Lyon\n(B) Paris\n(C) Nice"
-    )
+    moot = Moot(dict.fromkeys(ALIKE, "mmm"), VOTING)
+    prompt = moot.ask("ann", question=LETTERS)
     first = asked(moot)
     moot.write(first[0], "Answer: (D)")
     moot.write(first[1], "Answer: (D)")

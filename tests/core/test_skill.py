@@ -197,6 +197,16 @@ def test_a_large_model_that_does_no_better_is_no_leader() -> None:
     assert asked(moot) == ["ann", "bob", "cid"]
 
 
+@pytest.mark.parametrize(("right", "voters"), [(8, 3), (4, 1)])
+def test_where_few_answers_are_possible_those_vote_whose_probes_show_them_able(
+    right: int, voters: int
+) -> None:
+    moot = Moot({"ann": "m", "bob": "m", "cid": "m"}, VOTING)
+    told(moot, ann=(right, 12), bob=(right, 12), cid=(right, 12))
+    moot.ask("ann", question="Which is a fruit?\n(A) apple\n(B) stone\n(C) chair")
+    assert len(asked(moot)) == voters
+
+
 def test_who_was_not_probed_is_compared_by_size() -> None:
     moot = Moot({"ann": "mmmm", "bob": "mmmm", "cid": "m"}, PRICED)
     told(moot, ann=(6, 12), bob=(6, 12))

@@ -30,6 +30,8 @@ AUTO_LAYERS, AUTO_PROPOSERS = 1, 3
 
 MAX_LAYERS, MAX_PROPOSERS = 16, 64
 
+_NO_VOTE = "few answers are possible, and those who would vote are not known to be able: their wrong answers agree as often"
+
 SAMPLED = 0.2
 """Up to this temperature a device that is asked again writes much the same (guess; `screen` knows it as well)."""
 
@@ -422,16 +424,24 @@ class Choice:
         kind = wanted if may and wanted is not Kind.OPEN and not prompt.sampling.stop else None
         alike = self._able(own, wanted) if may else ()
         leader = alike[0] if len(alike) == 1 and self._live_besides(own) else None
+        alone = kind is not None and past is None and not self._votes_pay(alike, kind)
+        if alone and own not in alike:  # no vote, but nor is it left to a weak origin
+            leader = min(alike, key=lambda device: self.delay_s(device, Stage.PROPOSE))
         if leader is None or leader == own:
             self._check_wait(mine if own == self.me else self.offer(own, now))
         if leader is not None and past is None:
-            resolved = self._led(
-                resolved, leader, wanted, now, mine, room, sizes, self._several(prompt, kind)
-            )
+            several = None if alone else self._several(prompt, kind)
+            resolved = self._led(resolved, leader, wanted, now, mine, room, sizes, several)
         elif leader is not None:
             resolved = self._seated(resolved, leader, self._several(prompt, kind))
-        elif self.prices.enabled and past is None:
-            resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind, alike)
+        elif alone or (self.prices.enabled and past is None):
+            if alone:
+                kind = None
+                resolved = replace(resolved, layers=0, proposers=0, best_of=0)
+            if self.prices.enabled:
+                resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind, alike)
+            if alone:
+                sizes[:] = [Decision("no vote: one answers alone", _NO_VOTE)]
         decisions += sizes
         if kind is not None and leader is None and resolved.layers == 1:
             committee = Committee(kind, self._committee.waves, self._committee.agree)
@@ -452,6 +462,16 @@ class Choice:
         """Whether the moot may settle by itself how the answer is found: mode auto, and nothing said that forbids it."""
         asked = plan.select or plan.quorum or plan.aggregator != "origin"
         return self._committee.enabled and plan.mode == "auto" and not asked and resolved.layers > 0
+
+    def _votes_pay(self, devices: Sequence[DeviceId], kind: Kind) -> bool:
+        """Whether these answer so often right that a vote of theirs is worth more than one answer; always where wrong answers scatter."""
+        config = self._committee
+        if kind not in (Kind.LETTER, Kind.YES_NO) or not config.able:
+            return True
+        if self._probed(devices, kind):
+            return all(each >= config.able for each in self.skills(devices, kind))
+        sizes = [self._card(device).skill for device in devices]
+        return all(size == 0.0 or size >= config.able_size for size in sizes)
 
     def skills(self, devices: Sequence[DeviceId], kind: Kind) -> list[float]:
         """How able the devices' models are at a kind of question, on one scale; 0 where nobody knows.
@@ -690,7 +710,7 @@ class Choice:
 
         Answers of a `kind` that is compared are voted on by those that are `alike`: one layer, and no job that aggregates.
         """
-        config, free = self.prices, prompt.plan.mode == "auto" and not plan.fixed
+        config, free = self.prices, prompt.plan.mode == "auto" and not plan.fixed and plan.layers > 0
         if free:
             most = max(proposers for _, proposers, _ in config.worths)
             plan = replace(plan, layers=1, proposers=most, best_of=max(plan.best_of, config.draw))
