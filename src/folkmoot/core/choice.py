@@ -726,7 +726,7 @@ class Choice:
         usual = sum(known) / len(known) if known else 0.0
         ratios = self._ratios()
         own, chair, *offers = (
-            replace(o, service_s=o.service_s or usual).filled(ratios) for o in (own, chair, *offers)
+            (o if o.service_s else replace(o, service_s=usual)).filled(ratios) for o in (own, chair, *offers)
         )
         if self.max_wait_s and free:
             soon = [place for place, offer in enumerate(offers) if offer.wait_s <= self.max_wait_s]

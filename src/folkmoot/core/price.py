@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 from folkmoot.core.messages import TOLD, Stage
 from folkmoot.core.meter import stage_s
@@ -24,6 +25,7 @@ PAPER: tuple[Worth, ...] = (
 
 
 _STEPS = 32
+_PLACES = tuple((step + 0.5) / _STEPS for step in range(_STEPS))
 """Of the integral in `longest_s`."""
 
 
@@ -100,12 +102,13 @@ class Offer:
         """With α of stages of which it has served none yet: so many times that of its first-layer jobs. 0: nobody knows."""
         first = self.stage_s(Stage.PROPOSE)
         known = self.stages or (0.0,) * len(TOLD)
-        return replace(self, stages=tuple(each or first * r for each, r in zip(known, ratios, strict=True)))
+        stages = tuple(each or first * r for each, r in zip(known, ratios, strict=True))
+        return Offer(self.debt, self.queue, self.service_s, self.late, stages, self.load)
 
     @property
     def idle(self) -> Offer:
         """The same device if it had nothing to do."""
-        return replace(self, debt=0.0, queue=0.0, late=0.0, load=0.0)
+        return Offer(0.0, 0.0, self.service_s, stages=self.stages)
 
     @property
     def turn_s(self) -> float:
@@ -207,14 +210,23 @@ def expected_s(layers: int, own: Offer, peers: Sequence[Offer], judges: int = 0)
 
 def longest_s(means: Sequence[float]) -> float:
     """[E] The mean of the longest of independent exponential times: ∫ 1 − Π(1 − exp(−t/a)) dt, within 0.1 % for up to ten."""
+    return _longest_s(tuple(means))
+
+
+@lru_cache(maxsize=1 << 10)
+def _longest_s(means: tuple[float, ...]) -> float:
+    """Kept: the plans of a prompt ask for the same devices' times again and again, as they are and as if they were idle."""
     most = max(means)
     if not most:
         return 0.0
     # v = exp(−t/most): for equal means what is left is a polynomial in v.
+    powers = [most / each for each in means if each]
     left = 0.0
-    for step in range(_STEPS):
-        v = (step + 0.5) / _STEPS
-        left += (1.0 - math.prod(1.0 - v ** (most / each) for each in means if each)) / v
+    for v in _PLACES:
+        over = 1.0
+        for power in powers:
+            over *= 1.0 - v**power
+        left += (1.0 - over) / v
     return most * left / _STEPS
 
 
