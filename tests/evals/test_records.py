@@ -10,7 +10,8 @@ import pytest
 
 from folkmoot.errors import EvalError
 from folkmoot.evals.jobs import Job
-from folkmoot.evals.records import LINES, PACKED, SETUP, Record, Records, Setup, begin, load, pack
+from folkmoot.evals.lines import pack
+from folkmoot.evals.records import LINES, PACKED, SETUP, Record, Records, Setup, begin, load
 
 JOB = Job(1, "propose", "ash", "m", "ok", 20, 4, 9, 1.5, 0.5)
 ONE = Record("gsm8k/1", "gsm8k", "auto", "ash", "Answer: 4 ✓", "4.0", True, 0.1, (JOB, JOB), (("k=3", "so"),))

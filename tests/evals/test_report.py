@@ -108,6 +108,29 @@ def test_runs_of_the_same_moot_on_other_sets_are_pooled_and_told_apart(like: Pat
     assert "--arms single --out like && folkmoot eval run --model m --arms single --out more" in page
 
 
+def test_open_answers_are_neither_right_nor_wrong(tmp_path: Path):
+    records = [record(n, "single", n <= 1) for n in range(4)]
+    records += [
+        replace(record(n, arm, False, sort="alpaca"), right=None)
+        for n in range(6)
+        for arm in ("single", "auto")
+    ]
+    (table,) = tables(find(run_in(tmp_path / "run", records)))
+    single, auto = table.rows
+    assert (single.prompts, single.checked, single.right.value, single.by_set) == (
+        10,
+        4,
+        0.5,
+        {"gsm8k": (2, 4)},
+    )
+    assert (auto.prompts, auto.checked, auto.by_set, auto.against, table.auto) == (6, 0, {}, None, ())
+    page = markdown([table])
+    assert "| single | 10, 4 of them checkable | 50.0 % (" in page
+    assert "| auto | 6, 0 of them checkable |  | 1.00 |" in page
+    found = json.loads(json.dumps(as_json([table]), allow_nan=False))
+    assert [row["accuracy"] for row in found["moots"][0]["arms"]] == [0.5, None]
+
+
 def test_of_unlike_devices_the_best_is_what_the_others_are_compared_with(like: Path, tmp_path: Path):
     setup = replace(SETUP_OF, models=("m", "n", "m", "n"))
     records = [record(n, "single", n == 1) for n in range(10)] + [
@@ -143,7 +166,7 @@ def test_a_prompt_without_an_answer_is_wrong_and_told(tmp_path: Path):
     records = [record(1, "auto", True), record(2, "auto", False, error="too_long")]
     (table,) = tables(find(run_in(tmp_path / "run", records)))
     assert (table.rows[0].right, table.rows[0].failed, table.rows[0].jobs) == (wilson(1, 2), 1, 1.0)
-    assert "Without an answer (counted as wrong): auto 1" in markdown([table])
+    assert "Without an answer (counted as wrong, or by a judge as lost): auto 1" in markdown([table])
     assert as_json([table])["auto"] is None  # there is nothing to compare it with
 
 

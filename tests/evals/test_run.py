@@ -26,7 +26,7 @@ from folkmoot.evals.draws import draw, seed_for
 from folkmoot.evals.proxy import Proxy
 from folkmoot.evals.records import LINES, Records
 from folkmoot.evals.run import GIVES_UP, Device, Moot, body_of, run
-from folkmoot.evals.tasks import Task, load
+from folkmoot.evals.tasks import Open, Task, load
 
 DRAFT = "It is four.\nAnswer: 4"
 NAMES = ("ash", "birch", "cedar", "elm")
@@ -233,6 +233,38 @@ async def test_where_nothing_can_be_compared_the_origins_own_draft_stands(model,
     await run(moot_of(Proxy("m", model, store)), arms_of("majority:2", 4), [task_of()], records)
     (record,) = records
     assert (record.answer, record.given, record.right) == ("No idea.", "", False)
+
+
+async def test_a_second_turn_is_asked_in_each_arm_with_the_answer_that_it_had(
+    model, store, at, tmp_path: Path
+):
+    model.texts = ("An oak.", "Because of its leaves.")
+    api, records = Api(said="An elm."), Records.open(tmp_path / LINES)
+    first = Task("mtbench/1", "roleplay", "Name a tree.", Open(), 1000)
+    second = Task("mtbench/1/2", "roleplay", "Why that one?", Open(), 1000, first)
+    moot = moot_of(Proxy("m", model, store), await at(api))
+    await run(moot, arms_of("majority:1,auto", 4), [first, second], records)
+    said = [[turn["content"] for turn in body["messages"]] for body in api.bodies]
+    assert said == [["Name a tree."], ["Name a tree.", "An elm.", "Why that one?"]]
+    drafts = [[turn.content for turn in each.conversation] for each in model.asked]
+    assert drafts == [["Name a tree."], ["Name a tree.", "An oak.", "Why that one?"]]
+    assert {record.key: record.answer for record in records} == {
+        ("mtbench/1", "majority:1"): "An oak.", ("mtbench/1", "auto"): "An elm.",
+        ("mtbench/1/2", "majority:1"): "Because of its leaves.", ("mtbench/1/2", "auto"): "An elm.",
+    }  # fmt: skip
+    assert {record.right for record in Records.open(tmp_path / LINES)} == {None}
+
+
+async def test_without_a_first_answer_there_is_no_second_turn(model, store, at, tmp_path: Path):
+    api, records, heard = Api(error="too_long"), Records.open(tmp_path / LINES), list[object]()
+    first = Task("mtbench/1", "roleplay", "Name a tree.", Open(), 1000)
+    second = Task("mtbench/1/2", "roleplay", "Why that one?", Open(), 1000, first)
+    moot = moot_of(Proxy("m", model, store), await at(api))
+    await run(moot, arms_of("auto", 4), [first, second], records, step=heard.append)
+    assert [(record.task, record.right, record.error) for record in records] == [
+        ("mtbench/1", None, "too_long")
+    ]
+    assert (len(api.bodies), heard[1:]) == (1, [None])
 
 
 async def test_with_the_store_alone_what_it_lacks_is_left_out(model, store, at, tmp_path: Path):

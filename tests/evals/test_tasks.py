@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.tasks import Task, digest, groups, load, pooled, said
+from folkmoot.evals.tasks import OPEN_TOKENS, Open, Task, digest, groups, load, pooled, said
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -150,6 +150,58 @@ def test_the_originals_are_taken_too(tmp_path: Path):
     assert both[0].set == "bbh"
 
 
+ALPACA = {"id": 3, "dataset": "koala", "instruction": "Name a tree.", "chars": 12}
+MT_BENCH = {
+    "question_id": 81,
+    "category": "math",
+    "turns": ["Two and two?", "And two more?"],
+    "reference": ["4", "6"],
+}
+FLASK = {"question_id": 7, "text": "Why is the sky blue?", "task": "Self-instruct", "answer": "Air.", "metrics": ["Factuality"]}  # fmt: skip
+
+
+def test_open_tasks_are_neither_right_nor_wrong(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(ALPACA))
+    (task,) = load(tmp_path / "a.jsonl")
+    assert (task.name, task.set, task.group, task.question) == ("alpaca/3", "alpaca", "koala", "Name a tree.")
+    assert (task.open, task.right("An oak."), task.given("An oak."), task.max_tokens) == (
+        True,
+        None,
+        "",
+        1000,
+    )
+    assert not gsm8k("4").open
+    (tmp_path / "eval.json").write_text(
+        json.dumps([{"instruction": "A?"}, {"instruction": "B?", "dataset": "vicuna"}])
+    )
+    assert sorted(task.name for task in load(tmp_path / "eval.json")) == ["alpaca/0", "alpaca/1"]
+    (tmp_path / "f.jsonl").write_text(json.dumps(FLASK))
+    (task,) = load(tmp_path / "f.jsonl")
+    assert (task.name, task.group, task.target) == ("flask/7", "Self-instruct", Open("Air.", ("Factuality",)))
+
+
+def test_the_second_turn_is_asked_in_the_conversation_of_the_first(tmp_path: Path):
+    rows = [MT_BENCH, *({**MT_BENCH, "question_id": number, "reference": None} for number in range(82, 90))]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = load(tmp_path / "m.jsonl", 2)
+    assert len(tasks) == 4
+    assert [task.before for task in tasks[1::2]] == tasks[::2]
+    first, second = (
+        task for task in load(tmp_path / "m.jsonl") if task.name in ("mtbench/81", "mtbench/81/2")
+    )
+    assert (second.name, second.set, second.group, second.target) == (
+        "mtbench/81/2",
+        "mtbench",
+        "math",
+        Open("6"),
+    )
+    assert first.messages == [{"role": "user", "content": "Two and two?"}]
+    said = second.after("Four.").messages
+    assert [turn["role"] for turn in said] == ["user", "assistant", "user"]
+    assert [turn["content"] for turn in said] == ["Two and two?", "Four.", "And two more?"]
+    assert second.max_tokens == OPEN_TOKENS
+
+
 def test_two_files_without_ids_are_pooled_whole(tmp_path: Path):
     for name, question in (("train", "{}+1?"), ("test", "{}+2?"), ("again", "{}+2?")):
         rows = [{"question": question.format(each), "answer": str(each)} for each in range(5)]
@@ -199,6 +251,8 @@ def test_a_file_is_known_by_its_content_gzipped_or_not(sums: Path, tmp_path: Pat
         ("a.json", '{"input": "x"}', "no list of `examples`"),
         ("a.json", "[5]", "no list of `examples`"),
         ("a.json", '{"examples": [5]}', "no list of `examples`"),
+        ("a.jsonl", '{"turns": "x"}', "are lists of texts"),
+        ("a.jsonl", '{"text": "x", "metrics": "Factuality"}', "is a list of skills"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, name: str, content: str, told: str):

@@ -72,8 +72,9 @@ def shared_options(command: F) -> F:
         ),
         click.option("--devices", type=click.IntRange(1, 64), default=4, show_default=True, help="So many devices."),
         click.option(
-            "--set", "sets", multiple=True, required=True, metavar="gsm8k|bbh|ifeval:FILE",
-            help="Tasks: the file of GSM8K, BIG-Bench-Hard or IFEval (lines of JSON, or the original). Several are pooled.",
+            "--set", "sets", multiple=True, required=True, metavar="SET:FILE",
+            help="Tasks: gsm8k:FILE, bbh:FILE or ifeval:FILE (lines of JSON, or the original), whose answers a program checks; "
+            "alpaca:FILE, mtbench:FILE or flask:FILE, which `eval judge` has judged. Several are pooled.",
         ),
         click.option("--prompts", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="So many of each set."),
         click.option(
@@ -257,7 +258,7 @@ def _asked(
 ) -> Asked:  # fmt: skip
     from folkmoot.engine.spec import parse_spec
     from folkmoot.evals.arms import arms_of
-    from folkmoot.evals.tasks import load, pooled
+    from folkmoot.evals.tasks import CHECKED, OPEN, load, pooled
     from folkmoot.settings import child_environ
     from folkmoot.settings import load as load_settings
 
@@ -275,8 +276,9 @@ def _asked(
     loaded: list[list[Task]] = []
     for each in sets:
         kind, _, file = each.partition(":")
-        if kind not in ("gsm8k", "bbh", "ifeval") or not file:
-            raise click.UsageError(f"--set {each}: it is gsm8k:FILE, bbh:FILE or ifeval:FILE")
+        if kind not in (*CHECKED, *OPEN) or not file:
+            forms = ", ".join(f"{name}:FILE" for name in (*CHECKED, *OPEN))
+            raise click.UsageError(f"--set {each}: it is one of {forms}")
         some = load(Path(file), prompts, seed=seed)
         if not some or some[0].set != kind:
             raise EvalError(f"--set {each}: the file holds {some[0].set if some else 'nothing'}")

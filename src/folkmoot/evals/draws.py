@@ -16,7 +16,7 @@ from zlib import crc32
 
 from folkmoot.core.ids import PromptId
 from folkmoot.core.layout import prose
-from folkmoot.core.messages import Inference, Sampling, Turn
+from folkmoot.core.messages import Inference, Sampling
 from folkmoot.core.mixture import seed_of
 from folkmoot.engine.config import EngineConfig
 from folkmoot.engine.remote import messages
@@ -38,7 +38,7 @@ def asked_at(model: str, task: Task, place: int) -> dict[str, Any]:
     """The request that a device in this place of layer 1 makes of its engine."""
     return {
         "model": model,
-        "messages": [{"role": "user", "content": task.question}],
+        "messages": task.messages,
         "max_tokens": task.max_tokens,
         "temperature": TEMPERATURE,
         "top_p": 1.0,
@@ -54,7 +54,7 @@ def merging(model: str, task: Task, drafts: Sequence[str]) -> dict[str, Any]:
     body = asked_at(model, task, 0)
     seed = seed_for(task)
     inference = Inference(
-        PromptId(f"{seed:032x}"), (Turn("user", task.question),), tuple(prose(each) for each in drafts), len(drafts),
+        PromptId(f"{seed:032x}"), task.turns, tuple(prose(each) for each in drafts), len(drafts),
         Sampling(task.max_tokens), fence="".join(Random(f"{seed} fence").sample(ascii_lowercase, 10)),
     )  # fmt: skip
     sent = messages(inference, EngineConfig().context_tokens)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.records import PACKED, Setup, pack, write_setup
+from folkmoot.evals.lines import pack
+from folkmoot.evals.records import PACKED, Setup, write_setup
 from folkmoot.evals.report import Against, Row, Run, Table
 from folkmoot.evals.statistics import Interval, wilson
 
@@ -139,11 +140,11 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
         "won, lost",
         "p",
     )
-    yield Grid((head, *((row.arm, str(row.prompts), _share(row.right), _told(row.jobs, "{:.2f}"), _told(row.tokens, "{:.0f}"),
+    yield Grid((head, *((row.arm, _prompts(row), _share(row.right), _told(row.jobs, "{:.2f}"), _told(row.tokens, "{:.0f}"),
                          _told(row.latency_s, "{:.1f} s"), *_words(row.against)) for row in rows)))  # fmt: skip
     failed = [f"{row.arm} {row.failed}" for row in rows if row.failed]
     if failed:
-        yield Words("Without an answer (counted as wrong): " + ", ".join(failed))
+        yield Words("Without an answer (counted as wrong, or by a judge as lost): " + ", ".join(failed))
     for row in rows:
         if len(row.by_jobs) > 1:
             counts = ", ".join(f"{jobs}: {prompts}" for jobs, prompts in row.by_jobs.items())
@@ -177,7 +178,15 @@ def _latency_says(setup: Setup) -> str:
     )
 
 
+def _prompts(row: Row) -> str:
+    return (
+        str(row.prompts) if row.checked == row.prompts else f"{row.prompts}, {row.checked} of them checkable"
+    )
+
+
 def _share(of: Interval) -> str:
+    if math.isnan(of.value):
+        return ""
     return f"{100 * of.value:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f})"
 
 
@@ -267,9 +276,9 @@ def plots(table: Table, number: int) -> list[Plot]:
 def _shares(rows: Sequence[Row], name: str, axes: Any) -> None:
     for number, row in enumerate(rows):
         along = row.jobs if name == "jobs" else row.latency_s
-        if math.isnan(along):
-            continue
         share = row.right
+        if math.isnan(along) or math.isnan(share.value):
+            continue
         reach = [[100 * (share.value - share.low)], [100 * (share.high - share.value)]]
         mark = "osD^v"[number // 10 % 5]
         axes.errorbar([along], [100 * share.value], yerr=reach, fmt=mark, capsize=3, label=row.arm)

@@ -87,7 +87,8 @@ def _shared(table: Table) -> dict[tuple[int, int], Mapping[str, Record]]:
     for arm, records in table.records.items():
         shape = _SHAPE.fullmatch("M0-k0" if arm == "single" else arm)
         if shape is not None:
-            found.setdefault((int(shape[1]), int(shape[2])), records)
+            checked = {task: record for task, record in records.items() if record.right is not None}
+            found.setdefault((int(shape[1]), int(shape[2])), checked)
     # A row that was hardly begun does not take the prompts of the others away.
     most = max(map(len, found.values()), default=0)
     found = {shape: records for shape, records in found.items() if 2 * len(records) >= most}
@@ -111,7 +112,7 @@ def _row(
 
     return PaperRow(
         *shape,
-        wilson(sum(record.right for record in records.values()), len(records)),
+        wilson(sum(bool(record.right) for record in records.values()), len(records)),
         len(records),
         sum(record.latency_s for record in answered) / len(answered) if answered else math.nan,
         sum(seconds) / jobs if jobs else math.nan,

@@ -48,11 +48,13 @@ class Against:
 class Row:
     """One arm of a moot. `queue_size` is the time average of jobs waiting on a device, in a run at a rate. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again.
 
-    Of `by_set` it got the first of the second number right; `by_jobs` are its prompts by how many jobs they made.
+    `right` is of the `checked` prompts, those whose answers a program can check, and NaN where there is none. Of `by_set` it got the
+    first of the second number right; `by_jobs` are its prompts by how many jobs they made.
     """
 
     arm: str
     prompts: int
+    checked: int
     right: Interval
     jobs: float
     tokens: float
@@ -120,11 +122,15 @@ def _table(runs: Sequence[Run]) -> Table:
                 made.append(again)
     by_arm = {arm: by_arm[arm] for arm in sorted(by_arm, key=_rank)}
     rows = [_row(arm, list(some.values()), setup, " && ".join(command[arm])) for arm, some in by_arm.items()]
-    best = _best({arm: some for arm, some in by_arm.items() if _ALONE.fullmatch(arm)})
-    compared = {arm: against(by_arm[arm], best, by_arm[best]) for arm in by_arm if best and arm != best}
+    checked = {
+        arm: {task: record for task, record in some.items() if record.right is not None}
+        for arm, some in by_arm.items()
+    }
+    best = _best({arm: some for arm, some in checked.items() if some and _ALONE.fullmatch(arm)})
+    compared = {arm: against(checked[arm], best, checked[best]) for arm in checked if best and arm != best}
     named = corrected({arm: each for arm, each in compared.items() if each is not None})
-    auto = by_arm.get("auto", {})
-    mine = {arm: against(auto, arm, some) for arm, some in by_arm.items() if arm != "auto"}
+    auto = checked.get("auto", {})
+    mine = {arm: against(auto, arm, some) for arm, some in checked.items() if arm != "auto"}
     return Table(
         setup,
         tuple(dict.fromkeys(each for run in runs for each in run.setup.sets)),
@@ -140,7 +146,7 @@ def _best(alone: dict[str, dict[str, Record]]) -> str:
     most = max(map(len, alone.values()), default=0)
     able = {arm: some for arm, some in alone.items() if 2 * len(some) >= most}
     both = [task for task in next(iter(able.values()), {}) if all(task in some for some in able.values())]
-    return max(able, key=lambda arm: sum(able[arm][task].right for task in both), default="")
+    return max(able, key=lambda arm: sum(bool(able[arm][task].right) for task in both), default="")
 
 
 def _rank(arm: str) -> tuple[int, str]:
@@ -152,8 +158,10 @@ def _rank(arm: str) -> tuple[int, str]:
 def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row:
     by_set: dict[str, tuple[int, int]] = {}
     for record in records:
-        right, count = by_set.get(record.set, (0, 0))
-        by_set[record.set] = (right + record.right, count + 1)
+        if record.right is not None:
+            right, count = by_set.get(record.set, (0, 0))
+            by_set[record.set] = (right + record.right, count + 1)
+    checked = sum(count for _, count in by_set.values())
     answered = [record for record in records if not record.error]
     pace = setup.pace
     whole_s = max((record.at_s + record.wall_s for record in answered), default=0.0)
@@ -161,7 +169,8 @@ def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row
     return Row(
         arm,
         len(records),
-        wilson(sum(record.right for record in records), len(records)),
+        checked,
+        wilson(sum(right for right, _ in by_set.values()), checked),
         _mean(len(record.jobs) for record in answered),
         _mean(sum(job.tokens_out for job in record.jobs) for record in answered),
         _mean(record.wall_s / pace if pace and record.wall_s else record.latency_s for record in answered),
@@ -183,9 +192,9 @@ def against(here: Mapping[str, Record], other: str, there: Mapping[str, Record])
     both = sorted(task for task in here if task in there)
     if not both:
         return None
-    pairs = {task: [(float(here[task].right), float(there[task].right))] for task in both}
-    only_here = sum(here[task].right and not there[task].right for task in both)
-    only_there = sum(there[task].right and not here[task].right for task in both)
+    pairs = {task: [(float(bool(here[task].right)), float(bool(there[task].right)))] for task in both}
+    only_here = sum(bool(here[task].right) and not there[task].right for task in both)
+    only_there = sum(bool(there[task].right) and not here[task].right for task in both)
     return Against(other, len(both), difference(pairs), only_here, only_there, mcnemar(only_here, only_there))
 
 
@@ -236,8 +245,9 @@ def _paper(table: Table) -> list[dict[str, Any]]:
         if shape is None or twice:
             continue
         rows.append({
-            "layers": int(shape[1]), "proposers": int(shape[2]), "prompts": row.prompts, "accuracy": row.right.value,
-            "accuracy_low": row.right.low, "accuracy_high": row.right.high, "latency_s": _number(row.latency_s),
+            "layers": int(shape[1]), "proposers": int(shape[2]), "prompts": row.checked,
+            "accuracy": _number(row.right.value), "accuracy_low": row.right.low, "accuracy_high": row.right.high,
+            "latency_s": _number(row.latency_s),
             "queue_size": None, "queue_size_script": None, "models": list(table.setup.models),
         })  # fmt: skip
     return sorted(rows, key=lambda row: (row["layers"], row["proposers"]))
@@ -262,7 +272,8 @@ def _moot(table: Table) -> dict[str, Any]:
         "best_single": table.best,
         "arms": [
             {
-                "arm": row.arm, "prompts": row.prompts, "accuracy": row.right.value, "accuracy_low": row.right.low,
+                "arm": row.arm, "prompts": row.prompts, "checked": row.checked, "accuracy": _number(row.right.value),
+                "accuracy_low": row.right.low,
                 "accuracy_high": row.right.high, "jobs_mean": _number(row.jobs), "tokens_mean": _number(row.tokens),
                 "latency_s": _number(row.latency_s), "queue_size": _number(row.queue_size), "failed": row.failed,
                 "by_jobs": {str(jobs): prompts for jobs, prompts in row.by_jobs.items()},

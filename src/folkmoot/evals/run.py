@@ -83,7 +83,13 @@ async def run(
     records are there begins anew. `step` hears of each record, and None of one that came to nothing. With `stored` there is no model: what the store lacks is
     left out. Raises `EvalError` after `GIVES_UP` prompts without an answer or where the store fails, `NodeError` where a device is gone.
     """
-    waiting = iter([task for task in tasks if any((task.name, arm.name) not in records for arm in arms)])
+    waiting = iter(
+        [
+            turns
+            for turns in _conversations(tasks)
+            if any((task.name, arm.name) not in records for task in turns for arm in arms)
+        ]
+    )
     limits = httpx.Limits(keepalive_expiry=2.0)
     async with httpx.AsyncClient(
         trust_env=False, limits=limits, timeout=httpx.Timeout(ANSWER_S, connect=10.0)
@@ -103,9 +109,20 @@ async def run(
             await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _work(asker: _Asker, arms: Sequence[Arm], waiting: Iterator[Task]) -> None:
-    for task in waiting:
-        await asker.task(task, [arm for arm in arms if (task.name, arm.name) not in asker.records])
+def _conversations(tasks: Sequence[Task]) -> list[list[Task]]:
+    """The tasks, with those of one conversation together: each is asked when the one before it has its answer."""
+    found: list[list[Task]] = []
+    for task in tasks:
+        if task.before is None:
+            found.append([])
+        found[-1].append(task)
+    return found
+
+
+async def _work(asker: _Asker, arms: Sequence[Arm], waiting: Iterator[Sequence[Task]]) -> None:
+    for turns in waiting:
+        for task in turns:
+            await asker.task(task, [arm for arm in arms if (task.name, arm.name) not in asker.records])
 
 
 async def _stream(asker: _Asker, arm: Arm, tasks: Sequence[Task], rate_hz: float) -> None:
@@ -113,11 +130,16 @@ async def _stream(asker: _Asker, arm: Arm, tasks: Sequence[Task], rate_hz: float
     random, clock = Random(f"{arm.name} arrivals"), asyncio.get_running_loop().time
     began = clock()
     due = 0.0
+
+    async def ask(turns: Sequence[Task], at_s: float) -> None:
+        for task in turns:
+            await asker.task(task, [arm], at_s if task.before is None else clock() - began)
+
     try:
         async with asyncio.TaskGroup() as group:
-            for task in tasks:
+            for turns in _conversations(tasks):
                 await asyncio.sleep(began + due - clock())
-                group.create_task(asker.task(task, [arm], due))
+                group.create_task(ask(turns, due))
                 due += random.expovariate(rate_hz)
     except ExceptionGroup as several:
         raise several.exceptions[0] from None
@@ -141,6 +163,17 @@ class _Asker:
         self._failed = 0
 
     async def task(self, task: Task, arms: Sequence[Arm], at_s: float = 0.0) -> None:
+        if task.before is None:
+            await self._task(task, arms, at_s)
+            return
+        for arm in arms:
+            first = self.records.get((task.before.name, arm.name))
+            if first is None or first.error:
+                self._step(None)  # there is no conversation to go on with
+            else:
+                await self._task(task.after(first.answer), [arm], at_s)
+
+    async def _task(self, task: Task, arms: Sequence[Arm], at_s: float) -> None:
         seats = self._moot.seats(task)
         drafts = await self._drafts(task, arms, seats)
         for arm in arms:
@@ -190,7 +223,8 @@ class _Asker:
         except (ValueError, KeyError, TypeError):
             raise NodeError(f"what answers at {origin.url} is not Folkmoot") from None
         if code == "too_long":
-            return Record(task.name, task.group, arm.name, origin.name, "", "", False, 0.0, error=code)
+            right = None if task.open else False
+            return Record(task.name, task.group, arm.name, origin.name, "", "", right, 0.0, error=code)
         if code == "invalid":
             raise EvalError(f"arm {arm.name}: {why}")
         self._lost(f"arm {arm.name}, {task.name}: {why}")
@@ -245,7 +279,7 @@ def body_of(moot: Moot, arm: Arm, task: Task, seats: Sequence[int]) -> dict[str,
     seed = seed_for(task)
     return {
         "model": "moot",
-        "messages": [{"role": "user", "content": task.question}],
+        "messages": task.messages,
         "max_tokens": task.max_tokens,
         "temperature": TEMPERATURE,
         "seed": seed_of(seed, 1, 0) if arm.draft else seed,

@@ -1,8 +1,10 @@
-"""Tasks whose answers a program can check: GSM8K by its number, BIG-Bench-Hard by exact match, IFEval by its own program.
+"""Tasks: GSM8K, BIG-Bench-Hard and IFEval, whose answers a program can check, and open ones, which a judge looks at (`judging`).
 
-The files are lines of JSON, gzipped or not, such as the originals of GSM8K (`#### N` ends a solution) and IFEval, or the originals of
-BIG-Bench-Hard (a `.json` file with `examples`, or a folder of them). What is asked of the model is fixed
-here, so that every arm of an evaluation asks in the same words. What counts as right is written apart from what the
+GSM8K is right by its number, BIG-Bench-Hard by exact match, IFEval by its own program. Open are AlpacaEval, MT-Bench and FLASK.
+
+The files are lines of JSON, gzipped or not, such as the originals of GSM8K (`#### N` ends a solution), IFEval, MT-Bench and FLASK, or
+the originals of BIG-Bench-Hard (a `.json` file with `examples`, or a folder of them) and AlpacaEval (a list). What is asked of the
+model is fixed here, so that every arm of an evaluation asks in the same words. What counts as right is written apart from what the
 moot itself compares answers by (`core.extract`): an arm is not judged by its own eyes.
 """
 
@@ -14,15 +16,19 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
+from folkmoot.core.messages import Turn
 from folkmoot.errors import EvalError
 from folkmoot.evals.instructions import Instructions, checked, follows
 
-GSM8K_TOKENS, BBH_TOKENS, IFEVAL_TOKENS = 256, 96, 300
+GSM8K_TOKENS, BBH_TOKENS, IFEVAL_TOKENS, OPEN_TOKENS = 256, 96, 300, 1000
+
+CHECKED, OPEN = ("gsm8k", "bbh", "ifeval"), ("alpaca", "mtbench", "flask")
+"""The sets that a program can check, and those that it cannot."""
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 _ANSWER = re.compile(r"answer\s*(?:is)?\s*[:=]?", re.IGNORECASE)
@@ -31,43 +37,80 @@ _BARE = re.compile(r"^([A-Z])\b")
 
 
 @dataclass(frozen=True, slots=True)
+class Open:
+    """What is known of an answer that no program can check: an answer to compare it with, and FLASK's skills to look at."""
+
+    reference: str = ""
+    skills: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One question. `name` names it in all records, `group` is what it belongs to (a BIG-Bench task); `max_tokens` caps an answer."""
+    """One question. `name` names it in all records, `group` is what it belongs to (a BIG-Bench task); `max_tokens` caps an answer.
+
+    It is asked after `before`, if there is one (MT-Bench has two turns), and `said` is what was then said.
+    """
 
     name: str
     group: str
     question: str
-    target: str | Instructions
+    target: str | Instructions | Open
     max_tokens: int
+    before: Task | None = None
+    said: tuple[Turn, ...] = ()
 
     @property
     def set(self) -> str:
         """The set that it comes from."""
         return self.name.partition("/")[0]
 
-    def right(self, answer: str) -> bool:
-        """Whether a text gives the target, or does all that IFEval asks."""
+    @property
+    def open(self) -> bool:
+        """Whether no program can check its answers."""
+        return isinstance(self.target, Open)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation."""
+        return (*self.said, Turn("user", self.question))
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation, as OpenAI's API takes it."""
+        return [{"role": turn.role, "content": turn.content} for turn in self.turns]
+
+    def after(self, answer: str) -> Task:
+        """The same question in the conversation in which the one before it had this answer."""
+        assert self.before is not None
+        return replace(self, said=(Turn("user", self.before.question), Turn("assistant", answer)))
+
+    def right(self, answer: str) -> bool | None:
+        """Whether a text gives the target, or does all that IFEval asks; None where a program cannot tell."""
+        if isinstance(self.target, Open):
+            return None
         if isinstance(self.target, Instructions):
             return follows(self.target, answer)
         given = self.given(answer)
         return bool(given) and given == self.given(f"Answer: {self.target}")
 
     def given(self, answer: str) -> str:
-        """What a text gives for its answer, so that two can be compared; empty where it gives none, as all of IFEval's do."""
-        return "" if isinstance(self.target, Instructions) else _GIVEN[self.set](self.target, answer)
+        """What a text gives for its answer, so that two can be compared; empty where it gives none, as all of IFEval's
+        and of open tasks do."""
+        return "" if isinstance(self.target, Instructions | Open) else _GIVEN[self.set](self.target, answer)
 
 
 def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
     """The tasks of a file in an order drawn once for all with `seed`, the first `count` of them.
 
-    Raises `EvalError` where the file is missing or of no set that is known.
+    A question of two turns is two tasks that stand behind one another, and is counted once. Raises `EvalError` where the file is missing or of no set that is known.
     """
-    tasks = [_task(row, path, number) for number, row in enumerate(_rows(path), start=1)]
-    Random(f"{seed} {tasks[0].set if tasks else ''}").shuffle(tasks)
-    return tasks[:count]
+    found = [_turns(row, path, number) for number, row in enumerate(rows(path), start=1)]
+    Random(f"{seed} {found[0][0].set if found else ''}").shuffle(found)
+    return [task for turns in found[:count] for task in turns]
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file, or of a folder of them, in their order. Raises `EvalError`."""
     if path.is_dir():
         files = _parts(path)
         if not files:
@@ -75,7 +118,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 f"{path} holds no .json files: name a file of tasks, or the folder of BIG-Bench-Hard's"
             )
         for part in files:
-            yield from _rows(part)
+            yield from rows(part)
         return
     try:
         with _opened(path) as file:
@@ -129,11 +172,11 @@ def _opened(path: Path) -> TextIO:
 
 
 def _examples(whole: object, path: Path) -> Iterator[dict[str, Any]]:
-    """One file of the original BIG-Bench-Hard: its name is its task's."""
-    rows = whole.get("examples") if isinstance(whole, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    """One file of the original BIG-Bench-Hard, whose name is its task's, or of AlpacaEval, a list."""
+    found = whole.get("examples") if isinstance(whole, dict) else whole
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise EvalError(f"{path} holds no list of `examples`: it is no file of BIG-Bench-Hard")
-    for at, row in enumerate(rows):
+    for at, row in enumerate(found):
         yield {"task": path.name.partition(".")[0], "id": at, **row}
 
 
@@ -142,24 +185,54 @@ def _hash(question: object) -> str:
     return hashlib.sha256(str(question).encode()).hexdigest()[:10]
 
 
-def _task(row: dict[str, Any], path: Path, number: int) -> Task:
+def _turns(row: dict[str, Any], path: Path, number: int) -> list[Task]:
+    """The task of a row, or those of its turns."""
+    where = f"{path}, line {number}"
+    if "turns" not in row:
+        return [_task(row, path, where)]
+    turns, references = row["turns"], row.get("reference") or []
+    if not isinstance(turns, list) or not turns or not isinstance(references, list):
+        raise EvalError(f"{where}: `turns` and `reference` of MT-Bench are lists of texts")
+    name, group = f"mtbench/{row.get('question_id', _hash(turns))}", str(row.get("category", "mtbench"))
+    found: list[Task] = []
+    for place, question in enumerate(map(str, turns)):
+        target = Open(str(references[place]) if place < len(references) else "")
+        before = found[-1] if found else None
+        found.append(
+            Task(f"{name}/{place + 1}" if place else name, group, question, target, OPEN_TOKENS, before)
+        )
+    return found
+
+
+def _task(row: dict[str, Any], path: Path, where: str) -> Task:
+    if {"text", "metrics"} <= row.keys():
+        skills = row["metrics"]
+        if not isinstance(skills, list) or not skills:
+            raise EvalError(f"{where}: `metrics` of FLASK is a list of skills")
+        target = Open(str(row.get("answer") or ""), tuple(map(str, skills)))
+        name = f"flask/{row.get('question_id', _hash(row['text']))}"
+        return Task(name, str(row.get("task", "flask")), str(row["text"]), target, OPEN_TOKENS)
+    if "instruction" in row:
+        name = f"alpaca/{row.get('id', _hash(row['instruction']))}"
+        return Task(name, str(row.get("dataset", "alpaca")), str(row["instruction"]), Open(), OPEN_TOKENS)
     if {"question", "answer"} <= row.keys():
         # The original has the whole solution in `answer`, its number behind four signs.
-        target = str(row["answer"]).rpartition("####")[2].strip()
-        if not _NUMBER.fullmatch(target):
-            raise EvalError(f"{path}, line {number}: the answer {target[:40]!r} is no number")
+        number = str(row["answer"]).rpartition("####")[2].strip()
+        if not _NUMBER.fullmatch(number):
+            raise EvalError(f"{where}: the answer {number[:40]!r} is no number")
         name = f"gsm8k/{row.get('id', _hash(row['question']))}"
-        return Task(name, "gsm8k", f"{row['question']}\n\n{_GSM8K_ASKS}", target, GSM8K_TOKENS)
+        return Task(name, "gsm8k", f"{row['question']}\n\n{_GSM8K_ASKS}", number, GSM8K_TOKENS)
     if {"input", "target"} <= row.keys():
         group = str(row.get("task", path.name.partition(".")[0]))
         name = f"bbh/{group}/{row.get('id', _hash(row['input']))}"
         return Task(name, group, f"{row['input']}\n\n{_BBH_ASKS}", str(row["target"]).strip(), BBH_TOKENS)
     if {"prompt", "instruction_id_list", "kwargs"} <= row.keys():
         name = f"ifeval/{row.get('key', _hash(row['prompt']))}"
-        asks = checked(f"{path}, line {number}", row["prompt"], row["instruction_id_list"], row["kwargs"])
+        asks = checked(where, row["prompt"], row["instruction_id_list"], row["kwargs"])
         return Task(name, "ifeval", asks.prompt, asks, IFEVAL_TOKENS)
     raise EvalError(
-        f"{path}, line {number}: fields {', '.join(sorted(row))} are of no set that is known (GSM8K, BIG-Bench-Hard, IFEval)"
+        f"{where}: fields {', '.join(sorted(row))} are of no set that is known (GSM8K, BIG-Bench-Hard, IFEval, AlpacaEval, MT-Bench, "
+        "FLASK)"
     )
 
 
