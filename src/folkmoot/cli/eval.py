@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from folkmoot.cli import exits
+from folkmoot.cli.calls import engine_config, named, store_at
 from folkmoot.cli.console import counted
-from folkmoot.cli.options import Finite, config_option, json_option, print_json, settings_of
+from folkmoot.cli.options import Finite, config_option, json_option, print_json
 from folkmoot.cli.progress import Progress, span
 from folkmoot.cli.signals import ending
 from folkmoot.errors import ConfigError, EvalError
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from folkmoot.evals.tasks import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-_STEP_TOKENS = 256
-"""Read at a time by a model that answers no user: nothing is cancelled there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +259,7 @@ def _asked(
     from folkmoot.settings import child_environ
     from folkmoot.settings import load as load_settings
 
-    turns = [_named(part) for each in models for part in each.split(",")]
+    turns = [named(part) for each in models for part in each.split(",")]
     for _, spec in turns:
         if parse_spec(spec).kind == "none":
             raise click.UsageError("--model none: each device needs a model that answers")
@@ -294,12 +291,6 @@ def _asked(
         pace=0.0,
         origin=0,
     )
-
-
-def _named(text: str) -> tuple[str, str]:
-    """NAME and SPEC; a SPEC's own `=` stands behind its first colon."""
-    name, equals, spec = text.partition("=")
-    return (name, spec) if equals and ":" not in name else ("", text)
 
 
 # ---- models --------------------------------------------------------------------------------------------
@@ -373,41 +364,14 @@ async def _on_sockets(proxies: Sequence[Proxy], key: str) -> AsyncIterator[list[
             listener.close()
 
 
-def _engine_config(asked: Asked, config_file: Path | None) -> EngineConfig:
-    settings = settings_of(config_file).settings.engine
-    return replace(
-        settings,
-        slots=asked.at_once,
-        idle_s=86_400.0,
-        step_tokens=max(settings.step_tokens, _STEP_TOKENS),
-    )
-
-
-@contextlib.contextmanager
-def _store(path: Path) -> Iterator[Store]:
-    """The calls in a file of SQLite, or in a compressed one (`.xz`), which is read first and written anew in the end."""
-    from folkmoot.evals.store import Store
-
-    packed = path if path.suffix == ".xz" else None
-    store = Store(path.with_suffix(".sqlite") if packed else path)
-    try:
-        if packed is not None and packed.exists():
-            store.read(packed)
-        yield store
-        if packed is not None:
-            store.write(packed)
-    finally:
-        store.close()
-
-
 # ---- plan, run -----------------------------------------------------------------------------------------
 
 
 async def _plan(asked: Asked, config_file: Path | None) -> dict[str, Any]:
     from folkmoot.evals.costs import costs, speed
 
-    with _store(asked.calls) as store:
-        async with _models(asked, _engine_config(asked, config_file), store) as models:
+    with store_at(asked.calls) as store:
+        async with _models(asked, engine_config(asked.at_once, config_file), store) as models:
             speeds = dict[tuple[str, str], float]()
             for key, served in models.items():
                 assert served.proxy.model is not None  # nothing is stored only here
@@ -444,8 +408,8 @@ async def _run(asked: Asked, records: Records, config_file: Path | None) -> tupl
         lost += record is None
         bar.step()
 
-    with _store(asked.calls) as store:
-        async with _models(asked, _engine_config(asked, config_file), store) as models:
+    with store_at(asked.calls) as store:
+        async with _models(asked, engine_config(asked.at_once, config_file), store) as models:
             with Progress("answers", left) as bar:
                 for settings, arms in apart.items():
                     todo = any((task.name, arm.name) not in records for task in asked.tasks for arm in arms)
