@@ -17,6 +17,7 @@ import click
 from folkmoot.cli import exits
 from folkmoot.cli.calls import engine_config, named, store_at
 from folkmoot.cli.console import counted
+from folkmoot.cli.judge import difficulty_option, judge
 from folkmoot.cli.options import Finite, config_option, json_option, print_json
 from folkmoot.cli.progress import Progress, span
 from folkmoot.cli.signals import ending
@@ -211,22 +212,27 @@ def run(
         )
 
 
+evaluate.add_command(judge)
+
+
 @evaluate.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@difficulty_option
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
     help="Write it there as Markdown and HTML with figures (extra [eval]), and the records, compressed; that folder can be "
     "reported on again.",
 )  # fmt: skip
 @json_option
-def report(folder: Path, out: Path | None, as_json: bool) -> None:
-    """Tables of a run, or of all runs whose folders lie in FOLDER: what each arm got right, what it cost, how sure a difference is."""
+def report(folder: Path, difficulty: Path | None, out: Path | None, as_json: bool) -> None:
+    """Tables of a run, or of all runs whose folders lie in FOLDER: what each arm got right, what it cost, how sure a difference is, and
+    what judges said."""
     from folkmoot.evals.pages import markdown, write
     from folkmoot.evals.report import as_json as whole
     from folkmoot.evals.report import find, tables
 
     runs = find(folder)
-    found = tables(runs)
+    found = tables(runs, difficulty)
     try:
         from folkmoot.evals import paper
         from folkmoot.evals.claims import claims

@@ -124,10 +124,15 @@ def fenced(number: int, text: str, fence: str = "", marked: bool = False) -> str
     They are one backtick longer than any run in `text`, and hold `fence` if there is one, which is taken apart in the
     text, as control tokens are then. A `marked` answer is called unverified.
     """
-    text = spelled(text, fence) if fence else text
+    title = f"Response {number}{' (unverified)' if marked else ''}"
+    return f"\n\n{title}:\n{walled(spelled(text, fence) if fence else text, fence)}"
+
+
+def walled(text: str, fence: str = "") -> str:
+    """A text between two lines that hold `fence` and are one backtick longer than any run in the text, which must not hold `fence`."""
     longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
     line = "`" * max(3, longest + 1) + fence
-    return f"\n\nResponse {number}{' (unverified)' if marked else ''}:\n{line}\n{text}\n{line}"
+    return f"{line}\n{text}\n{line}"
 
 
 def spelled(text: str, fence: str) -> str:

@@ -15,6 +15,7 @@ from folkmoot.errors import EvalError
 from folkmoot.evals.lines import pack
 from folkmoot.evals.records import PACKED, Setup, write_setup
 from folkmoot.evals.report import Against, Row, Run, Table
+from folkmoot.evals.standings import JUDGMENTS_PACKED, Marks, Standing, Verdicts
 from folkmoot.evals.statistics import Interval, wilson
 
 REPORT, PAGE = "report.md", "report.html"
@@ -69,6 +70,11 @@ def markdown(
     return "\n\n".join(map(_markdown, [*_blocks(found, figures), *more])) + "\n"
 
 
+def judged(found: Verdicts) -> str:
+    """What judges said alone, as Markdown."""
+    return "\n\n".join(map(_markdown, _judged(found))) + "\n"
+
+
 def page(
     found: Sequence[Table], more: Sequence[Block] = (), figures: Sequence[Sequence[Picture]] = ()
 ) -> str:
@@ -91,12 +97,14 @@ def write(
 ) -> bool:
     """The pages, their figures, and the records, compressed, a folder for each run, which `find` takes again.
 
-    Whether figures were drawn: without matplotlib there are none. Raises `EvalError` where it cannot be written.
+    Whether all figures were drawn that there are: without matplotlib none is. Raises `EvalError` where it cannot be written.
     """
     try:
         for run in runs:
             folder = out / run.folder.resolve().name
             pack(run.records, folder / PACKED)
+            if run.judgments:
+                pack(run.judgments, folder / JUDGMENTS_PACKED)
             write_setup(folder, run.setup)
         figures = [_drawn(plots(table, number), out) for number, table in enumerate(found, 1)]
         more = [*more, *_drawn(pictures, out)]
@@ -106,7 +114,7 @@ def write(
         raise EvalError(
             f"{out} cannot be written: {error.strerror}; make room, or name another --out"
         ) from error
-    return any(figures)
+    return any(figures) or not any(plots(table, 1) for table in found)
 
 
 # ---- what is told --------------------------------------------------------------------------------------
@@ -162,8 +170,63 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
         yield Heading(3, "auto against each")
         compared = [(each.other, str(each.prompts), *_words(each)) for each in table.auto]
         yield Grid((("against", "prompts", "difference", "won, lost", "p"), *compared))
+    yield from _judged(table.verdicts)
     yield Heading(3, "Made again by")
     yield Commands(tuple((row.arm, row.command) for row in rows))
+
+
+def _judged(found: Verdicts) -> Iterator[Block]:
+    for each in found.judges:
+        yield Heading(3, f"Judged by {each.judge}")
+        words = each.evidence
+        if each.shown:
+            lean = (
+                "" if each.leaning is None else f": {100 * each.leaning:+.0f} points towards the first place"
+            )
+            words += (
+                f" Of {each.shown} times that the same answer stood on both sides it chose the first place {each.first} times, the second "
+                f"{each.second}, neither {each.tied}, and could not be read {each.unparsable}{lean}."
+            )
+        yield Words(words)
+        yield from _standings([one for one in found.standings if one.judge == each.judge])
+        yield from _marks([one for one in found.marks if one.judge == each.judge])
+
+
+def _standings(some: Sequence[Standing]) -> Iterator[Block]:
+    if not some:
+        return
+    head = (
+        "arm", "set", "against", "pairs", "win rate", "length-controlled", "won, lost, tied", "flipped", "not read", "too long",
+        "no answer",
+    )  # fmt: skip
+    rows = [
+        (
+            each.arm, each.set, each.against, str(each.pairs), _share(each.rate),
+            "" if each.controlled is None else f"{each.controlled:.1f} %", f"{each.won}, {each.lost}, {each.tied}",
+            *map(str, (each.flipped, each.unparsable, each.too_long, each.unanswered)),
+        )
+        for each in some
+    ]  # fmt: skip
+    yield Grid((head, *rows))
+    why = list(dict.fromkeys(each.uncontrolled for each in some if each.uncontrolled))
+    yield Words(
+        "Win rate: each pair is judged in both orders and counts their mean, a tie half; its 95 % bootstrap interval is over prompts. A tie "
+        "is flipped where the judge took the same place in both orders. A pair of which a verdict could not be read, or that was too long "
+        "for the judge, counts nowhere; an answer that is missing loses."
+        + "".join(f" No length-controlled win rate: {each}." for each in why)
+    )
+
+
+def _marks(some: Sequence[Marks]) -> Iterator[Block]:
+    if some:
+        rows = [
+            (each.arm, each.set, each.name, str(each.count), _mark(each.mean), str(each.unread)) for each in some
+        ]  # fmt: skip
+        yield Grid((("arm", "set", "mark of", "marks", "mean", "not read"), *rows))
+
+
+def _mark(of: Interval) -> str:
+    return "" if math.isnan(of.value) else f"{of.value:.2f} ({of.low:.2f} to {of.high:.2f})"
 
 
 def _latency_says(setup: Setup) -> str:
@@ -263,7 +326,9 @@ class Plot:
 
 
 def plots(table: Table, number: int) -> list[Plot]:
-    """Accuracy against what it costs."""
+    """Accuracy against what it costs; nothing where no answer was checked."""
+    if not any(row.checked for row in table.rows):
+        return []
     return [
         Plot(
             f"{number}-{name}", f"Answers that are right against {axis}", (axis, "right, % (95 % Wilson interval)"),
@@ -286,6 +351,8 @@ def _shares(rows: Sequence[Row], name: str, axes: Any) -> None:
 
 def _drawn(some: Sequence[Plot], out: Path) -> list[Picture]:
     """The figures in a folder; none where matplotlib is missing. The same rows are the same files."""
+    if not some:
+        return []
     try:
         library, drawing = importlib.import_module("matplotlib"), importlib.import_module("matplotlib.figure")
         importlib.import_module("matplotlib.backends.backend_svg")

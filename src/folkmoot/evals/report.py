@@ -13,6 +13,8 @@ from typing import Any
 
 from folkmoot.errors import EvalError
 from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
+from folkmoot.evals.standings import Judgment, Verdicts, judges_told, marks_told, verdicts, win_rates
+from folkmoot.evals.standings import load as load_judgments
 from folkmoot.evals.statistics import Interval, difference, holm, mcnemar, wilson
 
 _SHAPE = re.compile(r"M(\d)-k(\d)")
@@ -26,6 +28,7 @@ class Run:
     folder: Path
     setup: Setup
     records: tuple[Record, ...]
+    judgments: tuple[Judgment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ class Table:
     """All arms of one moot. `best` is the single device that got the most right of the prompts that all such answered, with which the
     others are compared.
 
-    `auto` is that mode against each of the other arms; `records` are those of each arm by their tasks.
+    `auto` is that mode against each of the other arms; `records` are those of each arm by their tasks. `verdicts` are those of judges on
+    what no program can check.
     """
 
     setup: Setup
@@ -81,6 +85,7 @@ class Table:
     best: str
     auto: tuple[Against, ...]
     records: Mapping[str, Mapping[str, Record]] = field(repr=False)
+    verdicts: Verdicts = Verdicts()
 
 
 def find(folder: Path) -> list[Run]:
@@ -93,21 +98,24 @@ def find(folder: Path) -> list[Run]:
         raise EvalError(f"{folder} is no folder: name that of a run (`folkmoot eval run --out`)")
     if not folders:
         raise EvalError(f"{folder} holds no run: name the folder of one (`folkmoot eval run --out`)")
-    return [Run(each, read_setup(each), tuple(load(each))) for each in folders]
+    return [Run(each, read_setup(each), tuple(load(each)), tuple(load_judgments(each))) for each in folders]
 
 
-def tables(runs: Sequence[Run]) -> list[Table]:
-    """One table for each moot; the sets that it was asked in several runs are pooled."""
+def tables(runs: Sequence[Run], difficulty: Path | None = None) -> list[Table]:
+    """One table for each moot; the sets that it was asked in several runs are pooled.
+
+    `difficulty` is AlpacaEval's file of difficulties, without which there is no length-controlled win rate.
+    """
     apart: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         setup = run.setup
         apart.setdefault(
             (setup.models, setup.origin, setup.pace, setup.speed, setup.seed, setup.rate), []
         ).append(run)
-    return [_table(some) for some in apart.values()]
+    return [_table(some, difficulty) for some in apart.values()]
 
 
-def _table(runs: Sequence[Run]) -> Table:
+def _table(runs: Sequence[Run], difficulty: Path | None) -> Table:
     setup = runs[0].setup
     by_arm: dict[str, dict[str, Record]] = {}
     command: dict[str, list[str]] = {}
@@ -138,6 +146,7 @@ def _table(runs: Sequence[Run]) -> Table:
         best,
         tuple(corrected({arm: each for arm, each in mine.items() if each is not None}).values()),
         by_arm,
+        verdicts({each.key: each for run in runs for each in run.judgments}.values(), difficulty),
     )
 
 
@@ -232,7 +241,11 @@ def as_json(
         },
         "claims": list(claims),
         "auto": _auto(found),
-        "win_rate": [],
+        "win_rate": [
+            {**row, "models": list(table.setup.models)}
+            for table in found
+            for row in win_rates(table.verdicts)
+        ],
         "moots": [_moot(table) for table in found],
     }
 
@@ -283,6 +296,7 @@ def _moot(table: Table) -> dict[str, Any]:
             for row in table.rows
         ],
         "auto_against": [_compared(each) for each in table.auto],
+        "marks": marks_told(table.verdicts), "judges": judges_told(table.verdicts),
     }  # fmt: skip
 
 

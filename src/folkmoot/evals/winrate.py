@@ -22,6 +22,9 @@ GLM = "length_controlled_noreg"
 PROMPTS = 805
 """Difficulties are those of AlpacaEval's own instructions, in their order."""
 
+INSTRUCTIONS = "80812b0556445b687866e773d710c204bfba95387db0af79d373912c3c667af9"
+"""SHA-256 of these, a line end between two."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
