@@ -11,10 +11,10 @@ from tests.core.world import Moot, answered, failed
 from folkmoot.core.committee import DOUBTED, Committee, CommitteeConfig, Count, Vote, count, jobs, settled
 from folkmoot.core.events import Advanced, AnswerText, Finished, Generated, Headway, Plan, Withdrawn
 from folkmoot.core.extract import Kind
-from folkmoot.core.ids import PromptId
+from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.medoid import medoid
 from folkmoot.core.messages import Outcome, Sampling, Stage, Usage
-from folkmoot.core.mixture import MixtureConfig
+from folkmoot.core.mixture import MixtureConfig, seed_of
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.errors import ConfigError
@@ -199,9 +199,12 @@ def test_where_few_answers_are_possible_small_models_do_not_vote(config: PeerCon
 @pytest.mark.parametrize("config", [VOTING, PRICED])
 def test_without_a_vote_a_weak_origin_leaves_it_to_one_who_is_able(config: PeerConfig) -> None:
     moot = Moot({"ann": "m", "bob": "mm", "cid": "mm"}, config)
-    prompt = moot.ask("ann", question=LETTERS)
+    prompt = moot.ask("ann", question=LETTERS, sampling=Sampling(seed=5))
     (able,) = asked(moot)
     assert able in ("bob", "cid")
+    running = moot.devices[DeviceId(able)].running
+    assert running is not None
+    assert running[1].sampling.seed == seed_of(5, 1, 0), "its first draft, whatever else was settled"
     moot.write(able, "Answer: B")
     assert answered(moot, prompt).answer == "Answer: B"
     moot = Moot({"ann": "m", "bob": "mm", "cid": "m"}, config)

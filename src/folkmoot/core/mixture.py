@@ -555,7 +555,8 @@ class Mixture:
             sampling = replace(sampling, stop=())
             if self._shortens():
                 sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self._config.draft_tokens))
-        if self.plan.layers:
+        # Alone in mode auto it is the draft that it would have been in a layer: what the moot settles changes nothing in it.
+        if self.plan.layers or (self.prompt.plan.mode == "auto" and sampling.seed is not None):
             sampling = replace(sampling, seed=self._seed(sampling, slot, attempt))
         if self._begun:
             left = sampling.max_tokens - len(self._begun) // TOKEN_CHARACTERS
