@@ -461,7 +461,9 @@ async def _group(
     )  # a proxy is open to all users of this machine, and to pages that they visit
     async with _on_sockets(list(by_name.values()), key) as urls:
         at = dict(zip(by_name, urls, strict=True))
-        environ = child_environ({**SETTINGS, **settings, "engine.api_key": key})
+        # Where no times are measured a device serves the jobs of all prompts at a time, so that its model writes them together.
+        at_a_time = {} if asked.pace else {"node.peer.queue.slots": str(asked.slots)}
+        environ = child_environ({**SETTINGS, **at_a_time, **settings, "engine.api_key": key})
         async with village(environ, exits.tell) as devices:
             # What an engine's own name does not tell: a server of strangers' models says nothing of their skill.
             devices.own = {
