@@ -140,6 +140,21 @@ async def test_a_template_without_system_turns_gets_the_plain_form() -> None:
     assert sent["n_predict"] == 512
 
 
+@pytest.mark.parametrize(("thinking", "told"), [("", None), ("on", True), ("off", False)])
+async def test_the_template_is_told_whether_to_think(thinking: str, told: bool | None) -> None:
+    done = Reply(chunks=[b'data: {"content":"","stop":true}\n\n'])
+    async with scripted(replies(**{"/completion": [done]})) as server:
+        engine = LlamaServer(server.url, replace(CONFIG, thinking=thinking))
+        await run(engine)
+        (sent,) = {
+            str(each.body.get("chat_template_kwargs"))
+            for each in server.requests
+            if each.path == "/apply-template"
+        }
+        await engine.close()
+    assert sent == str(None if told is None else {"enable_thinking": told})
+
+
 async def test_what_is_kept_of_texts_is_bounded() -> None:
     texts = [f"{number:06} " + "x" * 14_000 for number in range(30)] + ["y" * 30_000, "short"]
     async with scripted(replies()) as server:

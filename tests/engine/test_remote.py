@@ -19,7 +19,7 @@ from folkmoot.engine.ollama import OllamaEngine
 from folkmoot.engine.openai import OpenAIEngine
 from folkmoot.engine.protocol import Done, Engine, Text
 from folkmoot.engine.remote import billions, elsewhere, estimate
-from folkmoot.errors import EngineError, EngineUnreachable, PromptTooLong
+from folkmoot.errors import ConfigError, EngineError, EngineUnreachable, PromptTooLong
 
 from .conftest import Reply, as_json, scripted
 
@@ -100,6 +100,21 @@ async def test_peers_answers_ride_in_the_user_s_turn_and_share_the_context() -> 
     assert "<|im_end|>" not in message["content"]
     assert 0 < message["content"].count("Beta says") <= message["content"].count("Alpha says") + 1
     assert estimate(message["content"]) < 1000
+
+
+@pytest.mark.parametrize(("thinking", "told"), [("", None), ("on", True), ("off", False)])
+async def test_one_switch_says_whether_to_think(thinking: str, told: bool | None) -> None:
+    config = replace(CONFIG, thinking=thinking)
+    chat = Reply(chunks=[ndjson({"message": {"content": "x"}}, {"done": True})])
+    async with scripted({CHAT: [Reply(chunks=[sse(delta("x", "stop"))])], "/api/chat": [chat]}) as server:
+        for engine in (OpenAIEngine(server.url, "m", config), OllamaEngine(server.url, "m", config)):
+            await run(engine)
+            await engine.close()
+    first, second = (each.body for each in server.requests)
+    assert first.get("chat_template_kwargs", {}).get("enable_thinking") is told
+    assert second.get("think") is told
+    with pytest.raises(ConfigError, match=r"engine\.thinking is 'yes'"):
+        replace(CONFIG, thinking="yes")
 
 
 async def test_ollama_streams_byte_by_byte() -> None:

@@ -32,7 +32,8 @@ class EngineConfig:
 
     `threads` 0 means cores / engines on this host (ENGINES.md, trap 1). `port` 0 means a free one.
     `context_tokens` is the room of one job; an embedded engine holds it `slots` times. `skill` 0 means
-    what the model's size says. `api_key` is for servers that want one; whoever loads the settings reads
+    what the model's size says. `thinking` is one switch for all engines whose model can reason before it answers: `on`, `off`, or empty
+    for what the model does by itself. `api_key` is for servers that want one; whoever loads the settings reads
     it from the variable that `api_key_env` names.
     """
 
@@ -42,6 +43,7 @@ class EngineConfig:
     step_tokens: int = 64  # ENGINES.md: a prefill stops only between batches; 64 end within a second
     port: int = 0
     skill: float = 0.0
+    thinking: str = ""
     start_s: float = 120.0  # guess: 1.5B weights from a slow disk
     connect_s: float = 5.0  # guess
     idle_s: float = 120.0  # guess: a full context at 55 tokens/s takes 75 s to its first word
@@ -52,6 +54,11 @@ class EngineConfig:
     runtime_folder: Path = field(default_factory=default_runtime_folder)
     api_key_env: str = "FOLKMOOT_ENGINE_KEY"
     api_key: str = field(default="", repr=False)
+
+    @property
+    def template(self) -> dict[str, object]:
+        """What the model's chat template is told, as llama.cpp, vLLM and SGLang take it in a request; nothing where there is nothing to say."""
+        return {"chat_template_kwargs": {"enable_thinking": self.thinking == "on"}} if self.thinking else {}
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -68,6 +75,10 @@ class EngineConfig:
             value = getattr(self, name)
             if value <= 0:
                 raise ConfigError(f"engine.{name} is {value}; it must be more than 0 seconds")
+        if self.thinking not in ("", "on", "off"):
+            raise ConfigError(
+                f"engine.thinking is {self.thinking!r}; it is on, off, or empty for the model's own way"
+            )
         if self.port > 65535:
             raise ConfigError(f"engine.port is {self.port}; it must be at most 65535")
         if self.restart_max_s < self.restart_s:

@@ -250,7 +250,8 @@ class LlamaServer:
         if roles not in self._frames:
             pairs = template.marked(roles)
             messages = [{"role": role, "content": marker} for role, marker in pairs]
-            response = await self._send("POST", "/apply-template", {"messages": messages})
+            body = {"messages": messages, **self._config.template}
+            response = await self._send("POST", "/apply-template", body)
             frame = None
             if response.status_code == 200:
                 rendered = parse_object(response.content, response).get("prompt")

@@ -75,6 +75,8 @@ class OllamaEngine:
         sent = messages(inference, self._context)
         meter.tokens_in = sum(estimate(turn["content"]) for turn in sent)
         body = {"model": self._model, "messages": sent, "stream": True, "options": options}
+        thinking = self._config.thinking
+        body |= {"think": thinking == "on"} if thinking else {}
         yield Text("", meter.usage)  # counted before it is sent: whoever asked may go before the first word
         try:
             async with self._remote.stream("/api/chat", body) as response:

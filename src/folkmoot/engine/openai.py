@@ -80,6 +80,7 @@ class OpenAIEngine:
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            **self._config.template,
         }
         if sampling.seed is not None:
             body["seed"] = sampling.seed % 2**31
