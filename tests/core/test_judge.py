@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tests.core.world import FOUR, Moot, answered, failed, fixed
 
 from folkmoot.core.events import Advanced, Headway, Plan, Withdrawn
+from folkmoot.core.hedge import HedgeConfig
 from folkmoot.core.ids import DeviceId, PromptId
 from folkmoot.core.judge import Brief, Verdict, brief
 from folkmoot.core.load import judged_jobs, judges_at_most
-from folkmoot.core.messages import Outcome, Stage, Usage
+from folkmoot.core.messages import Outcome, Sampling, Stage, Usage
 from folkmoot.core.mixture import MixtureConfig
 from folkmoot.core.peer import PeerConfig
 from folkmoot.core.price import Offer, PriceConfig, bids, expected_s
@@ -35,7 +36,7 @@ def test_only_what_there_is_to_say_is_asked() -> None:
     assert brief(1, 1, 2, 0, True) is None, "one answer is no choice"
     assert brief(4, 1, 2, 0, False) is None
     assert "two lines" in Brief(4, 2, True).words
-    assert "BEST: the number of the best response" in Brief(4, 1).words
+    assert "BEST: <the number of the best response>" in Brief(4, 1).words
     assert "NEXT" not in Brief(4, 1).words
     assert "BEST" not in Brief(4, 0, True).words
 
@@ -106,12 +107,12 @@ def play(moot: Moot, prompt: PromptId, verdict: Callable[[], str], judges: str =
     raise AssertionError("there is no end to the work")
 
 
-def until_judged(moot: Moot, name: str = "ann") -> None:
+def until_judged(moot: Moot, name: str = "ann", said: str = "") -> None:
     """All write until the judge has its job in service."""
     while stage_at(moot, name) is not Stage.JUDGE:
         for each, device in moot.devices.items():
             if device.running is not None and stage_at(moot, each) is not Stage.JUDGE:
-                moot.write(each, f"{each} says so")
+                moot.write(each, said or f"{each} says so")
 
 
 def decided(moot: Moot, prompt: PromptId) -> list[str]:
@@ -251,6 +252,37 @@ def test_a_judge_that_says_nothing_is_given_up_and_its_late_words_count_for_noth
     assert any(line.startswith("all 3 answers of layer 1 go on") for line in decided(moot, prompt))
 
 
+def test_nobody_is_asked_as_well_where_a_judge_is_late() -> None:
+    moot = Moot({**FOUR, "ann": "", "eve": "m5"}, PeerConfig(hedge=HedgeConfig(share=1.0)))
+    prompt = moot.ask("ann", fixed(1, 1, keep=1, aggregator="fixed:cid"))
+    until_judged(moot, "cid")
+    moot.lost = lambda sender, to, message: DeviceId("cid") in (sender, to)
+    moot.pass_time(60.0)
+    moot.lost = lambda sender, to, message: False
+    moot.work()
+    assert judge_jobs(moot, prompt) == [Outcome.FAILED]
+    assert not any("asked as well as cid in layer 1" in line for line in decided(moot, prompt))
+
+
+def test_no_quorum_and_no_timer_cuts_a_judge_off() -> None:
+    moot = Moot({**FOUR, "ann": ""})
+    prompt = moot.ask("ann", fixed(1, 2, keep=1, quorum=2, aggregator="fixed:cid"))
+    until_judged(moot, "cid")
+    moot.pass_time(5.0)
+    moot.write("cid", "BEST: 2")
+    moot.write("cid", "the end")
+    assert judge_jobs(moot, prompt) == [Outcome.OK]
+
+
+def test_a_verdict_may_be_longer_than_the_answer() -> None:
+    moot = Moot(FOUR, PeerConfig(mixture=MixtureConfig(token_characters=2)))
+    prompt = moot.ask("ann", fixed(1, 3, keep=2), sampling=Sampling(1))
+    until_judged(moot, said="x")
+    moot.write("ann", "BEST: 1, 2")
+    moot.write("ann", "y")
+    assert judge_jobs(moot, prompt) == [Outcome.OK]
+
+
 def test_where_nobody_can_judge_all_go_on() -> None:
     moot = Moot({**FOUR, "ann": ""})
     prompt = moot.ask("ann", fixed(1, 2, keep=1, aggregator="fixed:dot", select=("bob", "cid")))
@@ -309,7 +341,8 @@ def test_no_answer_is_cut_to_nothing_and_shifts_the_numbers_of_others() -> None:
     assert [answer[:3] for answer in shown[1].answers] == ["bob", "cid", "dot", "ann"]
 
 
-def test_a_marked_answer_that_goes_on_stays_marked() -> None:
+@pytest.mark.parametrize(("best", "marked"), [("1, 4", 1), ("1, 2", 0)])
+def test_only_a_marked_answer_that_goes_on_stays_marked(best: str, marked: int) -> None:
     moot = Moot(FOUR, FENCED)
     moot.ask("ann", fixed(1, 3, keep=2), question="What colour is the sky on a clear day?")
     moot.write(
@@ -320,17 +353,36 @@ def test_a_marked_answer_that_goes_on_stays_marked() -> None:
     shown = moot.devices[DeviceId("ann")].running
     assert shown is not None
     assert shown[1].suspect == 1
-    moot.write("ann", "BEST: 1, 4")
+    moot.write("ann", f"BEST: {best}")
     after = moot.devices[DeviceId("ann")].running
     assert after is not None
-    assert (after[1].suspect, len(after[1].answers)) == (1, 2)
+    assert (after[1].suspect, len(after[1].answers)) == (marked, 2)
 
 
-def test_the_judge_counts_neither_for_nor_against_anybody() -> None:
-    moot = Moot(FOUR, PeerConfig(repute=ReputeConfig(enabled=True)))
-    prompt = moot.ask("ann", fixed(3, 3, keep=2, early_stop=True))
-    play(moot, prompt, lambda: "BEST: 1, 2\nNEXT: STOP")
-    assert answered(moot, prompt).provenance.rounds[-1].layer == 1
+def test_verdicts_count_neither_for_nor_against_a_device_and_the_last_layer_is_the_one_that_was() -> None:
+    """One answer of each of four devices, and the aggregate of the one that judged, too."""
+    moot = Moot(
+        {"ann": "", **dict.fromkeys(("bob", "cid", "dot", "eve"), "m")},
+        PeerConfig(repute=ReputeConfig(enabled=True)),
+    )
+    prompt = moot.ask("ann", fixed(3, 3, keep=2, early_stop=True, aggregator="fixed:bob"))
+    same = "The sky is blue, as the air scatters blue light more than red light."
+    until_judged(moot, "bob", same)
+    moot.write("bob", "BEST: 1, 2\nNEXT: STOP")
+    moot.write("bob", same)
+    assert answered(moot, prompt).answer == same
+    books = moot.devices[DeviceId("ann")].peer.repute.books(moot.now)
+    assert {each.device: each.harm + each.good for each in books.judged} == pytest.approx(
+        {"bob": 2.0, "cid": 1.0, "dot": 1.0, "eve": 1.0}
+    )
+
+
+def test_a_judge_is_nothing_that_a_later_try_asks_for() -> None:
+    moot = Moot({**FOUR, "ann": ""})
+    moot.ask("ann", fixed(1, 2, keep=1, aggregator="fixed:cid"), keep=True)
+    until_judged(moot, "cid")
+    steps = [n.headway for n in moot.devices[DeviceId("ann")].notices if isinstance(n, Advanced)]
+    assert [asked.slot for step in steps for asked in step.asked] == [0, 1, 2]
 
 
 def test_an_earlier_try_is_judged_again_and_its_answers_are_not_asked_for() -> None:

@@ -37,6 +37,7 @@ from folkmoot.core.events import (
 from folkmoot.core.gossip import Card
 from folkmoot.core.hedge import HedgeConfig
 from folkmoot.core.ids import DeviceId, PromptId, draw_prompt_id
+from folkmoot.core.load import judges_at_most
 from folkmoot.core.membership import MembershipConfig
 from folkmoot.core.messages import Ask, Poll, Prepare, Turn
 from folkmoot.core.peer import Peer, PeerConfig
@@ -152,6 +153,11 @@ class Scene:
             quorum=quorum if mode == "fixed" else 0,
             deadline_s=rng.uniform(0.1, 5.0) if self.faults and rng.random() < 0.15 else None,
         )
+        if mode == "fixed" and layers:  # by numbers of its own: the seeds that found bugs stay what they were
+            other = Random(f"{self.seed} {world.now} judge")
+            plan = replace(
+                plan, keep=other.choice((0, 0, 1, min(2, proposers + 1))), early_stop=other.random() < 0.3
+            )
         prompt = Prompt(draw_prompt_id(rng), (Turn("user", "why?"),), plan, stream=rng.random() < 0.5)
         self.fates[prompt.id] = Fate(world.devices[device], prompt)
         world.feed(device, Submitted(prompt))
@@ -248,7 +254,9 @@ class Scene:
             return
         # Fewer devices with a model than were asked for: the prompt runs with those there are.
         peers = min(fate.accepted.proposers, sum(map(bool, self.models.values())) - 1)
-        jobs = (peers + 1) * fate.accepted.layers + 1
+        plan, layers = fate.prompt.plan, fate.accepted.layers
+        # What these engines write is no verdict: all judges are asked, and nobody stops.
+        jobs = (peers + 1) * layers + 1 + judges_at_most(layers, peers, plan.keep, plan.early_stop)
         assert isinstance(fate.ended, PromptAnswered), f"no fault, yet {fate.ended}"
         assert fate.generated == jobs, f"{fate.generated} jobs, not {jobs}: {fate.prompt.plan}"
         outcomes = Counter(record.outcome.value for record in fate.ended.provenance.jobs)

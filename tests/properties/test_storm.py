@@ -25,12 +25,15 @@ PATIENCE = MixtureConfig()
 GIVEN_UP_S = PATIENCE.poll_s * (PATIENCE.polls + 1)
 """How long a silent device is waited for."""
 
+VERDICTS = ("BEST: 1\n", "BEST: 1\nNEXT: STOP", "NEXT: STOP", "NEXT: GO ON")
+"""What a judge may say; whoever is no judge may say it, too."""
+
 SLACK = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def bound_s(layers: int) -> float:
-    """Each place of each layer is tried on three devices in turn, and each may be silent."""
-    return (layers + 1) * (PATIENCE.stand_ins + 1) * GIVEN_UP_S + 1.0
+    """Each place of each layer is tried on three devices in turn, and each may be silent; so may each layer's one judge."""
+    return ((layers + 1) * (PATIENCE.stand_ins + 1) + layers) * GIVEN_UP_S + 1.0
 
 
 # ---- nothing fails -----------------------------------------------------------------------------------
@@ -119,6 +122,8 @@ class Weather(RuleBasedStateMachine):
         deadline_s=st.sampled_from((None, None, None, 3.0)),
         mode=st.sampled_from(("fixed", "fixed", "auto", "local", "private")),
         stream=st.booleans(),
+        keep=st.sampled_from((0, 1, 1, 2)),
+        early_stop=st.booleans(),
     )
     def ask(
         self,
@@ -131,11 +136,15 @@ class Weather(RuleBasedStateMachine):
         deadline_s: float | None,
         mode: str,
         stream: bool,
+        keep: int,
+        early_stop: bool,
     ) -> None:
         k = None if select else proposers if layers else 0
         plan = Plan(mode, layers, k, select, aggregator, quorum, deadline_s)
         if mode == "private":
             plan = Plan(deadline_s=deadline_s, private=True)
+        elif mode == "fixed" and layers:
+            plan = replace(plan, keep=keep, early_stop=early_stop)
         self.layers = max(self.layers, layers, 1)
         self.prompts.append(self.storm.submit(self.device(number), plan, stream))
 
@@ -161,7 +170,11 @@ class Weather(RuleBasedStateMachine):
         self.storm.pass_time(seconds)
 
     @precondition(lambda self: self.running())
-    @rule(number=st.integers(0, 7), text=st.sampled_from(("", "word ", "w" * 200)), whole=st.booleans())
+    @rule(
+        number=st.integers(0, 7),
+        text=st.sampled_from(("", "word ", "w" * 200, *VERDICTS)),
+        whole=st.booleans(),
+    )
     def write(self, number: int, text: str, whole: bool) -> None:
         names = self.running()
         self.storm.write(names[number % len(names)], text, whole)
@@ -207,7 +220,8 @@ class Weather(RuleBasedStateMachine):
                 last = end.provenance.jobs[-1]
                 assert last.outcome is Outcome.OK
                 assert last.layer == end.provenance.layers + 1
-                assert len(end.provenance.rounds) == end.provenance.layers
+                skipped = any("skipped" in each.what for each in end.provenance.decisions)
+                assert skipped or len(end.provenance.rounds) == end.provenance.layers
             assert prompt in self.storm.origins
 
 

@@ -809,8 +809,7 @@ class Mixture:
                 effects.append(Announce(AnswerText(self.prompt.id, fresh)))
         if work.end is not None and work.end.length <= work.length:
             return effects + self._on_answer(work, work.end, now)
-        later = work.stage in (Stage.AGGREGATE, Stage.JUDGE)
-        return effects if later else effects + self._prepare_written(work)
+        return effects if work.stage is Stage.AGGREGATE else effects + self._prepare_written(work)
 
     def _on_answer(self, work: _Work, answer: Answer, now: float) -> list[Effect]:
         if answer.length > work.length:
