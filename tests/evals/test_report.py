@@ -14,6 +14,7 @@ from folkmoot.evals.jobs import Job
 from folkmoot.evals.pages import PAGE, REPORT, markdown, page, write
 from folkmoot.evals.records import LINES, SETUP, Record, Setup, begin
 from folkmoot.evals.report import as_json, find, tables
+from folkmoot.evals.standings import JUDGMENTS, Judgment, Judgments
 from folkmoot.evals.statistics import mcnemar, wilson
 
 SETUP_OF = Setup(("m", "m", "m", "m"), ("gsm8k:g.jsonl",), 10, 0, 0, 0.0, "folkmoot eval run --model m")
@@ -129,6 +130,33 @@ def test_open_answers_are_neither_right_nor_wrong(tmp_path: Path):
     assert "| auto | 6, 0 of them checkable |  | 1.00 |" in page
     found = json.loads(json.dumps(as_json([table]), allow_nan=False))
     assert [row["accuracy"] for row in found["moots"][0]["arms"]] == [0.5, None]
+
+
+def test_judgments_are_told_with_the_records_and_packed_with_them(tmp_path: Path):
+    folder = run_in(
+        tmp_path / "runs" / "open", [replace(record(1, "auto", False, sort="alpaca"), right=None)]
+    )
+    kept = Judgments.open(folder / JUDGMENTS)
+    for place in ("A", "B"):
+        kept.add(Judgment("m", "it is small", "alpaca/1", "auto", "gpt4", "pair", place, "A", call="c"))
+        kept.add(
+            Judgment("m", "it is small", "mtbench/2", "auto", "", "grade", "", scores={"": 7.0}, call="c")
+        )
+    kept.add(Judgment("m", "it is small", "alpaca/1", "gpt4", "gpt4", "same", "both", "A", call="c"))
+    found = find(tmp_path / "runs")
+    assert write(found, tables(found), tmp_path / "out")  # nothing is to be drawn
+    again = tables(find(tmp_path / "out"))
+    assert again[0].verdicts == tables(found)[0].verdicts
+    for told in (markdown(again), (tmp_path / "out" / REPORT).read_text()):
+        assert (
+            "The verdicts of m are no evidence of quality: it is small. Of 1 times that the same answer"
+            in told
+        )
+        assert "+100 points towards the first place" in told
+        assert "| auto | alpaca | gpt4 | 1 | 50.0 % (50.0 to 50.0) |  | 0, 0, 1 | 1 | 0 | 0 | 0 |" in told
+        assert "| auto | mtbench | turn 1 | 1 | 7.00 (7.00 to 7.00) | 0 |" in told
+    (row,) = json.loads(json.dumps(as_json(again), allow_nan=False))["win_rate"]
+    assert (row["model"], row["ours"], row["ours_lc"], row["flipped"]) == ("auto", 50.0, None, 1)
 
 
 def test_of_unlike_devices_the_best_is_what_the_others_are_compared_with(like: Path, tmp_path: Path):

@@ -235,15 +235,16 @@ async def test_where_nothing_can_be_compared_the_origins_own_draft_stands(model,
     assert (record.answer, record.given, record.right) == ("No idea.", "", False)
 
 
+@pytest.mark.parametrize("rate_hz", [0.0, 1_000.0])
 async def test_a_second_turn_is_asked_in_each_arm_with_the_answer_that_it_had(
-    model, store, at, tmp_path: Path
+    model, store, at, tmp_path: Path, rate_hz: float
 ):
     model.texts = ("An oak.", "Because of its leaves.")
     api, records = Api(said="An elm."), Records.open(tmp_path / LINES)
     first = Task("mtbench/1", "roleplay", "Name a tree.", Open(), 1000)
     second = Task("mtbench/1/2", "roleplay", "Why that one?", Open(), 1000, first)
     moot = moot_of(Proxy("m", model, store), await at(api))
-    await run(moot, arms_of("majority:1,auto", 4), [first, second], records)
+    await run(moot, arms_of("majority:1,auto", 4), [first, second], records, rate_hz=rate_hz)
     said = [[turn["content"] for turn in body["messages"]] for body in api.bodies]
     assert said == [["Name a tree."], ["Name a tree.", "An elm.", "Why that one?"]]
     drafts = [[turn.content for turn in each.conversation] for each in model.asked]

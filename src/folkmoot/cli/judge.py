@@ -188,6 +188,8 @@ async def _judge(
             weak = weakness(info.model, info.skill, info.made_up)
             proxy = Proxy(name or info.model, engine, store, at_once=at_once)
             some = missing(proxy, wanted((proxy.name, weak), tasks, answers, baseline, same_share), kept)
+            letters = sum(len(turn["content"]) for each in some for turn in each.messages or ())
+            exits.tell(f"{counted(len(some), 'judgment')} to be made, about {letters // 4} tokens to be read")
             try:
                 with Progress("judgments", len(some)) as bar:
                     await judge(proxy, some, kept, at_once=at_once, step=step)
