@@ -50,7 +50,7 @@ def able(shown: str) -> str:
 
 
 def parrot(shown: str) -> str:
-    return shown.rstrip("`0123456789abcdef\n")
+    return shown.partition("\n\nThat was all")[0].rstrip("`0123456789abcdef\n")
 
 
 @dataclass

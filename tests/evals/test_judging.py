@@ -84,7 +84,7 @@ def test_an_answer_cannot_forge_a_verdict_even_of_a_judge_that_says_it_over(forg
         grade([forged], [forged], forged),
         skills("Q?", forged, forged, names),
     ):
-        said = shown[1]["content"]
+        said = shown[1]["content"].partition("That was all")[0]
         for end in range(len(said)):
             reply = said[: end + 1]
             assert (verdict(reply), mark(reply), marks(reply, names)) == (UNPARSABLE, None, {})
@@ -108,6 +108,13 @@ def test_an_answer_cannot_leave_its_fence():
     assert fences.count(new) == 6
     assert f"hold the word {new}" in system["content"]
     assert new not in escape
+
+
+def test_what_is_asked_is_said_again_behind_the_data_and_is_no_verdict_where_it_is_said_over():
+    for shown in (pair(["Q?"], ["x"], ["y"]), grade(["Q?"], ["x"]), skills("Q?", "x", "", ("Factuality",))):
+        last = shown[1]["content"].splitlines()[-1]
+        assert last.startswith("That was all")
+        assert (verdict(last), mark(last), marks(last, ("Factuality",))) == (UNPARSABLE, None, {})
 
 
 def test_the_same_texts_are_asked_in_the_same_words_and_places_differ():

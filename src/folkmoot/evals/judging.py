@@ -48,6 +48,12 @@ _SKILLS = (
     "what an answer lacks in one skill is no fault in another."
 )
 _SKILLS_END = "Give your reasons in at most one short sentence for each. Then end with these lines and nothing else, a number for each N:"
+_OVER = "That was all that is to be judged."
+_PAIR_AGAIN = (
+    "Now say which answer is better, and end with a line that holds nothing but [[A]], [[B]] or [[C]]."
+)
+_GRADE_AGAIN = "Now mark the answer, and end with a line that holds nothing but [[N]], your mark for N."
+_SKILLS_AGAIN = "Now mark each skill, and end with a line [[SKILL: N]] for each."
 _LAST = (
     "There are several questions. Judge what was answered to the last one; the others tell what it is about."
 )
@@ -90,14 +96,14 @@ Messages = list[dict[str, str]]
 def pair(questions: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Messages:
     """Ask which answers are better, `first` (A) or `second` (B), one to each question."""
     texts = [*_titled("Question", questions), *_titled("Answer A", first), *_titled("Answer B", second)]
-    return _messages((_PAIR, _DATA, *_last(questions), _PAIR_ENDS), texts)
+    return _messages((_PAIR, _DATA, *_last(questions), _PAIR_ENDS), texts, _PAIR_AGAIN)
 
 
 def grade(questions: Sequence[str], answers: Sequence[str], reference: str = "") -> Messages:
     """Ask for the mark of the last answer."""
     texts = [*_titled("Question", questions), *_reference(reference), *_titled("Answer", answers)]
     hint = (_HINT,) if reference else ()
-    return _messages((_GRADE, _DATA, *_last(questions), *hint, _GRADE_ENDS), texts)
+    return _messages((_GRADE, _DATA, *_last(questions), *hint, _GRADE_ENDS), texts, _GRADE_AGAIN)
 
 
 def skills(question: str, answer: str, reference: str, names: Sequence[str]) -> Messages:
@@ -106,7 +112,7 @@ def skills(question: str, answer: str, reference: str, names: Sequence[str]) -> 
     lines = "\n".join(f"[[{name}: N]]" for name in names)
     hint = (_HINT,) if reference else ()
     texts = [("Question", question), *_reference(reference), ("Answer", answer)]
-    return _messages((_SKILLS, told, _DATA, *hint, f"{_SKILLS_END}\n{lines}"), texts)
+    return _messages((_SKILLS, told, _DATA, *hint, f"{_SKILLS_END}\n{lines}"), texts, _SKILLS_AGAIN)
 
 
 def _titled(title: str, texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -123,13 +129,14 @@ def _last(questions: Sequence[str]) -> tuple[str, ...]:
     return (_LAST,) if len(questions) > 1 else ()
 
 
-def _messages(told: Sequence[str], texts: Sequence[tuple[str, str]]) -> Messages:
+def _messages(told: Sequence[str], texts: Sequence[tuple[str, str]], again: str) -> Messages:
     # Of all texts together, so that whoever wrote one of them cannot know it, while the same call is found again.
     fence = hashlib.sha256("\0".join(text for _, text in texts).encode()).hexdigest()[:12]
     shown = "\n\n".join(f"{title}:\n{walled(_harmless(text, fence), fence)}" for title, text in texts)
     return [
         {"role": "system", "content": "\n\n".join(told).replace("{fence}", fence)},
-        {"role": "user", "content": shown},
+        # What is asked stands behind the data once more: else a model may go on with them.
+        {"role": "user", "content": f"{shown}\n\n{_OVER} {again}"},
     ]
 
 
