@@ -23,7 +23,8 @@ COUNTED = "How many legs have three cats?"
 ALIKE = {"ann": "m", "bob": "m", "cid": "m", "dot": "m"}
 VOTING = PeerConfig(committee=CommitteeConfig(enabled=True))
 PAIRS = replace(VOTING, committee=CommitteeConfig(enabled=True, waves=(2, 1, 1)))
-PRICED = replace(VOTING, price=PriceConfig(enabled=True))
+RUSHED = replace(VOTING, price=PriceConfig(enabled=True))
+PRICED = replace(RUSHED, committee=CommitteeConfig(enabled=True, rush=-1.0))
 LETTERS = "What is the capital of France?\nOptions:\n(A) Lyon\n(B) Paris\n(C) Nice"
 
 
@@ -516,6 +517,33 @@ def test_a_weak_origin_lets_the_able_vote(config: PeerConfig) -> None:
     told = answered(moot, prompt).provenance
     assert sorted(job.device for job in told.jobs) == ["bob", "bob", "cid", "cid"]
     assert [job.stands_in_for for job in told.jobs] == [None] * 4
+
+
+def test_at_rest_all_are_asked_at_once_and_at_a_price_in_waves() -> None:
+    moot = Moot(dict.fromkeys("abcdef", "m"), RUSHED)
+    prompt = moot.ask("a", question=COUNTED)
+    first = asked(moot)
+    assert len(first) == 4
+    moot.write(first[2], "Answer: 12")
+    moot.write(first[3], "Answer: 12")
+    told = answered(moot, prompt)
+    assert told.answer == "Answer: 12"
+    assert len(told.provenance.jobs) == 4
+    busy = Moot(dict.fromkeys("abcdef", "m"), RUSHED)
+    for _ in range(3):
+        busy.ask("b", question=OPEN)
+    later = busy.ask("b", question=COUNTED)
+    while busy.end_of(later) is None:
+        for name in asked(busy):
+            busy.write(name, f"Answer: {ord(name[0])}")
+    found = answered(busy, later).provenance
+    assert any("is asked as well" in each.what for each in found.decisions), found.decisions
+
+
+@pytest.mark.parametrize("rush", [float("nan")])
+def test_rush_is_a_number(rush: float) -> None:
+    with pytest.raises(ConfigError, match=r"committee\.rush"):
+        CommitteeConfig(rush=rush)
 
 
 def test_like_devices_are_asked_though_weaker_ones_would_be_sooner() -> None:

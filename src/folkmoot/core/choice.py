@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -424,6 +425,7 @@ class Choice:
         kind = wanted if may and wanted is not Kind.OPEN and not prompt.sampling.stop else None
         alike = self._able(own, wanted) if may else ()
         leader = alike[0] if len(alike) == 1 and self._live_besides(own) else None
+        cost = math.inf
         alone = kind is not None and past is None and not self._votes_pay(alike, kind)
         if alone and own not in alike:  # no vote, but nor is it left to a weak origin
             leader = min(alike, key=lambda device: self.delay_s(device, Stage.PROPOSE))
@@ -439,12 +441,14 @@ class Choice:
                 kind = None
                 resolved = replace(resolved, layers=0, proposers=0, best_of=0)
             if self.prices.enabled:
-                resolved = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind, alike)
+                resolved, cost = self._priced(resolved, prompt, rng, now, mine, room, sizes, kind, alike)
             if alone:
                 sizes[:] = [Decision("no vote: one answers alone", _NO_VOTE)]
         decisions += sizes
         if kind is not None and leader is None and resolved.layers == 1:
-            committee = Committee(kind, self._committee.waves, self._committee.agree)
+            config = self._committee
+            waves = (config.most,) if cost <= config.rush else config.waves
+            committee = Committee(kind, waves, config.agree)
             seats = resolved.seats or self._seats(resolved, prompt, rng, alike)
             if past is not None:
                 seats = seats[: resolved.proposers + 1]
@@ -705,8 +709,8 @@ class Choice:
         sizes: list[Decision],
         kind: Kind | None,
         alike: Sequence[DeviceId],
-    ) -> Resolved:
-        """The (M, k) with the most left of its worth; `fixed` and `local` as they are or not at all.
+    ) -> tuple[Resolved, float]:
+        """The (M, k) with the most left of its worth, and its price in points; `fixed` and `local` as they are or not at all.
 
         Answers of a `kind` that is compared are voted on by those that are `alike`: one layer, and no job that aggregates.
         """
@@ -758,14 +762,15 @@ class Choice:
                 raise DeadlinePassed(f"{why}, also where nobody has anything else to do")
             raise Overloaded(why)
         if not free:
-            return replace(plan, first=first)
+            return replace(plan, first=first), bid.price
         sizes[:] = [Decision(_named(bid), _why(config, bid, offered, plan.deadline_s))]
         if not bid.layers:
-            return replace(plan, layers=0, proposers=0, best_of=0, quorum=0)
+            return replace(plan, layers=0, proposers=0, best_of=0, quorum=0), bid.price
         if seats:
             sat = (seats[0], *first)[: bid.proposers + 1]
-            return replace(plan, layers=1, proposers=bid.proposers, seats=sat)
-        return replace(plan, layers=bid.layers, proposers=bid.proposers, first=first[: bid.proposers])
+            return replace(plan, layers=1, proposers=bid.proposers, seats=sat), bid.price
+        chosen = replace(plan, layers=bid.layers, proposers=bid.proposers, first=first[: bid.proposers])
+        return chosen, bid.price
 
     def _check_wait(self, offer: Offer) -> None:
         """Raise Overloaded where a first-layer job at this device is expected to wait for too long."""
