@@ -109,7 +109,7 @@ async def test_a_judge_that_is_right_gives_the_better_arm_every_pair(store: Stor
     )
     assert (one.rate.value, one.rate.low) == (1.0, 1.0)
     assert (fair.shown, fair.tied, fair.leaning) == (2, 2, 0.0)
-    assert (one.controlled, "0 of them were judged" in one.uncontrolled) == (None, True)
+    assert (one.controlled, "0 of them have a verdict" in one.uncontrolled) == (None, True)
 
 
 async def test_a_judge_that_leans_flips_every_pair_and_its_bias_is_told(store: Store, tmp_path: Path):

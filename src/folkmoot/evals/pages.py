@@ -130,12 +130,15 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
     setup, best, rows = table.setup, table.best, table.rows
     yield Heading(2, f"{len(setup.models)} × {setup.models[0]}" if setup.same else ", ".join(setup.models))
     whose = "each device's in turn" if setup.origin is None else f"device {setup.origin}'s"
+    right = (
+        f"Right: with its 95 % Wilson interval. Against {best or 'nothing'}, the single device that got the most right of the prompts that "
+        "all such were asked (any that was asked less than half of them is left out of that): "
+        "paired difference in points with its 95 % bootstrap interval (prompts drawn again), and McNemar's exact p after Holm's "
+        "correction. "
+    )
     yield Words(
         f"Tasks: {', '.join(table.sets)}, the first {setup.prompts} of each in the order of seed {setup.seed}; the prompts are "
-        f"{whose}. Right: with its 95 % Wilson interval. Against {best or 'nothing'}, the single device that got the most right of "
-        "the prompts that all such were asked (any that was asked less than half of them is left out of that): "
-        "paired difference in points with its 95 % bootstrap interval (prompts drawn again), and McNemar's exact p after Holm's "
-        f"correction. {_latency_says(setup)}"
+        f"{whose}. {right if any(row.checked for row in rows) else ''}{_latency_says(setup)}"
     )
     head = (
         "arm",

@@ -219,7 +219,7 @@ def _controlled(
     if len(rows) < PROMPTS:
         return (
             None,
-            f"it is known for all of AlpacaEval's {PROMPTS} instructions together; {len(rows)} of them were judged",
+            f"it is known for all of AlpacaEval's {PROMPTS} instructions together; {len(rows)} of them have a verdict",
         )
     if difficulty is None:
         return None, "no file of the instructions' difficulties was named (--difficulty)"
