@@ -24,7 +24,7 @@ ALIKE = {"ann": "m", "bob": "m", "cid": "m", "dot": "m"}
 VOTING = PeerConfig(committee=CommitteeConfig(enabled=True))
 PAIRS = replace(VOTING, committee=CommitteeConfig(enabled=True, waves=(2, 1, 1)))
 RUSHED = replace(VOTING, price=PriceConfig(enabled=True))
-PRICED = replace(RUSHED, committee=CommitteeConfig(enabled=True, rush=-1.0))
+PRICED = replace(RUSHED, committee=CommitteeConfig(enabled=True, rush=0.0))
 LETTERS = "What is the capital of France?\nOptions:\n(A) Lyon\n(B) Paris\n(C) Nice"
 
 

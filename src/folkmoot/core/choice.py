@@ -447,7 +447,7 @@ class Choice:
         decisions += sizes
         if kind is not None and leader is None and resolved.layers == 1:
             config = self._committee
-            waves = (config.most,) if cost <= config.rush else config.waves
+            waves = (config.most,) if cost < config.rush else config.waves
             committee = Committee(kind, waves, config.agree)
             seats = resolved.seats or self._seats(resolved, prompt, rng, alike)
             if past is not None:

@@ -15,8 +15,8 @@ from folkmoot.errors import ConfigError
 @dataclass(frozen=True, slots=True)
 class CommitteeConfig:
     """Voting in mode auto. `waves` are how many are asked at first and then, while they disagree, how many more. All are asked
-    at once where that costs no more than `rush` points by the prices: at rest a job less is worth less than the time that it takes to wait
-    for the others (0.38 times that of four votes one after another instead of 0.56, `bench/waves.py`). Below 0: never.
+    at once where that costs less than `rush` points by the prices: at rest a job less is worth less than the time that it takes to wait
+    for the others (0.38 times that of four votes one after another instead of 0.56, `bench/waves.py`). 0: never.
 
     `agree` votes for the same end it. Of two devices one leads where its probes prove it (`core.skill`) or, where those cannot be
     compared, its model is `leader` times as large, if both tell a size. Members are alike where none leads another one; one that
@@ -49,8 +49,8 @@ class CommitteeConfig:
             raise ConfigError(
                 f"committee.waves is {self.waves}: each is 1 to 64, the first at least agree = {self.agree}"
             )
-        if self.rush != self.rush:
-            raise ConfigError("committee.rush is no number: it is points, below 0 for never")
+        if not self.rush >= 0.0:
+            raise ConfigError(f"committee.rush is {self.rush}: it is points, 0 or more")
         if self.agree < 2:
             raise ConfigError(f"committee.agree is {self.agree}: one vote agrees with nobody, 2 or more do")
         if not self.similar >= 0.0:

@@ -21,7 +21,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
     "auto-no-committee": {"node.peer.committee.enabled": "false"},
     "auto-no-medoid": {"node.peer.committee.similar": "1"},
     "auto-no-leader": {"node.peer.committee.leader": "1e9"},
-    "auto-no-rush": {"node.peer.committee.rush": "-1"},
+    "auto-no-rush": {"node.peer.committee.rush": "0"},
     "auto-no-able": {"node.peer.committee.able": "0"},
     "auto-no-price": {"node.peer.price.enabled": "false"},
     "auto-no-haste": {"node.peer.price.haste": "0"},
