@@ -113,6 +113,7 @@ class Village:
     )
     engine: str = "ready"
     banned: tuple[DeviceId, ...] = ()
+    doubts: tuple[tuple[DeviceId, str], ...] = ()
     queue: int = 0
     fail: str = ""
     fail_late: str = ""
@@ -142,6 +143,7 @@ class Village:
             uptime_s=1.5,
             members=tuple(self.members),
             banned=self.banned,
+            doubts=self.doubts,
         )
 
     def new_prompt_id(self) -> PromptId:

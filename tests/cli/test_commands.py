@@ -176,6 +176,8 @@ async def test_status(run, village, make_member):
     probed = replace(card, probes=7, right=(9, 0, 0, 0, 0, 0), total=(12, 0, 0, 0, 0, 0))
     village.members[1] = replace(village.members[1], card=probed)
     assert "birch's model by its probes: arithmetic 9 of 12\n" in (await run("status"))[1]
+    village.doubts = ((village.members[1].device, "arithmetic 1 of 9 where its card has 9 of 12"),)
+    assert "birch's card is not believed: arithmetic 1 of 9 where" in (await run("status"))[1]
 
 
 async def test_invite(run, village):

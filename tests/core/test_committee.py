@@ -88,6 +88,7 @@ def test_jobs_are_the_mean_over_drawn_prompts() -> None:
         jobs((2, 1, 1), (0.7,))
 
 
+@pytest.mark.no_cover  # hundreds of prompts, traced, take three times as long
 @pytest.mark.parametrize("waves", [(3, 1), (2, 1, 1), (2, 2), (4,)])
 def test_jobs_of_real_prompts_are_what_the_formula_says(waves: tuple[int, ...]) -> None:
     """200 prompts whose members are right by chance; the shares that are still open after each wave are counted."""

@@ -246,6 +246,7 @@ def test_the_bare_word_answer_is_no_mark() -> None:
     assert extract(Kind.SHORT, "I answer with care") is None
 
 
+@pytest.mark.no_cover  # traced it takes many times as long, and the tests above cover what it reaches
 @given(st.sampled_from(list(Kind)), st.text(), st.booleans())
 def test_any_text_will_do(kind: Kind, text: str, truncated: bool) -> None:
     kind_of(text)

@@ -10,7 +10,8 @@ from random import Random
 import pytest
 from tests.core.world import FOUR, Moot, answered, fixed
 
-from folkmoot.core.events import GossipTimer, PromptFailed, Received
+from folkmoot.core.audit import AuditConfig
+from folkmoot.core.events import CardChanged, GossipTimer, PromptFailed, Received
 from folkmoot.core.gossip import (
     MAX_INCARNATION,
     MAX_ROWS,
@@ -216,6 +217,39 @@ def test_claim_for_another() -> None:
         version = mine.version
     ann.on_message(EVE, Heartbeat(1, 0, (), (Hot(tag_of(BOB), 2**53 - 1, 9_999, 1, 0, 1_000),)), 3.0)
     assert ann.members[BOB].pulse.queue == 2, "one lie does not push the number to the bound"
+
+
+def test_made_up_probes() -> None:
+    """Dot says that it has all sums right, and has none; hidden questions show it, and another one is the strongest."""
+    found = {}
+    for audit in (AuditConfig(), AuditConfig(share=0.1, within_s=0.0)):
+        moot = Moot(FOUR, PeerConfig(audit=audit))
+        ann = moot.devices[ANN].peer
+        for device in (ANN, BOB, CID, DOT):
+            right = 12 if device == DOT else 2
+            card = replace(
+                ann.membership.members[device].card,
+                skill=1.0,
+                probes=7,
+                right=(right, *(0,) * 5),
+                total=(12, *(0,) * 5),
+            )
+            if device == ANN:
+                moot.tell("ann", CardChanged(card))
+            else:
+                moot.tell("ann", Received(device, News((), (Member(device, 2, Standing.ALIVE, card),))))
+        for _ in range(150):
+            prompt = moot.ask("ann", fixed(1, 3, aggregator="strongest"), question="What is 2 + 3?")
+            moot.work()
+        last = answered(moot, prompt).provenance
+        found[audit.share] = (
+            last.jobs[-1].device,
+            [each.what for each in last.decisions if "believed" in each.what],
+        )
+    assert found[0.0] == ("dot", [])
+    who, told = found[0.1]
+    assert who != "dot"
+    assert told == ["the card of dot is not believed"]
 
 
 def test_forged_skill() -> None:

@@ -90,8 +90,8 @@ def job_rows(how: Provenance, *, texts: bool = False) -> tuple[JobRow, ...]:
     return tuple(msgspec.convert(job, JobRow, from_attributes=True) for job in jobs)
 
 
-def member_row(member: Member) -> MemberRow:
-    """A row of the member list, flat."""
+def member_row(member: Member, doubt: str = "") -> MemberRow:
+    """A row of the member list, flat; `doubt` says why its card is not believed."""
     card, pulse = member.card, member.pulse
     limit = card.slots / pulse.service_s if pulse.service_s else None
     return MemberRow(
@@ -118,13 +118,15 @@ def member_row(member: Member) -> MemberRow:
             for skill in SkillClass
             if (known := tally(card, skill)).total
         ),
+        doubt=doubt,
     )
 
 
 def moot_status(status: Status) -> MootStatus:
     """The moot as this device sees it; whom it bans is shown as banned, whatever is left of it in the member list."""
     banned = set(status.banned)
-    rows = [member_row(member) for member in status.members]
+    doubts = dict(status.doubts)
+    rows = [member_row(member, doubts.get(member.device, "")) for member in status.members]
     return MootStatus(
         device=status.device,
         name=status.name,

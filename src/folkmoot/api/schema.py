@@ -243,6 +243,7 @@ class MemberRow(Struct, frozen=True):
     `limit` is what its `slots` can do, jobs per second, and `headroom` what of that is left: below 0 it has too much to do. Both
     are null before a first job. `service_s` is the mean time of its jobs, `stage_s` that of each stage. `closed`: it serves its own users only, for now or for good.
     `skill` is its model's size in billions of parameters, `skills` what its probes say, without the classes that are not through.
+    `doubt` says why those are not believed here, empty where they are.
     """
 
     id: str
@@ -264,6 +265,7 @@ class MemberRow(Struct, frozen=True):
     headroom: float | None
     closed: bool
     skills: tuple[SkillRow, ...]
+    doubt: str = ""
 
 
 class StageRow(Struct, frozen=True):

@@ -65,6 +65,8 @@ def _show(found: dict[str, Any]) -> None:
         if row["skills"]:
             known = ", ".join(f"{each['skill']} {each['right']} of {each['total']}" for each in row["skills"])
             screen.print(f"{escape(row['name'])}'s model by its probes: {known}")
+        if row["doubt"]:
+            screen.print(f"{escape(row['name'])}'s card is not believed: {row['doubt']}")
     for stage in found["stages"]:
         screen.print(
             f"{stage['stage']}: {stage['service_s']:.3g} s a job, {stage['tokens_in']:.0f} tokens in "

@@ -10,6 +10,7 @@ from itertools import cycle, islice
 from random import Random
 from typing import Protocol
 
+from folkmoot.core.audit import Audits
 from folkmoot.core.breaker import BreakerConfig, Breakers, State
 from folkmoot.core.committee import Committee, CommitteeConfig
 from folkmoot.core.events import Decision, DeviceRow, Headway, Plan, Prompt
@@ -106,6 +107,7 @@ class Choice:
         hedges: Hedges | None = None,
         max_wait_s: float = 0.0,
         repute: Repute | None = None,
+        audits: Audits | None = None,
         committee: CommitteeConfig | None = None,
     ) -> None:
         self.me = me
@@ -118,6 +120,7 @@ class Choice:
         self._diverse = diverse
         self.max_wait_s = max_wait_s
         self.repute = repute or Repute()
+        self.audits = audits
         self._sent: dict[DeviceId, tuple[int, int]] = {}
 
     def _member(self, device: DeviceId) -> Member | None:
@@ -210,6 +213,13 @@ class Choice:
         """Live devices that are asked no more, and why."""
         found = self.repute.shunned
         return [(m.device, found[m.device]) for m in self._membership.live() if m.device in found]
+
+    def disbelieved(self) -> list[tuple[DeviceId, str]]:
+        """Live devices whose cards claim more than they can, and what."""
+        if self.audits is None:
+            return []
+        found = [(m.device, self.audits.doubt(m.device, m.card)) for m in self._membership.live()]
+        return [(device, why) for device, why in found if why]
 
     def judged(self, device: DeviceId, harm: float | None, now: float) -> None:
         """An answer of another device was so harmful, 0 to 1; None: nobody can say."""
@@ -494,7 +504,9 @@ class Choice:
 
     def _card(self, device: DeviceId) -> Card:
         member = self._member(device)
-        return Card("") if member is None else member.card
+        if member is None:
+            return Card("")
+        return member.card if self.audits is None else self.audits.believed(device, member.card)
 
     def _probed(self, devices: Sequence[DeviceId], kind: Kind) -> bool:
         cards = [self._card(d) for d in devices]

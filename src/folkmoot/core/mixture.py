@@ -260,6 +260,8 @@ class Mixture:
             self._seen.setdefault(DeviceId(row.id), row)
         for device, why in self._choice.shunned():
             self._decide(f"{self._name(device)} is not asked", why)
+        for device, why in self._choice.disbelieved():
+            self._decide(f"the card of {self._name(device)} is not believed", why)
         return effects + self._advance(now)
 
     def _advance(self, now: float) -> list[Effect]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import assert_never
 
+from folkmoot.core.audit import AuditConfig, Audits
 from folkmoot.core.breaker import BreakerConfig, Breakers
 from folkmoot.core.choice import Choice, Draw, RandomDraw
 from folkmoot.core.committee import CommitteeConfig
@@ -64,6 +65,7 @@ from folkmoot.core.messages import (
     Poll,
     Prepare,
     Queued,
+    Stage,
     Undone,
 )
 from folkmoot.core.mixture import Mixture, MixtureConfig
@@ -96,6 +98,7 @@ class PeerConfig:
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     repute: ReputeConfig = field(default_factory=ReputeConfig)
     committee: CommitteeConfig = field(default_factory=CommitteeConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.diverse <= 1e3:
@@ -125,6 +128,7 @@ class Peer:
         self._breakers = Breakers(config.breaker)
         self.hedges = Hedges(config.hedge)
         self.repute = Repute(config.repute)
+        self.audits = Audits(config.audit, rng)
         self._choice = Choice(
             me,
             self.membership,
@@ -136,6 +140,7 @@ class Peer:
             max_wait_s=config.max_wait_s,
             repute=self.repute,
             committee=config.committee,
+            audits=self.audits,
         )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}
@@ -192,6 +197,8 @@ class Peer:
                     pending.extend(self._on_member(member, now))
                 case _:
                     effects.append(effect)
+        if self.config.audit.share:
+            effects += self._on_asked(effects, now)
         return effects + self._on_pulse(now)
 
     def _on_event(self, event: Event, now: float) -> list[Effect]:
@@ -213,6 +220,7 @@ class Peer:
             case Warmed():
                 return self.queue.on_warmed(event, now)
             case StreamLost(device=device, job=job):
+                self.audits.lost(device, job)
                 mixture = self._mixture_of(job)
                 return self._settle(mixture, mixture.on_stream_lost(device, job, now)) if mixture else []
             case LinkLost(device=device):
@@ -247,6 +255,7 @@ class Peer:
                 return self.queue.warm(sender, inference, now)
             case Queued() | Began() | Piece() | Answer() | Undone():
                 self._breakers.word(sender)
+                self.audits.on_message(sender, message)
                 mixture = self._mixture_of(message.job)
                 return self._settle(mixture, mixture.on_message(sender, message, now)) if mixture else []
             case _:
@@ -345,6 +354,7 @@ class Peer:
         self._breakers.forget(member.device)
         self.hedges.forget(member.device)
         self._choice.forget(member.device)
+        self.audits.lost(member.device)
         for mixture in list(self._mixtures.values()):
             effects += self._settle(mixture, mixture.on_device_gone(member.device, why, now))
         return effects
@@ -357,6 +367,31 @@ class Peer:
             for mixture in list(self._mixtures.values()):
                 effects += self._settle(mixture, mixture.on_device_silent(device, now))
         return effects
+
+    def _on_asked(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Note the jobs that go out, after which hidden questions follow; put one that is due, if both ends have the time for it."""
+        for effect in effects:
+            match effect:
+                case Send(to=to, message=Ask(layer=1, stage=Stage.PROPOSE) as ask) if to != self.me:
+                    self.audits.sent(ask, to, now)
+                case _:
+                    pass
+        device = self.audits.due(now)
+        if device is None:
+            return []
+        member = self.membership.members.get(device)
+        card = Card("") if member is None else member.card
+        free = (
+            member is not None
+            and member.standing is Standing.ALIVE
+            and not member.pulse.queue
+            and member.pulse.busy < card.slots
+            and not (self.queue.waiting or self._leaving)
+        )
+        asked = list(self.audits.ask(card, free, now))
+        if any(isinstance(each, Send) and isinstance(each.message, Ask) for each in asked):
+            self._choice.sent(device)
+        return asked
 
     def _on_pulse(self, now: float) -> list[Effect]:
         """Tell the membership when this device's load has changed."""

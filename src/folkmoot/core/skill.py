@@ -79,12 +79,16 @@ class Tally:
     @property
     def lower(self) -> float:
         """The skill is above this with the probability `SURE`."""
-        return _quantile(self.right, self.total, 1.0 - SURE)
+        return self.quantile(1.0 - SURE)
 
     @property
     def upper(self) -> float:
         """The skill is below this with the probability `SURE`."""
-        return _quantile(self.right, self.total, SURE)
+        return self.quantile(SURE)
+
+    def quantile(self, share: float) -> float:
+        """The skill is below this with the probability `share`."""
+        return _quantile(self.right, self.total, share)
 
 
 @lru_cache(maxsize=1 << 12)

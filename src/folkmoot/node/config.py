@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from folkmoot.core.audit import AuditConfig
 from folkmoot.core.breaker import BreakerConfig
 from folkmoot.core.committee import CommitteeConfig
 from folkmoot.core.hedge import HedgeConfig
@@ -73,6 +74,7 @@ def _policies() -> PeerConfig:
         hedge=HedgeConfig(share=0.05),
         breaker=BreakerConfig(failures=3),
         repute=ReputeConfig(enabled=True),
+        audit=AuditConfig(share=0.005),
         committee=CommitteeConfig(enabled=True),
     )
 

@@ -371,9 +371,14 @@ class Daemon:
             peer.repute.take_up(kept.books, time.time() - kept.at, asyncio.get_running_loop().time())
 
     async def _watch_books(self, peer: Peer) -> None:
-        """Write down now and then what was seen of peers' answers."""
+        """Write down now and then what was seen of peers' answers, and tell once whose card is believed no more."""
+        told: set[DeviceId] = set()
         while True:
             await asyncio.sleep(ledger.KEEP_S)
+            doubts = dict(self._doubts(peer))
+            for device in doubts.keys() - told:
+                log.warning("the card of device %s is not believed: %s", device[:12], doubts[device])
+            told = set(doubts)
             await self._keep_books(peer)
 
     async def _keep_books(self, peer: Peer) -> None:
@@ -573,7 +578,13 @@ class Daemon:
             peer.queue.meter.jobs if peer is not None else 0,
             peer.queue.meter.busy_s if peer is not None else 0.0,
             identity.decrees.banned(),
+            self._doubts(peer) if peer is not None else (),
         )
+
+    @staticmethod
+    def _doubts(peer: Peer) -> tuple[tuple[DeviceId, str], ...]:
+        known = [(m.device, peer.audits.doubt(m.device, m.card)) for m in peer.membership.members.values()]
+        return tuple((device, why) for device, why in known if why)
 
     @property
     def traffic(self) -> Traffic:

@@ -20,7 +20,7 @@ class Status:
     `queue` counts waiting jobs (not the one in service), `buffer` the local prompts between layers,
     `prompts` those not yet ended. `local_only`: no device on another machine can reach this one. `stages` are what jobs
     cost here; `jobs` were served since the start, in `busy_s` seconds of all slots together.
-    `banned` are all that the moot bans, whether this device has met them or not.
+    `banned` are all that the moot bans, whether this device has met them or not. `doubts`: whose cards are not believed here, and why.
     """
 
     device: DeviceId
@@ -41,6 +41,7 @@ class Status:
     jobs: int = 0
     busy_s: float = 0.0
     banned: tuple[DeviceId, ...] = ()
+    doubts: tuple[tuple[DeviceId, str], ...] = ()
 
 
 class Moot(Protocol):
