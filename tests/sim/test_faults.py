@@ -69,6 +69,7 @@ def rest_s() -> float:
     return mean_s(runs(question(5), IMPATIENT))
 
 
+@pytest.mark.xdist_group("healthy")  # one run of the healthy five for both
 def test_a_frozen_device_costs_hardly_anything_even_before_its_death_is_known() -> None:
     found = runs(question(6), replace(IMPATIENT, frozen=FREEZES))
     assert mean_s(found) <= 1.1 * rest_s()
@@ -78,6 +79,7 @@ def test_a_frozen_device_costs_hardly_anything_even_before_its_death_is_known() 
     assert mean_s(patient, frozen=True) > 1.3 * rest_s()
 
 
+@pytest.mark.xdist_group("healthy")
 def test_a_device_ten_times_slower_costs_hardly_anything() -> None:
     laws = (Exponential(ALPHA_S),) * 5 + (Exponential(10 * ALPHA_S),)
     asked = question(6, laws=laws, rates_hz=(*[0.25 / 9 / ALPHA_S] * 5, 1e-9))
