@@ -5,7 +5,7 @@
 Of each task of which four drafts of one model are stored, in every order of the four: the share that is right, the jobs that are
 begun, the time (by tokens, READ and WRITE a second) over that of the same votes one after another on one device and over that
 of all four, and the tokens written in whole drafts, where what is still being written when two agree is stopped.
-`straggler` c: with four at once, the fourth is given up c times as late as the third where those three differ.
+`--kind letter` takes only tasks whose answers are letters. `straggler` c: with four at once, the fourth is given up c times as late as the third where those three differ.
 """
 
 from __future__ import annotations
@@ -105,6 +105,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--calls", type=Path, default=root / "results" / "calls.jsonl.xz")
     parser.add_argument("--set", type=Path, default=root.parent / "shared" / "data" / "gsm8k.jsonl.gz")
+    parser.add_argument(
+        "--kind", help="only tasks whose answers are compared so: number, letter, yes or no, a few words"
+    )
     parser.add_argument("--model", default="Qwen2.5-Coder-1.5B-Instruct")
     parser.add_argument("--speed", type=float, nargs=2, default=(40.0, 14.0), metavar=("READ", "WRITE"))
     asked = parser.parse_args()
@@ -114,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "calls.sqlite")
         store.read(asked.calls)
-        tasks = load(asked.set)
+        tasks = [task for task in load(asked.set) if asked.kind in (None, kind_of(task.question).value)]
         known = [(task, drafts_of(store, task, asked.model, Speed(*asked.speed))) for task in tasks]
         store.close()
     whole = [(task, drafts) for task, drafts in known if drafts is not None]
