@@ -28,7 +28,7 @@ class CommitteeConfig:
     Where few answers are possible (a letter, yes or no) wrong ones agree as well: votes are held there by members that are right in
     a share `able` of their probes or more or, where these tell nothing, whose models are of `able_size` (guess) or tell no size; else one
     answers alone. Right in 22 % of BIG-Bench-Hard
-    votes of a 1.5B model gained 2 points there, and none on its letters (`bench/waves.py --kind letter`), and from about 45 % on voting pays
+    votes of a 1.5B model gained 2 points there, and 1 on its letters (`bench/waves.py --kind letter`), and from about 45 % on voting pays
     (arXiv 2508.02209). 0: they are always held.
     Open answers cannot be voted on: from a mean similarity of `similar` on (`medoid`) the one that the others are most like stands and
     nobody aggregates; 0 means always, 1 or more never. 0.75 is passed by one prompt in twenty of AlpacaEval
