@@ -50,6 +50,9 @@ def test_shares_jobs_and_differences_are_those_of_the_records(like: Path):
     single, auto, row = table.rows
     assert single.right == wilson(4, 10)
     assert (auto.prompts, auto.jobs, auto.tokens, auto.latency_s) == (9, 3.0, 30.0, 5.0)
+    assert (single.limit_s, auto.limit_s) == (2.0, 3 * 2.0 - 2 * 0.5), (
+        "one device has all, and reads a question once"
+    )
     assert auto.against is not None
     assert (auto.against.prompts, auto.against.only_here, auto.against.only_there) == (9, 4, 0)
     assert auto.against.by.value == pytest.approx(4 / 9)

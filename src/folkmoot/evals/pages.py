@@ -138,7 +138,8 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
     )
     yield Words(
         f"Tasks: {', '.join(table.sets)}, the first {setup.prompts} of each in the order of seed {setup.seed}; the prompts are "
-        f"{whose}. {right if any(row.checked for row in rows) else ''}{_latency_says(setup)}"
+        f"{whose}. {right if any(row.checked for row in rows) else ''}{_latency_says(setup)} "
+        "At most one each: the work of a prompt for the device that has the most of it; prompts that come more often than that fill its queue."
     )
     head = (
         "arm",
@@ -147,12 +148,13 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
         "jobs a prompt",
         "tokens a prompt",
         "latency",
+        "at most one each",
         f"against {best}",
         "won, lost",
         "p",
     )
     yield Grid((head, *((row.arm, _prompts(row), _share(row.right), _told(row.jobs, "{:.2f}"), _told(row.tokens, "{:.0f}"),
-                         _told(row.latency_s, "{:.1f} s"), *_words(row.against)) for row in rows)))  # fmt: skip
+                         _told(row.latency_s, "{:.1f} s"), _told(row.limit_s, "{:.1f} s"), *_words(row.against)) for row in rows)))  # fmt: skip
     failed = [f"{row.arm} {row.failed}" for row in rows if row.failed]
     if failed:
         yield Words("Without an answer (counted as wrong, or by a judge as lost): " + ", ".join(failed))

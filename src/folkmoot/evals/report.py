@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.errors import EvalError
+from folkmoot.evals.jobs import steps
 from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
 from folkmoot.evals.standings import Judgment, Verdicts, judges_told, marks_told, verdicts, win_rates
 from folkmoot.evals.standings import load as load_judgments
@@ -49,7 +50,7 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One arm of a moot. `queue_size` is the time average of jobs waiting on a device, in a run at a rate. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again.
+    """One arm of a moot. `limit_s`: at a prompt each so many seconds, over all devices, the busiest one has no time left. `queue_size` is the time average of jobs waiting on a device, in a run at a rate. `latency_s` is the mean over its prompts, `jobs` and `tokens` (written) are too; `command` makes it again.
 
     `right` is of the `checked` prompts, those whose answers a program can check, and NaN where there is none. Of `by_set` it got the
     first of the second number right; `by_jobs` are its prompts by how many jobs they made.
@@ -66,6 +67,7 @@ class Row:
     by_set: dict[str, tuple[int, int]]
     by_jobs: dict[int, int]
     command: str
+    limit_s: float = math.nan
     queue_size: float = math.nan
     against: Against | None = None
 
@@ -187,8 +189,19 @@ def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row
         by_set,
         dict(sorted(Counter(len(record.jobs) for record in answered).items())),
         command,
+        _busiest_s(answered),
         waited_s / whole_s / len(setup.models) if setup.rate and whole_s else math.nan,
     )
+
+
+def _busiest_s(records: Sequence[Record]) -> float:
+    """Seconds of the busiest device for a prompt, in the mean."""
+    took: dict[str, float] = {}
+    for record in records:
+        for step in steps(record.jobs, record.decisions):
+            for device, seconds in step.items():
+                took[device] = took.get(device, 0.0) + seconds
+    return max(took.values()) / len(records) if took else math.nan
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -288,7 +301,7 @@ def _moot(table: Table) -> dict[str, Any]:
                 "arm": row.arm, "prompts": row.prompts, "checked": row.checked, "accuracy": _number(row.right.value),
                 "accuracy_low": row.right.low,
                 "accuracy_high": row.right.high, "jobs_mean": _number(row.jobs), "tokens_mean": _number(row.tokens),
-                "latency_s": _number(row.latency_s), "queue_size": _number(row.queue_size), "failed": row.failed,
+                "latency_s": _number(row.latency_s), "limit_s": _number(row.limit_s), "queue_size": _number(row.queue_size), "failed": row.failed,
                 "by_jobs": {str(jobs): prompts for jobs, prompts in row.by_jobs.items()},
                 "by_set": {name: {"right": right, "prompts": count} for name, (right, count) in row.by_set.items()},
                 "against_best": None if row.against is None else _compared(row.against), "command": row.command,
