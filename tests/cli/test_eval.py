@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.cli import exits, group
 from folkmoot.evals.records import LINES, Records, load, read_setup
 from folkmoot.evals.store import Store
 
@@ -24,16 +23,6 @@ def sums(tmp_path: Path) -> str:
     file = tmp_path / "sums.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in SUMS), "utf-8")
     return f"gsm8k:{file}"
-
-
-@pytest.fixture
-def run(home, capsys):
-    def command(*arguments: str) -> tuple[int, str, str]:
-        code = exits.run(lambda: group.main(["eval", *arguments], standalone_mode=False), debug=False)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
 
 
 def test_real_devices_are_asked_and_each_call_is_paid_once(run, sums: str, tmp_path: Path):

@@ -7,23 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from folkmoot.cli import exits, group
 from folkmoot.evals.records import LINES, Record, Records, Setup, write_setup
 from folkmoot.evals.standings import JUDGMENTS, Judgments
 from folkmoot.evals.tasks import digest
 
 TREES = [{"id": number, "dataset": "koala", "instruction": f"Name tree {number}."} for number in range(3)]
 JUDGE = ("--judge", "timed:det:0.001")
-
-
-@pytest.fixture
-def run(home, capsys):
-    def command(*arguments: str) -> tuple[int, str, str]:
-        code = exits.run(lambda: group.main(["eval", *arguments], standalone_mode=False), debug=False)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return command
 
 
 @pytest.fixture

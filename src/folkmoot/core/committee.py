@@ -16,7 +16,7 @@ from folkmoot.errors import ConfigError
 class CommitteeConfig:
     """Voting in mode auto. `waves` are how many are asked at first and then, while they disagree, how many more. All are asked
     at once where that costs less than `rush` points by the prices: at rest a job less is worth less than the time that it takes to wait
-    for the others (0.38 times that of four votes one after another instead of 0.56, `bench/waves.py`). 0: never.
+    for the others (0.37 times that of four votes one after another instead of 0.56, `bench/waves.py`). 0: never.
 
     `agree` votes for the same end it. Of two devices one leads where its probes prove it (`core.skill`) or, where those cannot be
     compared, its model is `leader` times as large, if both tell a size. Members are alike where none leads another one; one that

@@ -25,8 +25,8 @@ PAPER: tuple[Worth, ...] = (
 
 
 _STEPS = 32
-_PLACES = tuple((step + 0.5) / _STEPS for step in range(_STEPS))
 """Of the integral in `longest_s`."""
+_PLACES = tuple((step + 0.5) / _STEPS for step in range(_STEPS))
 
 
 @dataclass(frozen=True, slots=True)

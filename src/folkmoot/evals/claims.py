@@ -19,6 +19,10 @@ from folkmoot.evals.statistics import LEVEL, power
 Verdict = Literal["confirmed", "refuted", "undecided"]
 ENOUGH = 0.8
 """A test that finds what is there less often than this had too few prompts."""
+BEST_K = 4
+"""The row that the paper's text names as the best."""
+CURVED = 2.0
+"""Between a growth that is linear (`Queues.bend` 1) and an exponential one (3 or more)."""
 STEADY = 0.01
 """Queues stay where at most this share of the jobs that come is left waiting, as 1 % of overload would leave, and grow where more is."""
 
@@ -37,7 +41,7 @@ def claims(tables: Sequence[PaperTable]) -> list[Claim]:
     if not tables:
         return []
     return [
-        _best_row(),
+        *(_best_row(table) for table in tables),
         *(claim for table in tables for claim in _answers(table)),
         *_diversity(tables),
         *(claim for table in tables for claim in _queues(table)),
@@ -52,12 +56,17 @@ def _shape(row: PaperRow) -> str:
     return f"M={row.layers} k={row.proposers}"
 
 
-def _best_row() -> Claim:
-    return Claim(
-        "the best row is k = 4",
-        "refuted",
-        "of four devices each has three peers; the table itself ends with k = 3",
-    )
+def _best_row(table: PaperTable) -> Claim:
+    claim, peers = f"the best row is k = {BEST_K} ({_name(table)})", len(table.models) - 1
+    if peers < BEST_K:
+        return Claim(
+            claim, "refuted", f"of {peers + 1} devices each has {peers} peers, so there is no such row"
+        )
+    best = max(table.rows, key=lambda row: row.right.value)
+    less = _compared((best, row) for row in table.rows if row is not best)
+    sure = all(each.corrected < 1 - LEVEL for each in less.values())
+    verdict: Verdict = "undecided" if not sure else "confirmed" if best.proposers == BEST_K else "refuted"
+    return Claim(claim, verdict, f"{_shape(best)} got the most right; {_told(less)}")
 
 
 # ---- answers -------------------------------------------------------------------------------------------
@@ -153,13 +162,12 @@ def _queues(table: PaperTable) -> Iterator[Claim]:
         f"of all jobs the formula's load is {min(spread):.2f} to {max(spread):.2f} where that device is at its limit",
     )
     bends = [row.above.bend for row in rows]
-    bent = sum(each.low > 1.0 for each in bends)
     yield Claim(
         f"an unstable queue grows exponentially ({name})",
         "confirmed"
-        if bent == len(bends)
+        if all(each.low > CURVED for each in bends)
         else "refuted"
-        if all(each.high < 2.0 for each in bends)
+        if all(each.high < CURVED for each in bends)
         else "undecided",
         f"a queue's growth from the third quarter to the last is {min(each.value for each in bends):.2f} to {max(each.value for each in bends):.2f} times "
         "that from the first to the second: 1 is linear, an exponential that grew as much from the first to the last would have 3 or more",

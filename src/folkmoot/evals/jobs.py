@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from folkmoot.core.messages import Stage
@@ -58,6 +58,14 @@ def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dic
         judged = [job for job in here if job.stage == Stage.JUDGE and job.outcome == "ok"]
         found += [{job.device: job.inference_s} for job in judged]
     return found
+
+
+def busiest_s(work: Iterable[tuple[Hashable, float]]) -> float:
+    """Seconds of the device that has the most of this work, of which each part has its device."""
+    took: dict[Hashable, float] = {}
+    for device, seconds in work:
+        took[device] = took.get(device, 0.0) + seconds
+    return max(took.values(), default=0.0)
 
 
 def latency_s(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> float:

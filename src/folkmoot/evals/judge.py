@@ -5,7 +5,6 @@ Every reply is kept in the store of calls by its content and among the run's jud
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from folkmoot.evals.standings import GRADE, PAIR, SAME, Judgment, Judgments
 from folkmoot.evals.store import key_of
 from folkmoot.evals.tasks import Open, Task, rows
 from folkmoot.evals.winrate import INSTRUCTIONS, PROMPTS
+from folkmoot.evals.workers import together
 
 DEFAULT = "openai:https://api.openai.com/v1#gpt-4-1106-preview"
 """The judge of AlpacaEval 2.0's published win rates."""
@@ -219,13 +219,7 @@ async def judge(
                         f"{GIVES_UP} judgments after each other came to nothing; the last one: {error}"
                     ) from error
 
-    workers = [asyncio.create_task(work()) for _ in range(at_once)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    await together(work, at_once)
 
 
 async def _judged(proxy: Proxy, each: Wanted) -> Judgment:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.jobs import steps
+from folkmoot.evals.jobs import busiest_s, steps
 from folkmoot.evals.records import Record
 from folkmoot.queueing.estimate import Interval, interval
 from folkmoot.queueing.published import script_queue
@@ -45,12 +45,7 @@ class Work:
     @property
     def limit_hz(self) -> float:
         """Prompts a second, of all devices together, at which the busiest one has no time left."""
-        by_device = [0.0] * self.devices
-        for prompt in self.prompts:
-            for step in prompt:
-                for device, seconds in step:
-                    by_device[device] += seconds
-        most = max(by_device)
+        most = busiest_s(job for prompt in self.prompts for step in prompt for job in step)
         return len(self.prompts) / most if most else math.inf
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.jobs import steps
+from folkmoot.evals.jobs import busiest_s, steps
 from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
 from folkmoot.evals.standings import Judgment, Verdicts, judges_told, marks_told, verdicts, win_rates
 from folkmoot.evals.standings import load as load_judgments
@@ -196,12 +196,9 @@ def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row
 
 def _busiest_s(records: Sequence[Record]) -> float:
     """Seconds of the busiest device for a prompt, in the mean."""
-    took: dict[str, float] = {}
-    for record in records:
-        for step in steps(record.jobs, record.decisions):
-            for device, seconds in step.items():
-                took[device] = took.get(device, 0.0) + seconds
-    return max(took.values()) / len(records) if took else math.nan
+    some = (steps(record.jobs, record.decisions) for record in records)
+    most = busiest_s(job for prompt in some for step in prompt for job in step.items())
+    return most / len(records) if records else math.nan
 
 
 def _mean(values: Iterable[float]) -> float:

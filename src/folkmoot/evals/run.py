@@ -20,6 +20,7 @@ from folkmoot.evals.proxy import Proxy
 from folkmoot.evals.records import Record, Records
 from folkmoot.evals.store import Call
 from folkmoot.evals.tasks import Task
+from folkmoot.evals.workers import together
 
 SETTINGS = {
     "engine.idle_s": "86400", "node.peer.mixture.patience_s": "86400", "node.peer.max_wait_s": "0",
@@ -100,13 +101,7 @@ async def run(
                 if any((task.name, arm.name) not in records for task in tasks):
                     await _stream(asker, arm, tasks, rate_hz)
             return
-        workers = [asyncio.create_task(_work(asker, arms, waiting)) for _ in range(at_once)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        await together(lambda: _work(asker, arms, waiting), at_once)
 
 
 def _conversations(tasks: Sequence[Task]) -> list[list[Task]]:
