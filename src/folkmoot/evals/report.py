@@ -16,7 +16,7 @@ from folkmoot.evals.jobs import busiest_s, steps
 from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
 from folkmoot.evals.standings import Judgment, Verdicts, judges_told, marks_told, verdicts, win_rates
 from folkmoot.evals.standings import load as load_judgments
-from folkmoot.evals.statistics import Interval, difference, holm, mcnemar, wilson
+from folkmoot.evals.statistics import Interval, difference, holm, known, mcnemar, wilson
 
 _SHAPE = re.compile(r"M(\d)-k(\d)")
 _ALONE = re.compile(r"single(:\d+)?|M0-k0")
@@ -269,8 +269,8 @@ def _paper(table: Table) -> list[dict[str, Any]]:
             continue
         rows.append({
             "layers": int(shape[1]), "proposers": int(shape[2]), "prompts": row.checked,
-            "accuracy": _number(row.right.value), "accuracy_low": row.right.low, "accuracy_high": row.right.high,
-            "latency_s": _number(row.latency_s),
+            "accuracy": known(row.right.value), "accuracy_low": row.right.low, "accuracy_high": row.right.high,
+            "latency_s": known(row.latency_s),
             "queue_size": None, "queue_size_script": None, "models": list(table.setup.models),
         })  # fmt: skip
     return sorted(rows, key=lambda row: (row["layers"], row["proposers"]))
@@ -295,10 +295,10 @@ def _moot(table: Table) -> dict[str, Any]:
         "best_single": table.best,
         "arms": [
             {
-                "arm": row.arm, "prompts": row.prompts, "checked": row.checked, "accuracy": _number(row.right.value),
+                "arm": row.arm, "prompts": row.prompts, "checked": row.checked, "accuracy": known(row.right.value),
                 "accuracy_low": row.right.low,
-                "accuracy_high": row.right.high, "jobs_mean": _number(row.jobs), "tokens_mean": _number(row.tokens),
-                "latency_s": _number(row.latency_s), "limit_s": _number(row.limit_s), "queue_size": _number(row.queue_size), "failed": row.failed,
+                "accuracy_high": row.right.high, "jobs_mean": known(row.jobs), "tokens_mean": known(row.tokens),
+                "latency_s": known(row.latency_s), "limit_s": known(row.limit_s), "queue_size": known(row.queue_size), "failed": row.failed,
                 "by_jobs": {str(jobs): prompts for jobs, prompts in row.by_jobs.items()},
                 "by_set": {name: {"right": right, "prompts": count} for name, (right, count) in row.by_set.items()},
                 "against_best": None if row.against is None else _compared(row.against), "command": row.command,
@@ -315,7 +315,3 @@ def _compared(each: Against) -> dict[str, Any]:
         "arm": each.other, "prompts": each.prompts, "difference": each.by.value, "low": each.by.low, "high": each.by.high,
         "only_here": each.only_here, "only_there": each.only_there, "p": each.chance, "p_holm": each.corrected,
     }  # fmt: skip
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

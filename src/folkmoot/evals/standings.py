@@ -11,7 +11,7 @@ from typing import Any
 from folkmoot.errors import EvalError
 from folkmoot.evals.judging import TIE, TOO_LONG, UNPARSABLE, A, B
 from folkmoot.evals.lines import Lines
-from folkmoot.evals.statistics import Interval, difference
+from folkmoot.evals.statistics import Interval, difference, known
 from folkmoot.evals.winrate import PROMPTS, Judged, win_rate
 
 JUDGMENTS, JUDGMENTS_PACKED = "judgments.jsonl", "judgments.jsonl.xz"
@@ -278,8 +278,8 @@ def marks_told(found: Verdicts) -> list[dict[str, Any]]:
     """Mean marks."""
     return [
         {
-            "judge": each.judge, "set": each.set, "arm": each.arm, "of": each.name, "count": each.count, "mean": _number(each.mean.value),
-            "low": _number(each.mean.low), "high": _number(each.mean.high), "unread": each.unread,
+            "judge": each.judge, "set": each.set, "arm": each.arm, "of": each.name, "count": each.count, "mean": known(each.mean.value),
+            "low": known(each.mean.low), "high": known(each.mean.high), "unread": each.unread,
         }
         for each in found.marks
     ]  # fmt: skip
@@ -297,9 +297,5 @@ def judges_told(found: Verdicts) -> list[dict[str, Any]]:
 
 
 def _percent(share: float) -> float | None:
-    value = _number(share)
+    value = known(share)
     return None if value is None else 100 * value
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value

@@ -25,6 +25,11 @@ class Interval:
     high: float
 
 
+def known(value: float) -> float | None:
+    """A figure as JSON has it: null where it was not measured."""
+    return None if math.isnan(value) else value
+
+
 def wilson(right: int, count: int, level: float = LEVEL) -> Interval:
     """A share and its Wilson score interval; of nothing it is 0 to 1. Raises ValueError unless 0 <= right <= count."""
     if not 0 <= right <= count:
