@@ -238,14 +238,14 @@ def as_json(
 
     `rows` are those of the paper's tables with their queues, by the devices' models (`evals.paper`); a moot without has rows without.
     """
-    known = rows or {}
+    redone = rows or {}
     return {
         "tables": {
             kind: [
                 row
                 for table in found
                 if table.setup.same is same
-                for row in known.get(table.setup.models, _paper(table))
+                for row in redone.get(table.setup.models, _paper(table))
             ]
             for kind, same in (("same", True), ("diverse", False))
         },
