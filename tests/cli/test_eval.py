@@ -54,6 +54,28 @@ def test_real_devices_are_asked_and_each_call_is_paid_once(run, sums: str, tmp_p
     store.close()
     assert {job.inference_s for record in load(out) for job in record.jobs} == kept
 
+    # Its jobs can be replayed on live devices, in the times that they took, without any model.
+    again = tmp_path / "again"
+    replay = ("replay", str(out), "--out", str(again), "--rate", "50", "--pace", "2", "--json")
+    code, told, err = run(*replay, "--arms", "M1-k1")
+    assert code == 0, err
+    assert json.loads(told) == {"out": str(again), "records": 2, "new": 2, "rate": 50.0}
+    before_of = {record.task: record for record in load(out) if record.arm == "M1-k1"}
+    for after in load(again):
+        before = before_of.pop(after.task)
+        assert (after.right, len(after.jobs)) == (None, 3)
+        assert {job.inference_s for job in after.jobs} == {job.inference_s for job in before.jobs}
+        assert after.wall_s > 2 * before.latency_s
+    assert not before_of
+    code, told, err = run("report", str(again))
+    assert "a prompt each 0.0 s; pace 2" in told
+    code, _, err = run(*replay, "--arms", "self-consistency")
+    assert code == 2
+    assert "hangs on answers" in err
+    code, _, err = run(*replay, "--arms", "M1-k1", "--speed", "tom=1,2")
+    assert code == 2
+    assert "has tim" in err
+
     # What was kept can be given on, packed, and answers the same run elsewhere without any model.
     packed = out / "given.jsonl.xz"
     store = Store(out / "calls.sqlite")

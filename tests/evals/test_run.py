@@ -112,8 +112,8 @@ def test_a_device_alone_gets_the_seed_of_the_origins_draft_and_the_others_that_o
     single, fixed, auto = (
         body_of(moot, arm, task, moot.seats(task)) for arm in arms_of("single,M1-k3,auto", 4)
     )
-    assert single["seed"] == seed_of(seed_for(task), 1, 0)
-    assert fixed["seed"] == auto["seed"] == seed_for(task)
+    assert single["seed"] == seed_of(seed_for(task.name), 1, 0)
+    assert fixed["seed"] == auto["seed"] == seed_for(task.name)
     assert single["folkmoot"] == {"mode": "local", "proposals": True}
     assert fixed["folkmoot"] == {"layers": 1, "proposers": 3, "proposals": True}
     assert auto["folkmoot"] == {"proposals": True}
@@ -206,7 +206,7 @@ async def test_a_device_merges_its_own_drafts_in_the_layout_of_the_moot(model, s
     assert turn.content.startswith(f"Two and two?\n\n{SYSTEM_PROMPT}")
     assert [place for place in range(1, 6) if f"\n\nResponse {place}:\n" in turn.content] == [1, 2, 3, 4]
     assert "hm" not in turn.content.partition("Response 1")[2]
-    assert model.asked[4].sampling.seed == seed_of(seed_for(task_of()), 2, 0)
+    assert model.asked[4].sampling.seed == seed_of(seed_for(task_of().name), 2, 0)
     assert (own.answer, own.right, own.origin, other.origin) == (
         "Together: 4.\nAnswer: 4",
         True,

@@ -29,9 +29,9 @@ TEMPERATURE = 0.7
 """The paper's."""
 
 
-def seed_for(task: Task) -> int:
-    """A task's seed: the same in every arm and on every machine."""
-    return crc32(task.name.encode()) & 0xFFFFF
+def seed_for(name: str) -> int:
+    """The seed of the task with this name: the same in every arm and on every machine."""
+    return crc32(name.encode()) & 0xFFFFF
 
 
 def asked_at(model: str, task: Task, place: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def asked_at(model: str, task: Task, place: int) -> dict[str, Any]:
         "max_tokens": task.max_tokens,
         "temperature": TEMPERATURE,
         "top_p": 1.0,
-        "seed": seed_of(seed_for(task), 1, place),
+        "seed": seed_of(seed_for(task.name), 1, place),
     }
 
 
@@ -52,7 +52,7 @@ def merging(model: str, task: Task, drafts: Sequence[str]) -> dict[str, Any]:
     In the layout and with the seed of the live moot, whose screen alone is missing: nothing is marked. Raises `PromptTooLong`.
     """
     body = asked_at(model, task, 0)
-    seed = seed_for(task)
+    seed = seed_for(task.name)
     inference = Inference(
         PromptId(f"{seed:032x}"), task.turns, tuple(prose(each) for each in drafts), len(drafts),
         Sampling(task.max_tokens), fence="".join(Random(f"{seed} fence").sample(ascii_lowercase, 10)),

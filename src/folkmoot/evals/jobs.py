@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from folkmoot.core.messages import Stage
+from folkmoot.evals.store import Speed
 
 ASKED_AS_WELL = " is asked as well"
 """So ends what a provenance decides where those asked so far do not agree, and more are; their names stand before it."""
@@ -29,6 +30,13 @@ class Job:
     inference_s: float
     first_token_s: float
     queued_s: float = 0.0
+
+    def at(self, speed: Speed | None) -> Job:
+        """The same job as a device of this speed does it; as it was done where none is given."""
+        if speed is None:
+            return self
+        first_token_s, inference_s = speed.takes_s(self.tokens_in, self.tokens_out)
+        return replace(self, first_token_s=first_token_s, inference_s=inference_s)
 
 
 def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -17,6 +17,7 @@ from folkmoot.evals.records import PACKED, Setup, write_setup
 from folkmoot.evals.report import Against, Row, Run, Table
 from folkmoot.evals.standings import JUDGMENTS_PACKED, Marks, Standing, Verdicts
 from folkmoot.evals.statistics import Interval, wilson
+from folkmoot.evals.store import Speed
 
 REPORT, PAGE = "report.md", "report.html"
 FIGURES = (("jobs", "jobs a prompt"), ("latency", "latency, s"))
@@ -138,7 +139,7 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
     )
     yield Words(
         f"Tasks: {', '.join(table.sets)}, the first {setup.prompts} of each in the order of seed {setup.seed}; the prompts are "
-        f"{whose}. {right if any(row.checked for row in rows) else ''}{_latency_says(setup)} "
+        f"{whose}. {right if any(row.checked for row in rows) else ''}{_latency_says(setup, table.speeds)} "
         "At most one each: the work of a prompt for the device that has the most of it; prompts that come more often than that fill its queue."
     )
     head = (
@@ -234,8 +235,18 @@ def _mark(of: Interval) -> str:
     return "" if math.isnan(of.value) else f"{of.value:.2f} ({of.low:.2f} to {of.high:.2f})"
 
 
-def _latency_says(setup: Setup) -> str:
+def speeds_told(speeds: Mapping[str, Speed]) -> str:
+    """The devices' speeds by model, in words."""
+    return ", ".join(
+        f"{model} reads {speed.read_hz:g} and writes {speed.written_hz:g}"
+        for model, speed in sorted(speeds.items())
+    )
+
+
+def _latency_says(setup: Setup, speeds: Mapping[str, Speed]) -> str:
     took = "the model took for them"
+    if speeds:
+        took = f"devices take for them of which one with {speeds_told(speeds)} tokens a second"
     if setup.speed:
         took = f"a device takes for them that reads {setup.speed[0]:g} and writes {setup.speed[1]:g} tokens a second"
     if setup.pace:

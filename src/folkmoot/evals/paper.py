@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from folkmoot.evals.queues import LONG, LONG_RUNS, SHORT, SHORT_RUNS, Queues, Work, queues, work_of
 from folkmoot.evals.records import Record
 from folkmoot.evals.report import Table
 from folkmoot.evals.statistics import Interval, wilson
+from folkmoot.evals.store import Speed
 
 BELOW, ABOVE = 0.7, 1.3
 """The load that can last is so much of the least limit of the rows, the other so much of the largest: the same prompts a second in all rows."""
@@ -50,10 +51,11 @@ class PaperRow:
 
 @dataclass(frozen=True, slots=True)
 class PaperTable:
-    """The rows of one moot, on the same `prompts` of the same sets."""
+    """The rows of one moot, on the same `prompts` of the same sets. `speeds`, by model, as in `Table`."""
 
     models: tuple[str, ...]
     rows: tuple[PaperRow, ...]
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
 
     @property
     def same(self) -> bool:
@@ -71,7 +73,7 @@ def paper(table: Table) -> PaperTable | None:
     limits = [work.limit_hz for work in works.values()]
     rates = BELOW * min(limits), ABOVE * max(limits)
     rows = tuple(_row(shape, records, works[shape], *rates) for shape, records in kept.items())
-    return PaperTable(table.setup.models, rows)
+    return PaperTable(table.setup.models, rows, table.speeds)
 
 
 def enough(table: Table) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from folkmoot.evals.claims import Claim
-from folkmoot.evals.pages import Block, Grid, Heading, Plot, Words
+from folkmoot.evals.pages import Block, Grid, Heading, Plot, Words, speeds_told
 from folkmoot.evals.paper import ABOVE, BELOW, PaperRow, PaperTable
 from folkmoot.evals.queues import LONG, LONG_RUNS, SHORT, SHORT_RUNS, again, queues, work_of
 from folkmoot.evals.report import Table
@@ -77,6 +77,7 @@ def _table(table: PaperTable, number: int) -> Iterator[Block]:
     low, high = table.rows[0].below.rate_hz, table.rows[0].ten.rate_hz
     yield Words(
         f"{table.rows[0].prompts} prompts. A prompt each {1 / low:.1f} s over all devices, and each {1 / high:.1f} s."
+        + (f" A device with {speeds_told(table.speeds)} tokens a second." if table.speeds else "")
     )
     head = (
         "M", "k", "right", "jobs", "latency alone", "limit: a prompt each", "load", "latency", "queue", "script",

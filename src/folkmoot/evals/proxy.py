@@ -27,7 +27,7 @@ from folkmoot.core.ids import PromptId
 from folkmoot.core.messages import Inference, Sampling, Turn
 from folkmoot.engine.protocol import Done, Text
 from folkmoot.errors import EngineError, EvalError, PromptTooLong
-from folkmoot.evals.store import Call, Speed, Store, asked, key_of
+from folkmoot.evals.store import Call, Speed, asked, key_of
 
 _TOLD = 4_096
 """Of so many calls it knows what they took."""
@@ -42,6 +42,16 @@ class Model(Protocol):
         """The answer's pieces, then its end."""
 
 
+class Calls(Protocol):
+    """Where calls are found: a store, or what was recorded."""
+
+    def find(self, body: Mapping[str, Any]) -> Call | None:
+        """The call with this content."""
+
+    def keep(self, call: Call) -> None:
+        """Keep a call."""
+
+
 class Proxy:
     """One model's calls. `made` were generated, `found` came from the store. `at_once` are generated at a time.
 
@@ -52,7 +62,7 @@ class Proxy:
         self,
         name: str,
         model: Model | None,
-        store: Store,
+        store: Calls,
         *,
         pace: float = 0.0,
         speed: Speed | None = None,

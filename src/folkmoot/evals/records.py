@@ -11,6 +11,7 @@ from typing import Any
 from folkmoot.errors import EvalError
 from folkmoot.evals.jobs import Job, latency_s
 from folkmoot.evals.lines import Lines
+from folkmoot.evals.store import Speed
 
 LINES, PACKED, SETUP = "records.jsonl", "records.jsonl.xz", "run.json"
 """What a run's folder holds; the second is small enough to be committed."""
@@ -74,6 +75,10 @@ class Record:
     def set(self) -> str:
         """The set of its task."""
         return self.task.partition("/")[0]
+
+    def at(self, speeds: Mapping[str, Speed]) -> Record:
+        """The same record with its jobs as devices of these speeds do them, by model; those of other models as they are."""
+        return replace(self, jobs=tuple(job.at(speeds.get(job.model)) for job in self.jobs))
 
     @property
     def latency_s(self) -> float:

@@ -17,6 +17,7 @@ from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
 from folkmoot.evals.standings import Judgment, Verdicts, judges_told, marks_told, verdicts, win_rates
 from folkmoot.evals.standings import load as load_judgments
 from folkmoot.evals.statistics import Interval, difference, holm, known, mcnemar, wilson
+from folkmoot.evals.store import Speed
 
 _SHAPE = re.compile(r"M(\d)-k(\d)")
 _ALONE = re.compile(r"single(:\d+)?|M0-k0")
@@ -30,6 +31,12 @@ class Run:
     setup: Setup
     records: tuple[Record, ...]
     judgments: tuple[Judgment, ...] = ()
+
+    def at(self, speeds: Mapping[str, Speed]) -> Run:
+        """The same run by devices of these speeds, by model; as it is where its answers' times were measured or reckoned before."""
+        if self.setup.pace or self.setup.speed:
+            return self
+        return replace(self, records=tuple(record.at(speeds) for record in self.records))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Table:
     others are compared.
 
     `auto` is that mode against each of the other arms; `records` are those of each arm by their tasks. `verdicts` are those of judges on
-    what no program can check.
+    what no program can check. `speeds`, by model, are those by which what jobs took is reckoned.
     """
 
     setup: Setup
@@ -88,6 +95,7 @@ class Table:
     auto: tuple[Against, ...]
     records: Mapping[str, Mapping[str, Record]] = field(repr=False)
     verdicts: Verdicts = Verdicts()
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
 
 
 def find(folder: Path) -> list[Run]:
@@ -103,22 +111,28 @@ def find(folder: Path) -> list[Run]:
     return [Run(each, read_setup(each), tuple(load(each)), tuple(load_judgments(each))) for each in folders]
 
 
-def tables(runs: Sequence[Run], difficulty: Path | None = None) -> list[Table]:
+def tables(
+    runs: Sequence[Run], difficulty: Path | None = None, speeds: Mapping[str, Speed] | None = None
+) -> list[Table]:
     """One table for each moot; the sets that it was asked in several runs are pooled.
 
-    `difficulty` is AlpacaEval's file of difficulties, without which there is no length-controlled win rate.
+    `difficulty` is AlpacaEval's file of difficulties, without which there is no length-controlled win rate. `speeds`, by model, are of the
+    devices in whose time is reckoned what has no times of its own (`Run.at`).
     """
     apart: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
+    for run in (run.at(speeds or {}) for run in runs):
         setup = run.setup
         apart.setdefault(
             (setup.models, setup.origin, setup.pace, setup.speed, setup.seed, setup.rate), []
         ).append(run)
-    return [_table(some, difficulty) for some in apart.values()]
+    return [_table(some, difficulty, speeds or {}) for some in apart.values()]
 
 
-def _table(runs: Sequence[Run], difficulty: Path | None) -> Table:
+def _table(runs: Sequence[Run], difficulty: Path | None, speeds: Mapping[str, Speed]) -> Table:
     setup = runs[0].setup
+    reckoned = (
+        {} if setup.pace or setup.speed else {name: speeds[name] for name in {*setup.models} & {*speeds}}
+    )
     by_arm: dict[str, dict[str, Record]] = {}
     command: dict[str, list[str]] = {}
     for run in runs:
@@ -149,6 +163,7 @@ def _table(runs: Sequence[Run], difficulty: Path | None) -> Table:
         tuple(corrected({arm: each for arm, each in mine.items() if each is not None}).values()),
         by_arm,
         verdicts({each.key: each for run in runs for each in run.judgments}.values(), difficulty),
+        reckoned,
     )
 
 

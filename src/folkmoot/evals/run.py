@@ -57,9 +57,9 @@ class Moot:
     def seats(self, task: Task) -> list[int]:
         """The devices in the order of their places in a task's layers: its origin, then the others as they are drawn for it."""
         count = len(self.devices)
-        origin = seed_for(task) % count if self.origin is None else self.origin
+        origin = seed_for(task.name) % count if self.origin is None else self.origin
         others = [each for each in range(count) if each != origin]
-        return [origin, *Random(f"{seed_for(task)} seats").sample(others, len(others))]
+        return [origin, *Random(f"{seed_for(task.name)} seats").sample(others, len(others))]
 
     @property
     def same(self) -> bool:
@@ -271,7 +271,7 @@ def body_of(moot: Moot, arm: Arm, task: Task, seats: Sequence[int]) -> dict[str,
     if arm.proposers and not moot.same and (arm.layers == 1 or arm.proposers == len(moot.devices) - 1):
         names = [moot.devices[seat].name for seat in seats[1 : arm.proposers + 1]]
         own["select"] = f"fixed:{'+'.join(names)}"
-    seed = seed_for(task)
+    seed = seed_for(task.name)
     return {
         "model": "moot",
         "messages": task.messages,

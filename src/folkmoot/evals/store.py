@@ -35,6 +35,11 @@ class Speed:
     read_hz: float
     written_hz: float
 
+    def takes_s(self, tokens_in: int, tokens_out: int) -> tuple[float, float]:
+        """Seconds until the first word of so many tokens read and written, and until the last."""
+        first_token_s = tokens_in / self.read_hz
+        return first_token_s, first_token_s + tokens_out / self.written_hz
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -52,10 +57,8 @@ class Call:
         """The same call as a device of this speed makes it; as it was made where none is given."""
         if speed is None:
             return self
-        first_token_s = self.tokens_in / speed.read_hz
-        return replace(
-            self, first_token_s=first_token_s, inference_s=first_token_s + self.tokens_out / speed.written_hz
-        )
+        first_token_s, inference_s = speed.takes_s(self.tokens_in, self.tokens_out)
+        return replace(self, first_token_s=first_token_s, inference_s=inference_s)
 
     @property
     def key(self) -> str:
