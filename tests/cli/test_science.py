@@ -330,6 +330,22 @@ def test_the_loads_of_peers_that_are_named_are_exact(run):
     assert rows[2]["load"] == pytest.approx(max(found["rho"]))
 
 
+def test_a_judge_s_jobs_move_the_limit(run):
+    """Two layers of four: nine jobs; a judge of each makes it eleven, and half of the second layers are skipped."""
+    two = ("-M", "2", "-k", "3", "--rate", "0.05", "--keep", "2")
+    found = json.loads(run("theory", *two, "--json")[1])
+    assert (found["jobs_per_prompt"], found["judges_per_prompt"], found["keep"]) == (11, 2, 2)
+    assert (found["load"], found["limit_rate"]) == (pytest.approx(0.55), pytest.approx(1 / 11))
+    assert (found["latency"], found["no_latency"]) == (None, "no closed form is known with a judge")
+    code, out, _ = run("theory", *two, "--early-stop", "--stop-chance", "0.5")
+    assert code == 0
+    assert "8.5 jobs a prompt, 1.5 of them a judge's" in out
+    rows = json.loads(run("plan", "--rate", "0.05", "--max-layers", "2", *two[-2:], "--json")[1])["choices"]
+    jobs = {(row["layers"], row["proposers"]): row["jobs_per_prompt"] for row in rows}
+    assert jobs == {(0, 0): 1, (1, 1): 3, (1, 2): 5, (1, 3): 6, (2, 1): 5, (2, 2): 9, (2, 3): 11}
+    assert [row["limit_rate"] for row in rows] == pytest.approx([1 / each for each in jobs.values()])
+
+
 def test_plan_with_the_best_of_d(run):
     flags = (
         "plan",
@@ -441,6 +457,13 @@ def test_jobs_of_a_prompt_whose_origin_may_ask_fewer_than_k(run):
         (("simulate", "--service", "exp:1e308"), "MEAN is '1e308'"),
         (("theory", "--topology", ""), "--topology is empty"),
         (("plan", "--rate", "0.1", "--quorum", "9"), "a layer has 4 jobs here at most"),
+        (("plan", "--rate", "0.1", "--keep", "9"), "--keep 9: a layer has 4 jobs here at most"),
+        (("plan", "--rate", "0.1", "--stop-chance", "0.5"), "belongs to --early-stop"),
+        (("theory", "--keep", "5"), "keep is 5, but a layer has 4 answers (k + 1)"),
+        (("theory", "--early-stop"), "with M = 1 and k = 3 a judge has nothing to say"),
+        (("theory", "--stop-chance", "0.5"), "belongs to early_stop"),
+        (("theory", "--keep", "2", "--quorum", "3", "--rate", "0.1"), "give one of them"),
+        (("simulate", "--keep", "2"), "the compiled simulator has no judge"),
         (("simulate", "--service", "det:0", "--load", "0.5"), "takes time"),
         (("simulate", "-n", "1", "--topology", "ring", "-M", "1", "-k", "0"), ""),
     ],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Lognormal
+from folkmoot.core.load import judged_jobs
 from folkmoot.errors import TheoryError
 
 SMALL = st.integers(0, 4)
@@ -102,9 +103,32 @@ def test_what_changes_the_jobs_of_a_prompt() -> None:
     assert q.batched_service(3.0, 4, 6.0) == 1.5
 
 
+def test_judges_are_jobs_of_their_origins() -> None:
+    """With prompts at device 0 alone: it judges both layers of them; of an early stop half of the second layer is spared."""
+    both = q.judged_loads([1.0, 0.0, 0.0], 1.0, 2, 1, q.Judge(keep=1))
+    assert both == pytest.approx([2 + 2 + 1, 1, 1])
+    stops = q.judged_loads([1.0, 0.0, 0.0], 1.0, 2, 1, q.Judge(early_stop=True, stop=0.5))
+    assert stops == pytest.approx([1.5 + 1 + 1, 0.75, 0.75])
+    equal = q.judged_loads([0.1] * 4, 2.0, 3, 2, q.Judge(2, True, 0.5), skip_aggregation=0.5)
+    assert equal == pytest.approx([0.2 * (judged_jobs(3, 2, 2, True, (0.5, 0.5)) - 0.5)] * 4)
+    # A leaf of a star has one peer, so that two answers of its layer are all there are; the hub has two, and a judge.
+    star = q.judged_loads([1.0] * 3, 1.0, 1, 2, q.Judge(keep=2), graph=[[1, 2], [0], [0]])
+    assert star == pytest.approx([1 + 2 + 1 + 1, 1 + 1 + 1, 1 + 1 + 1])
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
+        (
+            lambda: q.judged_loads([1.0] * 4, 1.0, 1, 2, q.Judge(keep=4)),
+            "keep is 4, but a layer has 3 answers",
+        ),
+        (lambda: q.judged_loads([1.0] * 4, 1.0, 1, 2, q.Judge(keep=3)), "nothing to say"),
+        (lambda: q.judged_loads([1.0] * 4, 1.0, 1, 2, q.Judge(early_stop=True)), "nothing to say"),
+        (lambda: q.judged_loads([1.0] * 4, 1.0, 2, 0, q.Judge(early_stop=True)), "nothing to say"),
+        (lambda: q.judged_loads([1.0] * 4, 1.0, 0, 0, q.Judge(keep=1)), "nothing to say"),
+        (lambda: q.judged_loads([1.0] * 4, 1.0, 2, 2, q.Judge(2, stop=0.5)), "belongs to early_stop"),
+        (lambda: q.judged_loads([1.0] * 4, 1.0, 2, 2, q.Judge(2, True, 1.5)), "at most 1"),
         (lambda: q.load(-1.0, 1.0, 1, 1), "rate_hz is -1.0; it must be 0 or more"),
         (lambda: q.load(math.nan, 1.0, 1, 1), "rate_hz is nan"),
         (lambda: q.load(1.0, 0.0, 1, 1), "service_s is 0.0; it must be more than 0"),

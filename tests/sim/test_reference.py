@@ -11,9 +11,11 @@ import pytest
 
 from folkmoot import queueing as q
 from folkmoot.core.law import Exponential, Fixed
+from folkmoot.core.load import judged_jobs
 from folkmoot.errors import TheoryError
 from folkmoot.queueing.moot import Question
 from folkmoot.queueing.moot import simulate as compiled
+from folkmoot.queueing.stability import Judge
 from folkmoot.queueing.streams import branch
 from folkmoot.sim.links import LinkConfig
 from folkmoot.sim.load import History, Setting, weighted
@@ -106,6 +108,20 @@ def test_what_a_quorum_saves_is_known_of_equal_jobs_only() -> None:
     seen = simulate(asked, Setting(stages=(1.0, 2.0))).result
     assert np.isnan([*seen.rho, seen.limit_rate]).all()
     assert seen.rho_most == pytest.approx([0.5] * 4)
+
+
+def test_a_judge_makes_the_jobs_that_are_reckoned() -> None:
+    """It gives no verdict here, so that all layers run; a compiled simulator has none, and a chance to stop is not drawn."""
+    asked = Question(4, 2, 2, (0.1,), (Fixed(1.0),), prompts=7, replications=1)
+    for judge in (Judge(keep=2), Judge(early_stop=True), Judge(2, early_stop=True)):
+        seen = simulate(replace(asked, judge=judge), keep=True)
+        jobs = judged_jobs(2, 2, judge.keep, judge.early_stop)
+        assert len(history(seen.runs[0]).jobs) == 7 * jobs
+        assert seen.result.rho == pytest.approx([0.1 * jobs] * 4)
+    with pytest.raises(TheoryError, match="compiled simulator has no judge"):
+        compiled(replace(asked, judge=Judge(keep=2)))
+    with pytest.raises(TheoryError, match="gives no verdict"):
+        simulate(replace(asked, judge=Judge(early_stop=True, stop=0.5)))
 
 
 def test_each_stage_takes_its_own_time_and_prompts_end_where_they_stop() -> None:

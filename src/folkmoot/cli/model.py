@@ -54,6 +54,17 @@ select_option = click.option(
     help="Which peers are asked: any, of D drawn those with the least mean service times jobs there, or the devices with "
     "these numbers (from 0), each by all others.",
 )  # fmt: skip
+JUDGE: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--keep", type=click.IntRange(1, MAX_PROPOSERS + 1), metavar="R",
+        help="Let a judge, one more job of the origin after each layer, pick the R answers that go on, as `ask` does.",
+    ),
+    click.option("--early-stop", is_flag=True, help="Let that judge end the layers, too."),
+    click.option(
+        "--stop-chance", type=Finite(0, 1), default=0.0, show_default=True, metavar="P",
+        help="The chance that it does, after each layer where it may.",
+    ),
+)  # fmt: skip
 FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--devices", "-n", type=click.IntRange(1, MOST_DEVICES), default=4, show_default=True, help="Devices, n."),
     click.option(
@@ -70,6 +81,7 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
     ),
     service_option,
     *REACH,
+    *JUDGE,
 )  # fmt: skip
 
 
@@ -81,6 +93,11 @@ def model_options(command: F) -> F:
 def reach_options(command: F) -> F:
     """Who may be asked, and when a layer or a prompt ends."""
     return with_flags(REACH, command)
+
+
+def judge_options(command: F) -> F:
+    """What is asked of a judge between layers."""
+    return with_flags(JUDGE, command)
 
 
 def with_flags(flags: tuple[Callable[[Any], Any], ...], command: F) -> F:
@@ -110,6 +127,9 @@ def question_of(
     skip_aggregation: float,
     quorum: int | None = None,
     select: str = "uniform",
+    keep: int | None = None,
+    early_stop: bool = False,
+    stop_chance: float = 0.0,
     **more: Any,
 ) -> Question:
     """The flags as a question. Raises `ConfigError`, `TheoryError`, `click.UsageError`."""
@@ -119,6 +139,7 @@ def question_of(
     from folkmoot.core.law import parse_laws
     from folkmoot.engine.timed import read_table
     from folkmoot.queueing.moot import Question, rho
+    from folkmoot.queueing.stability import Judge
 
     if rate is not None and load is not None:
         raise click.UsageError("--rate and --load say the same thing; give one of them")
@@ -137,6 +158,8 @@ def question_of(
     if len(laws) not in (1, devices):
         raise ConfigError(f"--service has {len(laws)} laws for {devices} devices; give 1, or one a device")
     more |= {"quorum": quorum or 0, "best_of": best_of}
+    if keep or early_stop or stop_chance:
+        more["judge"] = Judge(keep or 0, early_stop, stop_chance)
     asked = Question(devices, layers, proposers, (rate or 1.0,), laws, graph, skip_aggregation, **more)
     if rate is None:
         busiest = float(max(rho(asked)))

@@ -12,6 +12,7 @@ from folkmoot.cli.model import (
     MOST_DEVICES,
     RATE,
     graph_of,
+    judge_options,
     question_of,
     reach_options,
     require_sim,
@@ -22,6 +23,7 @@ from folkmoot.cli.model import (
 )
 from folkmoot.cli.options import Finite, json_option, print_json
 from folkmoot.cli.theory import error_of, error_told
+from folkmoot.core.load import judges_at_most
 
 if TYPE_CHECKING:
     from folkmoot.queueing.moot import Question
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--max-layers", type=click.IntRange(0, 8), default=3, show_default=True, help="Largest M.")
 @click.option("--max-proposers", type=click.IntRange(0, 64), default=8, show_default=True, help="Largest k.")
 @reach_options
+@judge_options
 @select_option
 @json_option
 def plan(
@@ -55,6 +58,9 @@ def plan(
     topology: str,
     skip_aggregation: float,
     quorum: int | None,
+    keep: int | None,
+    early_stop: bool,
+    stop_chance: float,
     select: str,
     as_json: bool,
 ) -> None:
@@ -64,25 +70,32 @@ def plan(
     That more proposals make better answers is the paper's premise, not something that this command knows. Where none
     keeps the deadline, the soonest is named. The limit of a choice is the rate at which its busiest device has no rest.
     With --quorum no latency is known where it cancels jobs, nor with --select best-of:D, and a deadline leaves such
-    choices out; layers with fewer jobs than the quorum are left out, too, and those that ask more peers than D.
+    choices out; layers with fewer jobs than the quorum are left out, too, and those that ask more peers than D. With --keep or
+    --early-stop loads and limits count a judge's jobs where it has something to say, no latency is known there, and
+    layers with fewer than R answers are left out.
     """
     require_sim()
     graph = graph_of(topology, devices)
     most = min(max_proposers, devices - 1 if graph is None else max(map(len, graph), default=0))
     best_of, named = selected(select)
     most = min(best_of or most, most)
-    fewest = quorum - 1 if quorum else 0
+    if stop_chance and not early_stop:
+        raise click.UsageError("--stop-chance belongs to --early-stop")
+    flag, least = max(("--quorum", quorum or 0), ("--keep", keep or 0), key=lambda each: each[1])
+    fewest = max(least - 1, 0)
     if named:
         most = min(len(named), devices - 1)
         fewest = max(fewest, most)
     if fewest > most and max_layers:
-        raise click.UsageError(f"--quorum {quorum}: a layer has {most + 1} jobs here at most (k + 1)")
+        raise click.UsageError(f"{flag} {least}: a layer has {most + 1} jobs here at most (k + 1)")
     rows: list[dict[str, Any]] = []
     for layers in range(max_layers + 1):
         for proposers in range(fewest, most + 1) if layers else (0,):
             skip, enough = (skip_aggregation, quorum) if layers else (0.0, None)
+            heard = judges_at_most(layers, proposers, keep or 0, early_stop)
+            judge = (keep, early_stop, stop_chance) if heard else ()
             asked = question_of(
-                devices, layers, proposers, rate, None, service, topology, skip, enough, select
+                devices, layers, proposers, rate, None, service, topology, skip, enough, select, *judge
             )
             if not rows:
                 tell_columns(asked)
@@ -94,7 +107,8 @@ def plan(
     nearest = None if best else min(known, key=lambda row: row["latency"], default=None)
     if as_json:
         print_json({
-            "n": devices, "rate": rate, "deadline_s": deadline_s, "quorum": quorum, "select": select, "choices": rows,
+            "n": devices, "rate": rate, "deadline_s": deadline_s, "quorum": quorum, "select": select, "keep": keep,
+            "early_stop": early_stop, "stop_chance": stop_chance, "choices": rows,
             "best": best, "nearest": nearest,
         })  # fmt: skip
         return
@@ -159,12 +173,13 @@ def _row(asked: Question) -> dict[str, Any]:
     from folkmoot.queueing.theory import choice_limit, theory
 
     found = theory(asked, points=1 << 15)
-    proposals = jobs_per_prompt(replace(asked, skip_aggregation=0.0)) - 1.0
+    proposals = jobs_per_prompt(replace(asked, skip_aggregation=0.0, judge=None)) - 1.0
     low, high = error_of(found.latency)
     return {
         "layers": asked.layers,
         "proposers": asked.proposers,
         "proposals": int(proposals) if proposals.is_integer() else proposals,
+        "jobs_per_prompt": jobs_per_prompt(asked),
         "load": found.load,
         "load_most": found.load_most,
         "limit_rate": found.limit_rate,

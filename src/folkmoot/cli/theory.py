@@ -36,7 +36,7 @@ def theory(as_json: bool, **flags: Any) -> None:
 
 def facts(asked: Question) -> dict[str, Any]:
     """The closed forms that hold for a question; what does not hold is None."""
-    from folkmoot.queueing.moot import jobs_per_prompt
+    from folkmoot.queueing.moot import jobs_per_prompt, judges_per_prompt
     from folkmoot.queueing.theory import choice_limit, theory
 
     found = theory(asked)
@@ -59,6 +59,8 @@ def facts(asked: Question) -> dict[str, Any]:
         "n": asked.devices, "layers": asked.layers, "proposers": asked.proposers, "load": found.load,
         "load_most": found.load_most, "rate": asked.rates_hz[0], "jobs_per_prompt": jobs_per_prompt(asked),
         "quorum": asked.quorum or None,
+        "keep": (asked.judge and asked.judge.keep) or None, "early_stop": bool(asked.judge and asked.judge.early_stop),
+        "judges_per_prompt": judges_per_prompt(asked),
         "rho": [float(value) if found.load is not None else None for value in found.rho],
         "limit_rate": found.limit_rate, "stable": found.stable, "stable_tag": found.stable_tag,
         "latency": latency, "no_latency": found.no_latency or None, "overload": beyond,
@@ -90,6 +92,7 @@ def told(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{devices}, M={found['layers']} k={found['proposers']}: {found['jobs_per_prompt']:.6g} job{'' if found['jobs_per_prompt'] == 1 else 's'} a prompt"
         + (f", {found['quorum']} answers end a layer" if found["quorum"] else "")
+        + (f", {found['judges_per_prompt']:.6g} of them a judge's" if found["judges_per_prompt"] else "")
     ]
     at = f"at {found['rate']:.4g} prompts/s and device"
     if best := found["select"].startswith("best-of:") and found["limit_rate"] is None:

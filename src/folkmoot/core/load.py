@@ -38,9 +38,17 @@ def judged_jobs(
     `stops` has M − 1 chances, that the judge ends it after layer 1, 2, … where it comes so far; without them all layers run.
     Raises ValueError for another number of them, and outside the ranges. Source: Theorem 1, with the mean number of layers.
     """
-    most = jobs_per_prompt(layers, proposers) + judges_at_most(layers, proposers, keep, early_stop)
+    reached, judged = judged_stages(layers, proposers, keep, early_stop, stops)
+    return (proposers + 1) * reached + 1.0 + judged
+
+
+def judged_stages(
+    layers: int, proposers: int, keep: int = 0, early_stop: bool = False, stops: Sequence[float] = ()
+) -> tuple[float, float]:
+    """[E] E[layers] and E[judges] of `judged_jobs`, which says what is given and raised."""
+    jobs_per_prompt(layers, proposers)  # checks the ranges
     if not stops:
-        return float(most)
+        return float(layers), float(judges_at_most(layers, proposers, keep, early_stop))
     if len(stops) != layers - 1 or not all(0.0 <= each <= 1.0 for each in stops):
         raise ValueError(
             f"{layers} layers have {layers - 1} chances to stop, from 0 to 1; got {tuple(stops)}"
@@ -52,8 +60,7 @@ def judged_jobs(
     reached = [1.0]
     for stop in stops:
         reached.append(reached[-1] * (1.0 - stop))
-    judged = sum(reached) if 0 < keep <= proposers else sum(reached[:-1])
-    return (proposers + 1) * sum(reached) + 1.0 + judged
+    return sum(reached), sum(reached) if 0 < keep <= proposers else sum(reached[:-1])
 
 
 def offered_load(service_s: float, rate_hz: float, layers: int, proposers: int) -> float:

@@ -36,8 +36,10 @@ from folkmoot.queueing.overload import fluid_root as fluid_root
 from folkmoot.queueing.overload import goodput as goodput
 from folkmoot.queueing.published import script_queue as script_queue
 from folkmoot.queueing.published import script_queue_alone as script_queue_alone
+from folkmoot.queueing.stability import Judge as Judge
 from folkmoot.queueing.stability import batched_service as batched_service
 from folkmoot.queueing.stability import early_stopping_jobs as early_stopping_jobs
+from folkmoot.queueing.stability import judged_loads as judged_loads
 from folkmoot.queueing.stability import limit_rate as limit_rate
 from folkmoot.queueing.stability import load as load
 from folkmoot.queueing.stability import loads as loads
@@ -50,6 +52,7 @@ __all__ = [
     "Device",
     "Fluid",
     "Interval",
+    "Judge",
     "Latency",
     "Moments",
     "Question",
@@ -67,6 +70,7 @@ __all__ = [
     "goodput",
     "harmonic",
     "join_buffer",
+    "judged_loads",
     "layer_of_two",
     "limit_rate",
     "load",

@@ -24,7 +24,15 @@ from folkmoot.queueing.memory import check as room_check
 from folkmoot.queueing.overload import drift, fluid_root
 from folkmoot.queueing.published import script_queue
 from folkmoot.queueing.services import services
-from folkmoot.queueing.stability import Graph, loads, quorum_load, stage_load
+from folkmoot.queueing.stability import (
+    Graph,
+    Judge,
+    judged_loads,
+    judged_means,
+    loads,
+    quorum_load,
+    stage_load,
+)
 from folkmoot.queueing.streams import STAGES, keys
 
 WARM_UP = 0.2
@@ -51,7 +59,8 @@ class Question:
     else layers end with so many and the rest is cancelled; `admit` > 0 refuses a prompt where so many jobs wait at
     its own device. `best_of` > 0 draws so many peers and keeps the k with the least mean service times jobs there + 1,
     as a view has it that is refreshed at all multiples of `view_s` (0: always); `count_own` adds what the origin itself
-    has sent since.
+    has sent since. A `judge` reads the layers: the loads and the real protocol count its jobs, the
+    compiled simulator has none.
     """
 
     devices: int
@@ -71,6 +80,7 @@ class Question:
     best_of: int = 0
     view_s: float = 0.0
     count_own: bool = True
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +168,7 @@ def runs(questions: Iterable[Question], workers: int | None = None) -> Iterator[
 
     asked = list(questions)
     for question in asked:
-        _shape(question)  # what cannot be simulated is refused here, not in a worker
+        _compiled(question)  # what cannot be simulated is refused here, not in a worker
     run = Parallel(n_jobs=workers or -1, prefer="threads", return_as="generator")
     yield from run(
         delayed(_with_script)(question, key)
@@ -186,7 +196,7 @@ def replication(question: Question, key: Any, log: int = 0, *, events: bool = Fa
 
 
 def _run(question: Question, key: Any, log: int, events: bool) -> Replication:
-    shape, law = _shape(question)
+    shape, law = _compiled(question)
     began = time.perf_counter()
     if not events:
         counts, state = fcfs.run(shape, key, law, log)
@@ -325,6 +335,14 @@ def summary(
     )
 
 
+def _compiled(question: Question) -> tuple[Shape, Any]:
+    if question.judge is not None:
+        raise TheoryError(
+            "the compiled simulator has no judge; the real protocol in virtual time has (--core)"
+        )
+    return _shape(question)
+
+
 def _shape(question: Question) -> tuple[Shape, Any]:
     n = whole("devices", question.devices, least=1)
     whole("layers", question.layers, most=STAGES - 2)
@@ -386,8 +404,9 @@ def weighed(question: Question) -> bool:
 
 
 def check(question: Question) -> None:
-    """Raises `TheoryError` for a question that cannot be simulated."""
+    """Raises `TheoryError` for a question that cannot be simulated; only the real protocol has a judge."""
     _shape(question)
+    rho(question)
 
 
 def end_s(question: Question) -> float:
@@ -414,6 +433,8 @@ def rho(question: Question) -> Floats:
     """
     whole("quorum", question.quorum, most=question.proposers + 1)
     most = rho_most(question)
+    if question.judge is not None and question.quorum not in (0, question.proposers + 1):
+        raise TheoryError("what a quorum leaves to a judge is not known: give one of them")
     if not question.layers or question.quorum in (0, question.proposers + 1):
         return most
     law, rates = question.laws[0], question.rates_hz
@@ -429,6 +450,11 @@ def rho_most(question: Question) -> Floats:
     means = service_means(question)  # and the memory is checked
     length("rates_hz", question.rates_hz)
     rates = numbers("rates_hz", question.rates_hz, question.devices)
+    if question.judge is not None:
+        return judged_loads(
+            rates, means, question.layers, question.proposers, question.judge, graph=question.graph,
+            skip_aggregation=question.skip_aggregation,
+        )  # fmt: skip
     return loads(
         rates, means, question.layers, question.proposers, graph=question.graph,
         skip_aggregation=question.skip_aggregation,
@@ -439,14 +465,36 @@ def jobs_per_prompt(question: Question) -> float:
     """[E] Jobs that a prompt begins, the mean over prompts; a quorum cancels some of them.
 
     K = (k+1)M + 1 less the aggregations that are skipped, with min(k, d_i) for k where an origin may ask d_i devices
-    only. Source: jobs counted.
+    only. With a judge (k+1) E[layers] + 1 + E[judges] (`core.load.judged_jobs`). Source: jobs counted.
     """
+    if question.judge is not None:
+        lasted, judges = _judged(question)
+        peers: Floats = np.full(question.devices, float(question.proposers))
+        if question.graph is not None:
+            peers = np.minimum(peers, [len(each) for each in question.graph])
+        return _usual((peers + 1) * lasted + 1 - question.skip_aggregation + judges, question)
     proposers: float = question.proposers
     if question.graph is not None and question.layers:
-        asked = np.minimum(proposers, [len(peers) for peers in question.graph])
-        rates = numbers("rates_hz", question.rates_hz, len(asked))
-        proposers = float(asked @ rates / rates.sum()) if rates.any() else float(asked.mean())
+        proposers = _usual(np.minimum(proposers, [len(peers) for peers in question.graph]), question)
     return (proposers + 1) * question.layers + 1 - question.skip_aggregation
+
+
+def judges_per_prompt(question: Question) -> float:
+    """[E] Of these the jobs of its judge."""
+    return 0.0 if question.judge is None else _usual(_judged(question)[1], question)
+
+
+def _judged(question: Question) -> tuple[Floats, Floats]:
+    assert question.judge is not None
+    return judged_means(question.devices, question.layers, question.proposers, question.judge, question.graph)
+
+
+def _usual(each: Floats, question: Question) -> float:
+    """The mean over prompts of what each origin's have."""
+    if (each == each[0]).all():
+        return float(each[0])
+    rates = numbers("rates_hz", question.rates_hz, len(each))
+    return float(each @ rates / rates.sum()) if rates.any() else float(each.mean())
 
 
 def _rate(question: Question) -> float:

@@ -8,11 +8,12 @@ load below 1 suffices for M, k >= 1 is [C]: the paper argues by rates; that it i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from operator import index
 
 import numpy as np
 
-from folkmoot.core.load import jobs_per_prompt
+from folkmoot.core.load import jobs_per_prompt, judged_stages, judges_at_most
 from folkmoot.errors import TheoryError
 from folkmoot.queueing._check import Floats, array, length, measurable, number, numbers, whole
 
@@ -20,6 +21,36 @@ Graph = Sequence[Sequence[int]]
 """For each device the devices that it may ask."""
 WEIGHT_ERROR = 1e-6
 """So far off may a weight and the sum of a row be, as what solves linear programmes is not more exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A judge between layers, a job of the origin: `keep` answers go on (0: all), and `early_stop` lets it end the layers.
+
+    `stop` is the chance that it does so, wherever it may.
+    """
+
+    keep: int = 0
+    early_stop: bool = False
+    stop: float = 0.0
+
+    def stages(self, layers: int, proposers: int) -> tuple[float, float]:
+        """[E] E[layers] and E[judges] of a prompt whose origin has so many peers to ask."""
+        stops = (self.stop,) * (layers - 1) if self.stop else ()
+        return judged_stages(layers, proposers, self.keep, self.early_stop, stops)
+
+    def check(self, layers: int, proposers: int) -> None:
+        """Raises `TheoryError` where it would have nothing to say, or says what cannot be."""
+        whole("keep", self.keep)
+        if self.keep > proposers + 1 and layers:
+            raise TheoryError(f"keep is {self.keep}, but a layer has {proposers + 1} answers (k + 1)")
+        if number("stop", self.stop, most=1.0) and not self.early_stop:
+            raise TheoryError("a chance to stop belongs to early_stop: else the judge ends no layers")
+        if not judges_at_most(layers, proposers, self.keep, self.early_stop):
+            raise TheoryError(
+                f"with M = {layers} and k = {proposers} a judge has nothing to say: it picks keep answers out of more than so many, "
+                "or with early_stop skips a layer after the first"
+            )
 
 
 def load(rate_hz: float, service_s: float, layers: int, proposers: int) -> float:
@@ -85,6 +116,47 @@ def loads(
     found: Floats = services * (layers * (rates + asked) + (1.0 - skip_aggregation) * aggregations)
     measurable("the load", float(found.sum()))
     return found
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def judged_loads(
+    rates_hz: Sequence[float] | Floats,
+    services_s: Sequence[float] | Floats | float,
+    layers: int,
+    proposers: int,
+    judge: Judge,
+    *,
+    graph: Graph | None = None,
+    skip_aggregation: float = 0.0,
+) -> Floats:
+    """[E] ρ_i of each device, shape (n,), where the origins' judges read the layers; the rest as in `loads`.
+
+    R_i = L_i λ_i + Σ_{j asks i} L_j λ_j min(k, d_j)/d_j + (1 − p + J_i) λ_i, with L_i and J_i the mean numbers of layers and of
+    judges of a prompt of device i (`judged_stages`), as long as stops do not depend on queues. A judge counts as a job
+    of mean length. Source: jobs counted.
+    """
+    count = whole("devices", length("rates_hz", rates_hz), least=1)
+    rates = numbers("rates_hz", rates_hz, count)
+    services = numbers("services_s", services_s, count)
+    judge.check(whole("layers", layers), whole("proposers", proposers))
+    number("skip_aggregation", skip_aggregation, most=1.0)
+    lasted, judged = judged_means(count, layers, proposers, judge, graph)
+    asked = _asked(lasted * rates, proposers, graph)
+    found: Floats = services * (asked + (lasted + judged + 1.0 - skip_aggregation) * rates)
+    measurable("the load", float(found.sum()))
+    return found
+
+
+def judged_means(
+    count: int, layers: int, proposers: int, judge: Judge, graph: Graph | None
+) -> tuple[Floats, Floats]:
+    """E[layers] and E[judges] of each device's prompts, shape (n,) each."""
+    if graph is None:
+        lasted, judged = judge.stages(layers, proposers)
+        return np.full(count, lasted), np.full(count, judged)
+    check_graph(graph, count)
+    by_peers = np.array([judge.stages(layers, min(proposers, len(peers))) for peers in graph])
+    return by_peers[:, 0], by_peers[:, 1]
 
 
 def chances(

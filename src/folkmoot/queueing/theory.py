@@ -143,7 +143,8 @@ def choice_limit(question: Question) -> float | None:
     """[E] `best_limit_closed` for a question, None where it says nothing: prompts/s and device that no choice of peers exceeds."""
     means = service_means(question)
     whole = question.quorum in (0, question.proposers + 1)
-    if question.graph is not None or not question.layers or not whole or question.skip_aggregation:
+    as_paper = not question.skip_aggregation and question.judge is None
+    if question.graph is not None or not question.layers or not whole or not as_paper:
         return None
     if len(set(question.rates_hz)) > 1 or not means.min() > 0:
         return None
@@ -197,6 +198,8 @@ def _latency(
     question: Question, most: Floats, points: int
 ) -> tuple[Figure | None, float | None, float | None, str]:
     """The mean latency, of its layer, of its aggregation; or why there is none."""
+    if question.judge is not None:
+        return None, None, None, "no closed form is known with a judge"
     if not any_peers(question):
         return None, None, None, "no closed form is known for the best of d; `folkmoot simulate` measures it"
     if not _plain(question):
@@ -234,7 +237,7 @@ def _plain(question: Question) -> bool:
     """Whether it is first come first served, all jobs to their end, any peers, for ever."""
     return (
         question.discipline == "fcfs"
-        and not (question.admit or question.prompts)
+        and not (question.admit or question.prompts or question.judge)
         and any_peers(question)
         and (not question.layers or question.quorum in (0, question.proposers + 1))
     )

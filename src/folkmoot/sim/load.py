@@ -50,7 +50,7 @@ from folkmoot.core.queue import QueueConfig
 from folkmoot.core.repute import ReputeConfig
 from folkmoot.errors import DeadlinePassed, Overloaded, TheoryError
 from folkmoot.queueing.moot import Question, service_means
-from folkmoot.queueing.stability import chances, early_stopping_jobs
+from folkmoot.queueing.stability import Judge, chances, early_stopping_jobs
 from folkmoot.queueing.streams import (
     ARRIVALS,
     ORIGINS,
@@ -186,6 +186,11 @@ class Setting:
             raise TheoryError(
                 "the protocol aggregates every prompt; skip_aggregation is for the compiled simulator"
             )
+        if question.judge is not None and (question.judge.stop or not self.plain or self.price is not None):
+            raise TheoryError(
+                "a simulated judge gives no verdict and stops nothing: leave out its chance to stop, and prices, another "
+                "aggregator, stages, stops and weights beside it"
+            )
         if question.best_of and not question.count_own:
             raise TheoryError(
                 "the protocol counts a device's own jobs in its view; count_own is for the compiled simulator"
@@ -279,6 +284,7 @@ class Load:
         self._total = float(np.array(rates).sum())
         self._shares = np.cumsum(rates) / self._total
         self._stops = np.cumsum(self.setting.stops)
+        self._judge = question.judge or Judge()
         self._weights = np.array(self.setting.weights)
         self._ids = [DeviceId(f"d{number}") for number in range(question.devices)]
         self._numbers = {device: number for number, device in enumerate(self._ids)}
@@ -416,6 +422,7 @@ class Load:
         chosen = self.setting.aggregator
         plan = Plan(
             "fixed", asked.layers, proposers, best_of=question.best_of, quorum=question.quorum,
+            keep=self._judge.keep, early_stop=self._judge.early_stop,
             aggregator="origin" if chosen is None else f"fixed:{self._ids[chosen]}",
         )  # fmt: skip
         if self.setting.price is not None and origin not in self.setting.cheats:
