@@ -141,6 +141,42 @@ def test_a_plan_counts_what_is_not_made_yet(run, sums: str, tmp_path: Path):
     assert told.splitlines()[-1].startswith("together ")
 
 
+def test_a_plan_prices_a_judge(run, tmp_path: Path):
+    file = tmp_path / "trees.jsonl"
+    file.write_text(
+        "".join(json.dumps({"id": each, "instruction": f"Name tree {each}."}) + "\n" for each in range(5))
+    )
+    asked = (
+        "plan", "--model", "tim=timed:det:0.001", "--devices", "2", "--set", f"alpaca:{file}", "--calls", str(tmp_path / "c"),
+        "--arms", "single,majority", "--judge", "jim=timed:det:0.001",
+    )  # fmt: skip
+    code, told, err = run(*asked, "--baseline", "single", "--json")
+    assert code == 0, err
+    found = json.loads(told)
+    judged = found["judge"]
+    assert (judged["judge"], judged["verdicts"], judged["pairs"], judged["same"], judged["marks"]) == (
+        "jim",
+        11,
+        10,
+        1,
+        0,
+    )
+    assert judged["hours"] == pytest.approx(
+        (judged["tokens_in"] / judged["read_per_s"] + judged["tokens_out"] / judged["written_per_s"]) / 3600
+    )
+    assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["arms"]) + judged["hours"])
+    assert "jim judges: 11 verdicts (10 of pairs in both orders" in run(*asked, "--baseline", "single")[1]
+    for more, says in (
+        ((), "answers to AlpacaEval are compared"),
+        (("--baseline", "auto"), "none of the arms, single, majority"),
+        (("--judge", ""), None),
+        (("--judge", "", "--baseline", "single"), "name the --judge"),
+        (("--judge", "none", "--baseline", "single"), "a judge needs a model"),
+    ):
+        code, _, err = run(*asked, *more)
+        assert (code, says is None or says in err) == (2 if says else 0, True), err
+
+
 @pytest.mark.parametrize(
     ("more", "code", "told"),
     [

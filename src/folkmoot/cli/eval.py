@@ -16,7 +16,15 @@ from folkmoot.cli import exits
 from folkmoot.cli.calls import engine_config, named, store_at
 from folkmoot.cli.console import counted
 from folkmoot.cli.evaluated import Asked, ask, known, models_of
-from folkmoot.cli.judge import difficulty_option, judge
+from folkmoot.cli.judge import (
+    Pricing,
+    baseline_option,
+    difficulty_option,
+    judge,
+    priced,
+    same_option,
+    what_judging_takes,
+)
 from folkmoot.cli.options import Finite, config_option, json_option, print_json
 from folkmoot.cli.progress import Progress, span
 from folkmoot.cli.replay import replay, speeds_of, speeds_option
@@ -68,15 +76,24 @@ def evaluate() -> None:
 
 @evaluate.command()
 @shared_options
+@click.option(
+    "--judge", "judge_spec", metavar="[NAME=]SPEC", default="",
+    help="Say as well what `eval judge` takes with this engine, whose speed is measured.",
+)  # fmt: skip
+@baseline_option
+@same_option
 @json_option
 @config_option
 def plan(
     models: tuple[str, ...], devices: int, sets: tuple[str, ...], prompts: int, arms: str, calls: Path | None,
-    at_once: int, seed: int, as_json: bool, config_file: Path | None,
+    at_once: int, seed: int, judge_spec: str, baseline: str, same_share: float, as_json: bool, config_file: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will cost: measure the models' speed, and count the jobs that are not made yet."""
     asked = _asked(models, devices, sets, prompts, arms, calls or Path("calls.sqlite"), at_once, seed)
-    found = exits.wait_for(_plan(asked, config_file))
+    if not judge_spec and baseline:
+        raise click.UsageError("--baseline is what a judge compares with: name the --judge")
+    pricing = priced(judge_spec, baseline, same_share, asked.tasks, [arm.name for arm in asked.arms])
+    found = exits.wait_for(_plan(asked, pricing, config_file))
     if as_json:
         print_json(found)
         return
@@ -86,6 +103,12 @@ def plan(
     for row in found["arms"]:
         click.echo(
             f"{row['arm']:<24} {row['jobs']:>3} jobs a prompt, {row['new_jobs']:>6} to be made: {span(row['hours'] * 3600)}"
+        )
+    if judged := found["judge"]:
+        click.echo(
+            f"{judged['judge']} judges: {counted(judged['verdicts'], 'verdict')} ({judged['pairs']} of pairs in both orders, "
+            f"{judged['same']} of an answer beside itself, {judged['marks']} marks), about {judged['tokens_in']} tokens "
+            f"to be read and {judged['tokens_out']} to be written: {span(judged['hours'] * 3600)}"
         )
     click.echo(f"together {span(found['hours'] * 3600)}")
 
@@ -280,11 +303,12 @@ def _asked(
 # ---- plan, run -----------------------------------------------------------------------------------------
 
 
-async def _plan(asked: Asked, config_file: Path | None) -> dict[str, Any]:
+async def _plan(asked: Asked, pricing: Pricing | None, config_file: Path | None) -> dict[str, Any]:
     from folkmoot.evals.costs import costs, speed
 
+    config, judged = engine_config(asked.at_once, config_file), None
     with store_at(asked.calls) as store:
-        async with models_of(asked, engine_config(asked.at_once, config_file), store) as models:
+        async with models_of(asked, config, store) as models:
             speeds = dict[tuple[str, str], float]()
             for key, served in models.items():
                 assert served.proxy.model is not None  # nothing is stored only here
@@ -293,13 +317,17 @@ async def _plan(asked: Asked, config_file: Path | None) -> dict[str, Any]:
             # Models take their turns at the same cores: what they write together is what the slower ones let them.
             mean = len(asked.specs) / sum(1 / speeds[each] for each in asked.specs)
             rows = costs(asked.arms, asked.tasks, names, store, mean)
+        if pricing is not None:  # the devices' models are gone by now, as they are when it judges
+            judged = await what_judging_takes(
+                pricing, config, asked.at_once, asked.arms, asked.tasks, names, store
+            )
     return {
         "prompts": len(asked.tasks), "tokens_per_s": mean,
         "models": {models[key].proxy.name: value for key, value in speeds.items()},
         "arms": [
             {"arm": row.arm, "jobs": row.jobs, "new_jobs": row.new_jobs, "hours": row.seconds / 3600} for row in rows
         ],
-        "hours": sum(row.seconds for row in rows) / 3600,
+        "judge": judged, "hours": sum(row.seconds for row in rows) / 3600 + (judged["hours"] if judged else 0.0),
     }  # fmt: skip
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,14 +22,25 @@ from folkmoot.errors import ConfigError, EvalError
 
 if TYPE_CHECKING:
     from folkmoot.engine.config import EngineConfig
+    from folkmoot.evals.arms import Arm
     from folkmoot.evals.judge import Answers, Baseline
     from folkmoot.evals.records import Setup
     from folkmoot.evals.standings import Judgments
+    from folkmoot.evals.store import Store
     from folkmoot.evals.tasks import Task
 
 difficulty_option = click.option(
     "--difficulty", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="AlpacaEval's difficulties of its 805 instructions (CSV), for the length-controlled win rate (extra [judge]).",
+)  # fmt: skip
+
+baseline_option = click.option(
+    "--baseline", metavar="ARM|FILE", default="",
+    help="What answers are compared with, in both orders: another arm, or a file of AlpacaEval outputs (id, output).",
+)  # fmt: skip
+same_option = click.option(
+    "--same", "same_share", type=Finite(0.0, 1.0), default=0.2, show_default=True, metavar="SHARE",
+    help="For such a share of the prompts the judge also sees the baseline's answer on both sides, which shows its bias.",
 )  # fmt: skip
 
 
@@ -37,19 +50,13 @@ difficulty_option = click.option(
     "--judge", "spec", metavar="[NAME=]SPEC", default="",
     help="The engine that judges. [default: gpt-4-1106-preview at api.openai.com, with the key that engines take from the environment]",
 )  # fmt: skip
-@click.option(
-    "--baseline", metavar="ARM|FILE", default="",
-    help="What answers are compared with, in both orders: another arm, or a file of AlpacaEval outputs (id, output).",
-)  # fmt: skip
+@baseline_option
 @click.option(
     "--set", "sets", multiple=True, metavar="SET:FILE",
     help="The run's files of open tasks, where they do not lie any more where the run found them.",
 )  # fmt: skip
 @click.option("--arms", default="", metavar="A,B,...", help="Judge these arms. [default: all]")
-@click.option(
-    "--same", "same_share", type=Finite(0.0, 1.0), default=0.2, show_default=True, metavar="SHARE",
-    help="For such a share of the prompts the judge also sees the baseline's answer on both sides, which shows its bias.",
-)  # fmt: skip
+@same_option
 @click.option(
     "--calls", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Where every reply is kept and found again. [default: calls.sqlite in FOLDER]",
@@ -87,11 +94,8 @@ def judge(
     for arm in chosen:
         if arm not in answers:
             raise click.UsageError(f"--arms {arm}: {folder} has {', '.join(sorted(answers))}")
-    if other is None and any(task.set == "alpaca" for task in tasks):
-        raise click.UsageError(
-            "answers to AlpacaEval are compared: name a --baseline, a file of outputs or one of "
-            + ", ".join(answers)
-        )
+    if other is None:
+        _check_compared(tasks, answers)
     kept = Judgments.open(folder / JUDGMENTS)
     kept.mend()
     before = len(kept)
@@ -113,6 +117,80 @@ def judge(
         })  # fmt: skip
     else:
         click.echo(judged(told), nl=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """The judge whose work is to be priced, its SPEC, and what it compares with: an arm by its name, or a file's answers."""
+
+    spec: str
+    baseline: str | Baseline | None
+    same_share: float
+
+
+def priced(
+    spec: str, baseline: str, same_share: float, tasks: Sequence[Task], arms: Sequence[str]
+) -> Pricing | None:
+    """What `eval plan` is to price, None without a judge. Raises `EvalError`, `click.UsageError`."""
+    from folkmoot.engine.spec import parse_spec
+    from folkmoot.evals.judge import outputs
+    from folkmoot.evals.tasks import OPEN
+
+    if not spec:
+        return None
+    if parse_spec(named(spec)[1]).kind == "none":
+        raise click.UsageError("--judge none: a judge needs a model")
+    if not any(task.open for task in tasks):
+        raise click.UsageError(
+            f"--judge: no --set holds what is judged; such are {', '.join(f'{name}:FILE' for name in OPEN)}"
+        )
+    if not baseline:
+        _check_compared(tasks, arms)
+        return Pricing(spec, None, same_share)
+    if baseline in arms:
+        return Pricing(spec, baseline, same_share)
+    if not Path(baseline).exists():
+        raise click.UsageError(
+            f"--baseline {baseline}: it is no file and none of the arms, {', '.join(arms)}"
+        )
+    return Pricing(spec, outputs(Path(baseline)), same_share)
+
+
+def _check_compared(tasks: Sequence[Task], arms: Iterable[str]) -> None:
+    """Raises `click.UsageError` where AlpacaEval is among what is to be judged without a baseline."""
+    if any(task.set == "alpaca" for task in tasks):
+        raise click.UsageError(
+            "answers to AlpacaEval are compared: name a --baseline, a file of outputs or one of "
+            + ", ".join(arms)
+        )
+
+
+async def what_judging_takes(
+    pricing: Pricing, config: EngineConfig, at_once: int, arms: Sequence[Arm], tasks: Sequence[Task],
+    models: Sequence[str], store: Store,
+) -> dict[str, Any]:  # fmt: skip
+    """The judge's verdicts, tokens and hours, at the speed that it has."""
+    from folkmoot.engine.spec import build, parse_spec
+    from folkmoot.evals.costs import judging_costs, reading, speed
+
+    name, text = named(pricing.spec)
+    engine = build(parse_spec(text), config)
+    assert engine is not None  # `none` was refused
+    try:
+        exits.tell(f"loading {text}")
+        info = await engine.start()
+        speeds = (
+            await reading(engine, at_once, time.monotonic),
+            await speed(engine, at_once, time.monotonic),
+        )
+    finally:
+        await engine.close()
+    cost = judging_costs(arms, tasks, models, store, pricing.baseline, pricing.same_share, speeds)
+    return {
+        "judge": name or info.model, "verdicts": cost.pairs + cost.same + cost.marks, "pairs": cost.pairs, "same": cost.same,
+        "marks": cost.marks, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out, "read_per_s": speeds[0],
+        "written_per_s": speeds[1], "hours": cost.seconds / 3600,
+    }  # fmt: skip
 
 
 def _tasks(setup: Setup, sets: Sequence[str]) -> list[Task]:
