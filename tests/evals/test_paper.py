@@ -92,10 +92,19 @@ def test_what_is_sure_is_told_and_what_is_not_is_not(both: tuple[PaperTable, Pap
     assert verdict(found, "different models answer better") == "refuted"
     assert verdict(found, "ten prompts tell the rows apart (same") == "refuted"
     for name in ("same", "different"):
-        assert verdict(found, f"queues stay where α((k+1)M+1)λ < 1, and else grow ({name}") == "confirmed"
+        assert (
+            verdict(found, f"queues stay where each device's own load is below 1, and else grow ({name}")
+            == "confirmed"
+        )
         assert verdict(found, f"an unstable queue grows exponentially ({name}") == "refuted"
         assert verdict(found, f"ten prompts at such a load show an average queue ({name}") == "refuted"
         assert verdict(found, f"the script's column is the average queue ({name}") == "refuted"
+    # Where one device has more to do than the mean it is at its limit before the formula's load is 1.
+    formula = "queues stay where α((k+1)M+1)λ < 1 with the mean α, and else grow"
+    assert (verdict(found, f"{formula} (same"), verdict(found, f"{formula} (different")) == (
+        "undecided",
+        "refuted",
+    )
     assert verdict(found, "the best row is k = 4 (same") == "refuted"
     assert claims([]) == []
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from scipy import stats
 
-from folkmoot.evals.statistics import difference, holm, mcnemar, wilson
+from folkmoot.evals.statistics import difference, holm, least_shown, mcnemar, power, wilson
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,33 @@ def test_the_same_answers_differ_by_nothing():
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="no pair"):
         difference({"a": []})
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "prompts"), [(0.3, 0.1, 10), (0.2, 0.05, 60), (0.1, 0.1, 40), (0.0, 0.0, 20)]
+)
+def test_power_is_what_all_outcomes_come_to(won: float, lost: float, prompts: int):
+    chances = [
+        math.comb(prompts, a)
+        * math.comb(prompts - a, b)
+        * won**a
+        * lost**b
+        * (1 - won - lost) ** (prompts - a - b)
+        for a in range(prompts + 1)
+        for b in range(prompts + 1 - a)
+        if mcnemar(a, b) <= 0.05
+    ]
+    assert power(won, lost, prompts) == pytest.approx(math.fsum(chances), abs=1e-9)
+
+
+def test_power_of_many_prompts_is_known():
+    assert power(0.06, 0.03, 1_500) > 0.9 > power(0.06, 0.03, 300) > 0.2
+    with pytest.raises(ValueError, match="no shares"):
+        power(0.9, 0.2, 10)
+
+
+def test_the_least_difference_that_is_shown():
+    least = least_shown(100, 0.05)
+    assert power(0.05 + least, 0.05, 100) >= 0.8 > power(0.05 + least - 0.005, 0.05, 100)
+    assert math.isnan(least_shown(5, 0.0))
+    assert least_shown(10, 0.0) == pytest.approx(0.674, abs=0.005)

@@ -15,8 +15,8 @@ from folkmoot.evals.store import Speed
 
 BELOW, ABOVE = 0.7, 1.3
 """The load that can last is so much of the least limit of the rows, the other so much of the largest: the same prompts a second in all rows."""
-INSIDE, OUTSIDE = 0.8, 1.25
-"""Shares of a row's own limit at which its queues must stay and must grow."""
+INSIDE, OUTSIDE, FAR = 0.8, 1.25, 2.0
+"""Shares of a row's own limit at which its queues must stay, must grow, and grow so that it is seen how."""
 LEAST = 10
 """Prompts that all rows must have in common."""
 
@@ -30,7 +30,7 @@ class PaperRow:
     `alpha_s` is the mean service of its jobs and `jobs` their mean number, so that `alpha_s * jobs / devices` seconds of work a prompt
     brings each device in the mean; `limit_hz` is where the busiest device's load is 1, prompts a second over all devices.
     `below` and `above` are long runs at one rate for all rows, `ten` the paper's ten prompts at the second; `inside` and `outside`
-    are long runs at shares of the own limit.
+    and `far` are long runs at shares of the own limit.
     """
 
     layers: int
@@ -46,6 +46,7 @@ class PaperRow:
     ten: Queues
     inside: Queues
     outside: Queues
+    far: Queues
     records: Mapping[str, Record]
 
 
@@ -125,6 +126,7 @@ def _row(
         at(above_hz, SHORT, SHORT_RUNS),
         at(INSIDE * work.limit_hz),
         at(OUTSIDE * work.limit_hz),
+        at(FAR * work.limit_hz),
         records,
     )
 

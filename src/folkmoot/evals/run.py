@@ -248,8 +248,11 @@ class _Asker:
         ))  # fmt: skip
 
     def _kept(self, record: Record) -> Record | None:
-        if self._stored and any(job.outcome == "failed" for job in record.jobs):
-            return None  # it was answered without what the store lacks
+        """The record, unless a job of it failed: what the store lacks, or a device that was lost among others on this machine. Whoever stood
+        in for it is not what the arm asks."""
+        if any(job.outcome == "failed" for job in record.jobs):
+            self._lost(f"arm {record.arm}, {record.task}: a job failed")
+            return None
         self._failed = 0
         return record
 

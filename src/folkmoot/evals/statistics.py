@@ -14,6 +14,8 @@ from statistics import NormalDist
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+_NEVER = 1e-12
+"""Of a chance below this nothing is seen in a sum of a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,34 @@ def power(won: float, lost: float, prompts: int, level: float = 1 - LEVEL) -> fl
         raise ValueError(f"{won} and {lost} are no shares of prompts")
     found = 0.0
     for differ in range(1, prompts + 1):
-        chance = math.comb(prompts, differ) * apart**differ * (1 - apart) ** (prompts - differ)
-        for first in range(differ + 1):
-            if chance and mcnemar(first, differ - first) <= level:
-                share = won / apart
-                found += chance * math.comb(differ, first) * share**first * (1 - share) ** (differ - first)
+        chance = _binomial(prompts, differ, apart)
+        if chance > _NEVER:
+            few = -1  # so many at most on one side are shown
+            while few + 1 <= differ // 2 and mcnemar(few + 1, differ - few - 1) <= level:
+                few += 1
+            shown = [each for each in range(differ + 1) if min(each, differ - each) <= few]
+            found += chance * sum(_binomial(differ, each, won / apart) for each in shown)
     return found
+
+
+def least_shown(prompts: int, lost: float, *, enough: float = 0.8) -> float:
+    """The least difference, as a share, that so many prompts show in `enough` of all tries where one arm alone is right in a share `lost`
+    and the other in so much more; nan where none is shown. Within 0.001."""
+    low, high = 0.0, 1.0 - 2 * lost
+    if high <= 0 or power(lost + high, lost, prompts) < enough:
+        return math.nan
+    while high - low > 0.001:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(lost + middle, lost, prompts) >= enough else (middle, high)
+    return high
+
+
+def _binomial(count: int, some: int, share: float) -> float:
+    """The chance of `some` of `count`, each with the chance `share`; by logarithms, as the numbers are too large from some 1,000 on."""
+    if share in (0.0, 1.0):
+        return float(some == share * count)
+    ways = math.lgamma(count + 1) - math.lgamma(some + 1) - math.lgamma(count - some + 1)
+    return math.exp(ways + some * math.log(share) + (count - some) * math.log1p(-share))
 
 
 def holm(chances: Sequence[float]) -> list[float]:
