@@ -32,6 +32,8 @@ def test_those_that_vote_ask_nobody():
 
 
 def test_judged_layers_count_their_judges_and_who_merges_its_own_drafts_one_more_job():
+    # Three layers of three and an aggregation.
+    assert arms_of("moa", 4)[0].most_jobs(4) == 10
     smoa, three, keep, stop, own, other = arms_of(
         "smoa,smoa:3,smoa-keep:1,smoa-stop,self-moa,self-moa:6@2", 4
     )

@@ -18,10 +18,16 @@ async def test_each_arms_jobs_are_counted_beyond_the_shared_drafts(model, store,
     await draw([Proxy("m", model, store)] * 2, tasks[0])  # 9 tokens each
     found = {cost.arm: (cost.jobs, cost.new_jobs) for cost in costs(arms, tasks, ["m"] * 4, store, 3.0)}
     assert found == {
-        "shared drafts": (4, 4 * 3 - 2), "single": (1, 0), "single:1": (1, 3), "self-consistency": (4, 0),
+        "shared drafts": (4, 4 * 3 - 2), "single": (1, 0), "single:1": (1, 0), "self-consistency": (4, 0),
         "majority": (4, 0), "M1-k3": (5, 3), "M2-k3": (9, 15), "auto": (5, 3),
     }  # fmt: skip
     assert costs(arms, tasks, ["m"] * 4, store, 3.0)[0].seconds == pytest.approx(10 * 9 / 3.0)
+
+
+async def test_where_models_differ_a_devices_votes_are_its_own(store, sums):
+    arms = arms_of("single,single:0,self-consistency,self-consistency:3@0,majority", 4)
+    made = [cost.new_jobs for cost in costs(arms, load(sums), ["m", "n", "n", "n"], store, 3.0)]
+    assert made == [4 * 3, 0, 3, 9, 9, 0]
 
 
 async def test_without_any_stored_answer_a_part_of_its_limit_is_taken(store, sums):

@@ -121,9 +121,7 @@ def test_rows_and_claims_are_those_of_the_interface(
     found = tables(
         find(run_in(tmp_path, [record(1, 0, 0, True, 1.0)], Setup(same.models, ("g",), 1, 0, None, 0.0, "c")))
     )
-    told = json.loads(
-        json.dumps(as_json(found, {same.models: as_rows(same)}, [{"claim": "c"}]), allow_nan=False)
-    )
+    told = json.loads(json.dumps(as_json(found, [as_rows(same)], [{"claim": "c"}]), allow_nan=False))
     assert told["claims"] == [{"claim": "c"}]
     first = told["tables"]["same"][0]
     assert (first["layers"], first["proposers"], first["prompts"]) == (0, 0, PROMPTS)

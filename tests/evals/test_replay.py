@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,14 +59,20 @@ def test_a_job_takes_what_the_one_in_its_place_of_its_layer_took():
     ] == [13.0, 10.0, 23.0, 21.0, 33.0]
 
 
-def test_where_peers_were_drawn_anew_a_job_takes_what_its_model_took():
-    some = record()
-    calls = Recorded([some])
-    # The large one has the second layer's place of the middling one; of that layer it has no job, so its first is taken.
-    assert seconds(calls, "large", 2, 1, some) == 10.0
+def test_where_peers_were_drawn_anew_a_job_takes_what_its_model_took_in_that_layer():
+    some, other = record(), record("gsm8k/2")
+    jobs = tuple(
+        replace(job, model="large", inference_s=77.0) if job.layer == 2 else job for job in other.jobs
+    )
+    calls = Recorded([some, replace(other, jobs=jobs)])
     assert seconds(calls, "small", 2, 1, some) == 23.0
-    assert seconds(calls, "unheard-of", 2, 1, some) == 21.0
-    assert seconds(Recorded([record(arm="single")]), "small", 9, 9, record(arm="single")) == 33.0
+    # In this prompt the large one had nothing to do in the second layer, in the other one it had.
+    assert seconds(calls, "large", 2, 1, some) == 77.0
+    with pytest.raises(EvalError, match="no recorded job of layer 2"):
+        calls.find(asks("unheard-of", 2, 1, some))
+    # A device alone has the seed of its own draft.
+    alone = record(arm="single")
+    assert seconds(Recorded([alone]), "small", 9, 9, alone) == 33.0
 
 
 def test_words_are_of_the_recorded_length_and_never_the_same_and_nothing_else_is_answered():

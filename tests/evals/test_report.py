@@ -175,7 +175,8 @@ def test_of_unlike_devices_the_best_is_what_the_others_are_compared_with(like: P
     # Whether it does harm is a question where devices differ.
     assert told["auto"]["against"] == "single:1"
     assert told["auto"]["difference"] == pytest.approx(-0.1)
-    assert [row["accuracy"] for row in told["tables"]["diverse"]] == [0.1]
+    # A device alone is no table.
+    assert told["tables"]["diverse"] == []
     assert "## m, n, m, n" in markdown(found)
 
 
@@ -272,3 +273,33 @@ def test_a_run_goes_on_in_its_folder_and_no_other_does(tmp_path: Path):
     ):
         with pytest.raises(EvalError, match="another one"):
             begin(tmp_path, replace(named, **other))
+
+
+def test_what_an_arm_lacks_is_told_with_what_the_other_made_of_it(tmp_path: Path):
+    records = [record(n, "single", n < 6) for n in range(10)]
+    records += [record(n, "auto", n < 7) for n in range(2, 10)]
+    (table,) = tables(find(run_in(tmp_path / "run", records)))
+    (each,) = table.auto
+    assert (each.prompts, each.here, each.there, each.missing, each.missed) == (8, 5 / 8, 4 / 8, 2, 2)
+    assert each.worst == pytest.approx((1 - 2) / 10)
+    page = markdown([table])
+    assert "| single | 8 | 62.5 %, 50.0 % | +12.5 (" in page
+    assert "| yes | 2, 2 right: -10.0 |" in page
+
+
+def test_runs_of_other_files_or_with_other_answers_are_not_pooled(tmp_path: Path):
+    setup = replace(SETUP_OF, digests=("aa",))
+    run_in(tmp_path / "runs" / "one", [record(1, "single", True)], setup)
+    run_in(tmp_path / "runs" / "two", [record(2, "single", True)], setup)
+    assert tables(find(tmp_path / "runs"))[0].rows[0].prompts == 2
+    run_in(tmp_path / "runs" / "three", [replace(record(2, "single", True), answer="another")], setup)
+    with pytest.raises(EvalError, match="different answers"):
+        tables(find(tmp_path / "runs"))
+    (tmp_path / "runs" / "three").rename(tmp_path / "three")
+    run_in(tmp_path / "runs" / "four", [record(3, "single", True)], replace(setup, digests=("bb",)))
+    with pytest.raises(EvalError, match="different files"):
+        tables(find(tmp_path / "runs"))
+    # What was left out of one is another moot's.
+    (tmp_path / "runs" / "four").rename(tmp_path / "four")
+    run_in(tmp_path / "runs" / "five", [record(3, "single", True)], replace(setup, skip=5))
+    assert [table.setup.skip for table in tables(find(tmp_path / "runs"))] == [5, 0]

@@ -126,6 +126,8 @@ def test_a_file_is_loaded_in_an_order_drawn_once(sums: Path):
     names = [task.name for task in load(sums)]
     assert sorted(names) == ["gsm8k/1", "gsm8k/2", "gsm8k/3"]
     assert [task.name for task in load(sums, 2)] == names[:2]
+    assert [task.name for task in load(sums, 1, skip=1)] == names[1:2]
+    assert [task.name for task in load(sums, skip=2)] == names[2:]
     orders = {tuple(task.name for task in load(sums, seed=seed)) for seed in range(20)}
     assert len(orders) > 1
     assert load(sums)[0].question.startswith(("Two and", "Ten less", "Six times"))

@@ -53,9 +53,10 @@ def shared_options(command: F) -> F:
             "alpaca:FILE, mtbench:FILE or flask:FILE, which `eval judge` has judged. Several are pooled.",
         ),
         click.option("--prompts", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="So many of each set."),
+        click.option("--skip", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Leave the first N of each set out: what was not looked at when choices were made."),
         click.option(
             "--arms", default="", metavar="A,B,...",
-            help="single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], self-moa[:N[@DEVICE]], MX-kY, strongest, moa, "
+            help="single[:DEVICE], self-consistency[:N[@DEVICE]], again[:N[@DEVICE]] (until two agree), majority[:N], select[:N] (their medoid), self-moa[:N[@DEVICE]], MX-kY, strongest, moa, "
             "smoa[:R], smoa-keep[:R], smoa-stop, auto, paper (its seven rows), ablations; each with +SETTING=VALUE for devices that run so. [default: single, self-consistency, majority, auto, M1-k3]",
         ),
         click.option(
@@ -85,11 +86,11 @@ def evaluate() -> None:
 @json_option
 @config_option
 def plan(
-    models: tuple[str, ...], devices: int, sets: tuple[str, ...], prompts: int, arms: str, calls: Path | None,
+    models: tuple[str, ...], devices: int, sets: tuple[str, ...], prompts: int, skip: int, arms: str, calls: Path | None,
     at_once: int, seed: int, judge_spec: str, baseline: str, same_share: float, as_json: bool, config_file: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will cost: measure the models' speed, and count the jobs that are not made yet."""
-    asked = _asked(models, devices, sets, prompts, arms, calls or Path("calls.sqlite"), at_once, seed)
+    asked = _asked(models, devices, sets, prompts, skip, arms, calls or Path("calls.sqlite"), at_once, seed)
     if not judge_spec and baseline:
         raise click.UsageError("--baseline is what a judge compares with: name the --judge")
     pricing = priced(judge_spec, baseline, same_share, asked.tasks, [arm.name for arm in asked.arms])
@@ -121,7 +122,7 @@ def plan(
 )  # fmt: skip
 @click.option(
     "--origin", type=click.IntRange(-1), default=0, show_default=True, metavar="N",
-    help="Whose prompts they are, by the device's number; -1: each device's in turn.",
+    help="Whose prompts they are, by the device's number; -1: a device is drawn for each task.",
 )  # fmt: skip
 @click.option(
     "--parallel",
@@ -148,7 +149,7 @@ def plan(
 @json_option
 @config_option
 def run(
-    models: tuple[str, ...], devices: int, sets: tuple[str, ...], prompts: int, arms: str, calls: Path | None,
+    models: tuple[str, ...], devices: int, sets: tuple[str, ...], prompts: int, skip: int, arms: str, calls: Path | None,
     at_once: int, seed: int, out: Path, origin: int, parallel: int, stored: bool, pace: float, speed: tuple[float, float] | None,
     rate: float | None, as_json: bool, config_file: Path | None,
 ) -> None:  # fmt: skip
@@ -158,7 +159,7 @@ def run(
 
     if origin >= devices:
         raise click.UsageError(f"--origin {origin}: there are {counted(devices, 'device')}, numbered from 0")
-    asked = _asked(models, devices, sets, prompts, arms, calls or out / "calls.sqlite", at_once, seed)
+    asked = _asked(models, devices, sets, prompts, skip, arms, calls or out / "calls.sqlite", at_once, seed)
     if rate and not pace:
         raise click.UsageError("--rate is in the model's time: give --pace, or all answers come at once")
     asked = replace(
@@ -173,14 +174,18 @@ def run(
         f"--set {shlex.quote(each)}" for each in sets
     ]
     given += [f"--devices {devices}", f"--prompts {prompts}", f"--seed {seed}", f"--origin {origin}"]
+    given += [f"--skip {skip}"] if skip else []
     given += [f"--pace {pace:g}"] if pace else []
     given += [f"--speed {speed[0]:g} {speed[1]:g}"] if speed else []
     given += [f"--rate {rate:g}"] if rate else []
-    given += [f"--at-once {at_once}", f"--parallel {parallel}", *(["--stored"] if stored else [])]
+    given += [f"--at-once {at_once}", f"--parallel {parallel}"]
     given += [f"--calls {shlex.quote(str(calls))}"] if calls else []
     command = " ".join(["folkmoot eval run", *given])
     records = begin(
-        out, Setup(names, files, prompts, seed, asked.origin, pace, command, speed or (), digests, asked.rate)
+        out,
+        Setup(
+            names, files, prompts, seed, asked.origin, pace, command, speed or (), digests, asked.rate, skip
+        ),
     )
     before = len(records)
     try:
@@ -240,25 +245,26 @@ def report(
         from folkmoot.evals.paper_pages import blocks, curves, live
     except ImportError:  # without the simulator's libraries there are no queues
         exits.tell("without the paper's tables and claims: pip install folkmoot[eval]")
-        redone, claimed, more, pictures = [], [], [], []
+        rows, claimed, more, pictures = None, [], [], []
     else:
         if any(paper.enough(table) for table in found):
             exits.tell("repeating the recorded jobs for queues: some seconds a table")
-        redone = [each for each in map(paper.paper, found) if each is not None]
+        tried = [paper.paper(table) for table in found]
+        redone = [each for each in tried if each is not None]
+        rows = [() if each is None else paper.as_rows(each) for each in tried]
         claimed = claims(redone)
         more, pictures = [*blocks(redone, claimed), *live(found)], curves(redone)
     if out is not None:
         drawn = write(runs, found, out, more, pictures)
         exits.tell(f"written: {out}{'' if drawn else ' (without figures: pip install folkmoot[eval])'}")
     if as_json:
-        rows = {each.models: paper.as_rows(each) for each in redone}
         print_json(whole(found, rows, [asdict(each) for each in claimed]))
     else:
         click.echo(markdown(found, more), nl=False)
 
 
 def _asked(
-    models: Sequence[str], devices: int, sets: Sequence[str], prompts: int, arms: str, calls: Path, at_once: int, seed: int
+    models: Sequence[str], devices: int, sets: Sequence[str], prompts: int, skip: int, arms: str, calls: Path, at_once: int, seed: int
 ) -> Asked:  # fmt: skip
     from folkmoot.engine.spec import parse_spec
     from folkmoot.evals.arms import arms_of
@@ -283,7 +289,7 @@ def _asked(
         if kind not in (*CHECKED, *OPEN) or not file:
             forms = ", ".join(f"{name}:FILE" for name in (*CHECKED, *OPEN))
             raise click.UsageError(f"--set {each}: it is one of {forms}")
-        some = load(Path(file), prompts, seed=seed)
+        some = load(Path(file), prompts, seed=seed, skip=skip)
         if not some or some[0].set != kind:
             raise EvalError(f"--set {each}: the file holds {some[0].set if some else 'nothing'}")
         loaded.append(some)

@@ -20,7 +20,7 @@ from folkmoot.cli.signals import ending
 
 if TYPE_CHECKING:
     from folkmoot.evals.arms import Arm
-    from folkmoot.evals.records import Record, Records
+    from folkmoot.evals.records import Record, Records, Setup
     from folkmoot.evals.store import Speed
 
 _HANGS_ON_NONE = {"mode", "layers", "proposers"}
@@ -131,17 +131,17 @@ def replay(
     command = " ".join(
         [
             "folkmoot eval replay",
-            shlex.quote(folder.name),
+            shlex.quote(str(folder)),
             f"--rate {all_hz / devices:.6g}",
             f"--pace {pace:g}",
         ]
         + ([f"--prompts {prompts}"] if prompts else [])
         + [f"--speed {shlex.quote(each)}" for each in speeds]
     )
-    told = begin(out, replace(setup, origin=None, pace=pace, speed=(), rate=all_hz, command=command))
+    told = begin(out, replace(setup, pace=pace, speed=(), rate=all_hz, command=command))
     before = len(told)
     try:
-        exits.wait_for(_replay(chosen, some, setup.models, pace, all_hz, told))
+        exits.wait_for(_replay(chosen, some, setup, pace, all_hz, told))
     except exits.Interrupted:
         raise exits.Interrupted(
             f"interrupted: {counted(len(told), 'record')} are kept in {out}; the same command goes on"
@@ -158,7 +158,7 @@ def replay(
 
 
 async def _replay(
-    arms: Sequence[Arm], some: Mapping[str, Sequence[Record]], names: Sequence[str], pace: float, all_hz: float, told: Records
+    arms: Sequence[Arm], some: Mapping[str, Sequence[Record]], setup: Setup, pace: float, all_hz: float, told: Records
 ) -> None:  # fmt: skip
     from folkmoot.evals.proxy import Proxy
     from folkmoot.evals.replay import Recorded, replayed
@@ -168,13 +168,15 @@ async def _replay(
     for each in ending():
         asyncio.get_running_loop().add_signal_handler(each, task.cancel)
     calls = Recorded(record for found in some.values() for record in found)
-    served = {("", name): Served(Proxy(name, None, calls, pace=pace), 0.0) for name in dict.fromkeys(names)}
+    served = {
+        ("", name): Served(Proxy(name, None, calls, pace=pace), 0.0) for name in dict.fromkeys(setup.models)
+    }
     left = [arm for arm in arms if any(record.key not in told for record in some[arm.name])]
     with Progress("prompts", sum(len(some[arm.name]) for arm in left)) as bar:
         for arm in left:
             asked = Asked(
-                tuple(("", name) for name in names), tuple(replayed(some[arm.name])), (arm,), Path(), stored=True, at_once=1, slots=1,
-                pace=pace, origin=None, rate=all_hz,
+                tuple(("", name) for name in setup.models), tuple(replayed(some[arm.name])), (arm,), Path(), stored=True, at_once=1, slots=1,
+                pace=pace, origin=setup.origin, rate=all_hz,
             )  # fmt: skip
             # Rows of the paper know no prices: they are let in, whatever the load.
             await ask(asked, {"node.peer.price.enabled": "false"}, [arm], served, told, lambda _: bar.step())

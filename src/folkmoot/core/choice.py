@@ -443,7 +443,8 @@ class Choice:
             self._check_wait(mine if own == self.me else self.offer(own, now))
         if leader is not None and past is None:
             several = None if alone else self._several(prompt, kind)
-            resolved = self._led(resolved, leader, wanted, now, mine, room, sizes, several)
+            why = _NO_VOTE if alone and len(alike) > 1 else ""
+            resolved = self._led(resolved, leader, wanted, now, mine, room, sizes, several, why)
         elif leader is not None:
             resolved = self._seated(resolved, leader, self._several(prompt, kind))
         elif alone or (self.prices.enabled and past is None):
@@ -591,10 +592,11 @@ class Choice:
         room: float,
         sizes: list[Decision],
         votes: Committee | None,
+        why: str = "",
     ) -> Resolved:
         """The leader at what is wanted answers alone: where it can vote with itself and has the time several times, else once.
 
-        This device answers where the leader has too much to do. Raises Overloaded, DeadlinePassed.
+        `why` says so, unless it is that it leads. This device answers where the leader has too much to do. Raises Overloaded, DeadlinePassed.
         """
         config, name = self.prices, self.row(leader).name
         alone = replace(plan, layers=0, proposers=0, best_of=0, quorum=0, fixed=(), aggregator=leader)
@@ -602,7 +604,10 @@ class Choice:
         card = self._card(leader)
         probed = tally(card, CLASSES[wanted])
         known = f"{probed.right} of {probed.total} probes of {CLASSES[wanted]}, " if probed.known else ""
-        why = f"it is far more skilled than the others ({known}skill {card.skill:.3g}): their votes would do harm"
+        why = (
+            why
+            or f"it is far more skilled than the others ({known}skill {card.skill:.3g}): their votes would do harm"
+        )
         if not config.enabled:
             sizes[:] = [Decision(_of_leader(name, several), why)]
             return several

@@ -37,10 +37,13 @@ Skill cards are off in all arms: devices that share a machine do not probe.
 GROUPS = {"paper": tuple(f"M{layers}-k{peers}" for layers, peers in PAPER), "ablations": tuple(ABLATIONS)}
 
 FORMS = (
-    "single[:DEVICE], self-consistency[:N[@DEVICE]], majority[:N], self-moa[:N[@DEVICE]], MX-kY, strongest, "
+    "single[:DEVICE], self-consistency[:N[@DEVICE]], again[:N[@DEVICE]], majority[:N], select[:N], self-moa[:N[@DEVICE]], MX-kY, strongest, "
     "moa, smoa[:R], smoa-keep[:R], smoa-stop, auto, paper, ablations, "
     "each with +SETTING=VALUE for devices that run so"
 )
+
+_OWN_VOTES, _MOOT_VOTES = ("self-consistency", "again", "self-moa"), ("majority", "select")
+"""Arms that count a device's own drafts, and those of the moot."""
 
 _COMMA = re.compile(r",(?![^\[]*\])")
 _SHAPE = re.compile(r"M(\d)-k(\d)")
@@ -51,7 +54,7 @@ class Arm:
     """`own` is what stands under `"folkmoot"` in the request, `settings` are the devices'.
 
     `votes` > 0: nothing is asked, so many drafts vote, of one device one after another (`self-consistency`) or of as many
-    devices at once (`majority`). `device` is asked, or drafts, instead of the prompt's origin, by its number. `layers` and `proposers` are
+    devices at once (`majority`). `until` > 0: one is asked for after another until so many give the same. `alike`: the draft stands that the others are most like. `device` is asked, or drafts, instead of the prompt's origin, by its number. `layers` and `proposers` are
     M and k, where they are fixed. `draft`: the answer is the origin's own draft, the one that the others share. `merges`: the drafts
     do not vote, their own device makes one answer of them.
     """
@@ -66,6 +69,8 @@ class Arm:
     proposers: int | None = None
     draft: bool = False
     merges: bool = False
+    until: int = 0
+    alike: bool = False
 
     def most_jobs(self, devices: int) -> int:
         """Jobs of a prompt, at most where `auto` chooses how many: a layer of all its peers, and an aggregation."""
@@ -114,19 +119,24 @@ def _plain(name: str, devices: int) -> Arm:
     for each in ([number] if colon else []) + ([own] if at else []):
         if not (each.isascii() and each.isdecimal() and len(each) < 4):
             raise EvalError(f"arm {name}: {each!r} is no number")
-    if at and kind not in ("self-consistency", "self-moa"):
-        raise EvalError(f"arm {name}: only self-consistency:N@DEVICE and self-moa:N@DEVICE name a device so")
+    if at and kind not in _OWN_VOTES:
+        raise EvalError(
+            f"arm {name}: only self-consistency:N@DEVICE, again:N@DEVICE and self-moa:N@DEVICE name a device so"
+        )
     shape = _SHAPE.fullmatch(name)
     if kind == "single":
         device = _device(name, int(number), devices) if colon else None
         return Arm(name, {"mode": "local"}, device=device, layers=0, proposers=0, draft=True)
-    if kind in ("self-consistency", "majority", "self-moa"):
+    if kind in (*_OWN_VOTES, *_MOOT_VOTES):
         votes = int(number) if colon else devices
-        if votes < 1 or (kind == "majority" and votes > devices):
+        if votes < 1 or (kind in _MOOT_VOTES and votes > devices):
             raise EvalError(f"arm {name}: {votes} cannot vote in a moot of {devices}")
         device = _device(name, int(own), devices) if at else None
-        voters: Literal["device", "moot"] = "moot" if kind == "majority" else "device"
-        return Arm(name, votes=votes, voters=voters, device=device, merges=kind == "self-moa")
+        voters: Literal["device", "moot"] = "moot" if kind in _MOOT_VOTES else "device"
+        return Arm(
+            name, votes=votes, voters=voters, device=device, merges=kind == "self-moa",
+            until=2 if kind == "again" else 0, alike=kind == "select",
+        )  # fmt: skip
     if name == "auto" or name in ABLATIONS:
         return Arm(name)
     if shape is not None:
@@ -134,8 +144,8 @@ def _plain(name: str, devices: int) -> Arm:
     if name == "strongest":
         return _fixed(name, 1, min(3, devices - 1), devices, aggregator="strongest")
     if name == "moa":
-        # Its three proposers are the paper's k = 2, its last layer is the aggregator's, which is always the same device.
-        return _fixed(name, 2, min(2, devices - 1), devices, aggregator="strongest")
+        # Three layers of three proposers (k = 2) and an aggregator, which is always the same device: 10 jobs.
+        return _fixed(name, 3, min(2, devices - 1), devices, aggregator="strongest")
     if kind in ("smoa", "smoa-keep") or name == "smoa-stop":
         keep = {} if name == "smoa-stop" else {"keep": int(number) if colon else min(2, devices)}
         if not 0 < keep.get("keep", 1) <= min(4, devices):

@@ -96,11 +96,15 @@ def costs(
     there = _written(drafts, tasks, models, store)
     job_s = _usual(there, tasks) / tokens_per_s
     missing = drafts * len(tasks) - len(there)
+    alike = len({*models}) == 1
     found = [Cost("shared drafts", drafts, missing, missing * job_s)]
     for arm in arms:
         jobs = arm.most_jobs(len(models))
-        # A device other than the origin writes drafts of its own; what votes or is the origin's draft is there already.
-        new = jobs if arm.device else jobs - arm.drafts(len(models))
+        # Where models differ a device writes votes of its own; what else votes or is the origin's draft is there already.
+        shared = arm.drafts(len(models))
+        if not alike and (arm.device is not None or arm.voters == "device"):
+            shared = 0 if arm.device is not None else 1
+        new = jobs - shared
         found.append(Cost(arm.name, jobs, new * len(tasks), new * len(tasks) * job_s))
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from folkmoot.core.messages import Stage
@@ -39,8 +39,14 @@ class Job:
         return replace(self, first_token_s=first_token_s, inference_s=inference_s)
 
 
-def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dict[str, float]]:
-    """Seconds of work by device, for each step of a prompt that begins when the one before it has ended.
+_WORKED = ("ok", "late", "cancelled")
+"""Outcomes of jobs that took a device's time."""
+
+
+def steps(
+    jobs: Sequence[Job], decisions: Iterable[tuple[str, str]], outcomes: Container[str] = ("ok",)
+) -> list[dict[str, float]]:
+    """Seconds of work by device, for each step of a prompt that begins when the one before it has ended, of jobs that ended so.
 
     Steps are layers, in the first one the waves of a committee, and behind a layer its judge. A device reads the question once in
     a layer; a judge reads its answers.
@@ -57,15 +63,21 @@ def steps(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dic
         for wave in _waves(some, more if layer == 1 else []):
             took: dict[str, float] = {}
             for job in wave:
-                if job.outcome == "ok":
+                if job.outcome in outcomes:
                     read_s = job.first_token_s if job.device in have_read else 0.0
                     took[job.device] = took.get(job.device, 0.0) + job.inference_s - read_s
                     have_read.add(job.device)
             if took:
                 found.append(took)
-        judged = [job for job in here if job.stage == Stage.JUDGE and job.outcome == "ok"]
+        judged = [job for job in here if job.stage == Stage.JUDGE and job.outcome in outcomes]
         found += [{job.device: job.inference_s} for job in judged]
     return found
+
+
+def worked(jobs: Sequence[Job], decisions: Iterable[tuple[str, str]]) -> list[dict[str, float]]:
+    """The same steps with all that devices did, also what was stopped or came too late; a job that was stopped had no more time than the
+    one that settled its vote, so they last no longer by it."""
+    return steps(jobs, decisions, _WORKED)
 
 
 def busiest_s(work: Iterable[tuple[Hashable, float]]) -> float:

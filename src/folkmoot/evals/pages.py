@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,9 @@ from folkmoot.evals.store import Speed
 REPORT, PAGE = "report.md", "report.html"
 FIGURES = (("jobs", "jobs a prompt"), ("latency", "latency, s"))
 """Accuracy is drawn against these: a figure's name, and its axis."""
+
+MARGIN = 0.03
+"""What `auto` may be worse by at most, as a share of the prompts, to count as not worse: chosen before anything was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,10 @@ def _blocks(found: Sequence[Table], figures: Sequence[Sequence[Picture]]) -> Ite
 def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
     setup, best, rows = table.setup, table.best, table.rows
     yield Heading(2, f"{len(setup.models)} × {setup.models[0]}" if setup.same else ", ".join(setup.models))
-    whose = "each device's in turn" if setup.origin is None else f"device {setup.origin}'s"
+    whose = (
+        f"device {setup.origin}'s" if setup.origin is not None else f"drawn for each one: {_origins(table)}"
+    )
+    left = f" behind the first {setup.skip}, which are left out" if setup.skip else ""
     right = (
         f"Right: with its 95 % Wilson interval. Against {best or 'nothing'}, the single device that got the most right of the prompts that "
         "all such were asked (any that was asked less than half of them is left out of that): "
@@ -138,7 +145,7 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
         "correction. "
     )
     yield Words(
-        f"Tasks: {', '.join(table.sets)}, the first {setup.prompts} of each in the order of seed {setup.seed}; the prompts are "
+        f"Tasks: {', '.join(table.sets)}, {_asked(table)} in the order of seed {setup.seed}{left}; whose prompts they are is "
         f"{whose}. {right if any(row.checked for row in rows) else ''}{_latency_says(setup, table.speeds)} "
         "At most one each: the work of a prompt for the device that has the most of it; prompts that come more often than that fill its queue."
     )
@@ -174,11 +181,39 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
         yield Grid((("arm", *sets), *shares))
     if table.auto:
         yield Heading(3, "auto against each")
-        compared = [(each.other, str(each.prompts), *_words(each)) for each in table.auto]
-        yield Grid((("against", "prompts", "difference", "won, lost", "p"), *compared))
+        yield Words(
+            f"On the prompts that both answered. Not worse: whether the interval's lower end lies above −{100 * MARGIN:g} points. Left out: prompts that the other one "
+            "answered and auto did not (where calls come from the store alone, one was not there), of which the other got so many right, and the difference if auto "
+            "were wrong in all of them. Arms of one moot share their drafts, so that they differ by what is made of these, and their intervals are those of a difference."
+        )
+        compared = [
+            (
+                each.other, str(each.prompts), f"{100 * each.here:.1f} %, {100 * each.there:.1f} %", *_words(each),
+                "yes" if each.by.low > -MARGIN else "no",
+                f"{each.missing}, {each.missed} right: {100 * each.worst:+.1f}" if each.missing else "none",
+            )
+            for each in table.auto
+        ]  # fmt: skip
+        yield Grid((
+            ("against", "prompts", "right: auto, the other", "difference", "won, lost", "p", "not worse", "left out"), *compared,
+        ))  # fmt: skip
     yield from _judged(table.verdicts)
     yield Heading(3, "Made again by")
     yield Commands(tuple((row.arm, row.command) for row in rows))
+
+
+def _origins(table: Table) -> str:
+    """How many prompts each device asked, of those of any arm."""
+    asked = {task: record.origin for some in table.records.values() for task, record in some.items()}
+    return ", ".join(f"{name} {count}" for name, count in sorted(Counter(asked.values()).items()))
+
+
+def _asked(table: Table) -> str:
+    """How many of each set there are."""
+    names = {task: record.set for some in table.records.values() for task, record in some.items()}
+    return "the first " + ", ".join(
+        f"{count} of {name}" for name, count in sorted(Counter(names.values()).items())
+    )
 
 
 def _judged(found: Verdicts) -> Iterator[Block]:

@@ -91,6 +91,8 @@ def _shared(table: Table) -> dict[tuple[int, int], Mapping[str, Record]]:
         shape = _SHAPE.fullmatch("M0-k0" if arm == "single" else arm)
         if shape is not None:
             checked = {task: record for task, record in records.items() if record.right is not None}
+            if all(record.error for record in checked.values()):
+                continue  # nothing was answered: there is no work to be queued
             found.setdefault((int(shape[1]), int(shape[2])), checked)
     # A row that was hardly begun does not take the prompts of the others away.
     most = max(map(len, found.values()), default=0)

@@ -38,7 +38,9 @@ def blocks(tables: Sequence[PaperTable], claims: Sequence[Claim]) -> Iterator[Bl
 
 def live(found: Sequence[Table]) -> Iterator[Block]:
     """What real devices did with prompts that came at random, beside what the simulation says of the very same prompts and times."""
-    some = [table for table in found if table.setup.rate and any(row.jobs for row in table.rows)]
+    some = [
+        table for table in found if table.setup.rate and any(row.failed < row.prompts for row in table.rows)
+    ]
     if not some:
         return
     yield Heading(2, "The recorded jobs on live devices")
@@ -52,7 +54,7 @@ def live(found: Sequence[Table]) -> Iterator[Block]:
             f"{len(setup.models)} devices with {names}; a prompt each {1 / setup.rate:.1f} s; pace {setup.pace:g}."
         )
         rows = []
-        for row in table.rows:
+        for row in (row for row in table.rows if row.failed < row.prompts):
             told = again(list(table.records[row.arm].values()), len(setup.models), setup.pace)
             rows.append((
                 row.arm, str(row.prompts), f"{told.load:.2f}", f"{row.latency_s:.2f} s", f"{told.latency_s:.2f} s",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.jobs import busiest_s, steps
+from folkmoot.evals.jobs import busiest_s, worked
 from folkmoot.evals.records import Record
 from folkmoot.queueing.estimate import Interval, interval
 from folkmoot.queueing.published import script_queue
@@ -84,7 +84,7 @@ def work_of(records: Sequence[Record], devices: int) -> Work:
     number = {name: place for place, name in enumerate(names)}
     found = []
     for record in records:
-        told = [] if record.error else steps(record.jobs, record.decisions)
+        told = [] if record.error else worked(record.jobs, record.decisions)
         found.append([[(number[name], seconds) for name, seconds in step.items()] for step in told])
     return Work(devices, tuple(each for each in found if each))
 
@@ -124,7 +124,12 @@ def _over(part: float, whole: float) -> float:
 
 def again(records: Sequence[Record], devices: int, pace: float) -> Reckoned:
     """What a run at a rate (`Setup.rate`) should have measured: the same prompts at the same times, by reckoning."""
-    some = sorted((each for each in records if not each.error and each.jobs), key=lambda each: each.at_s)
+    some = sorted(
+        (each for each in records if not each.error and worked(each.jobs, each.decisions)),
+        key=lambda each: each.at_s,
+    )
+    if not some:
+        return Reckoned(math.nan, math.nan, math.nan, math.nan)
     work, born = work_of(some, devices), [each.at_s / pace for each in some]
     ended, log = served(work.prompts, born, devices)
     latency_s = fmean(end - begin for end, begin in zip(ended, born, strict=True))

@@ -21,10 +21,10 @@ LINES, PACKED, SETUP = "records.jsonl", "records.jsonl.xz", "run.json"
 class Setup:
     """What a run asks of whom: a device's model each, the sets and how many prompts of each, whose prompts they are.
 
-    `origin` is a device's number, None where the devices take turns. With `pace` > 0 stored answers took that many times as
+    `origin` is a device's number, None where one is drawn for each task. With `pace` > 0 stored answers took that many times as
     long as they once took, and `wall_s` of the records is a measurement. `speed`: tokens a second read and written, by which
     what a call took is reckoned; empty: it is what it took when it was made. `digests` are the files' contents (`tasks.digest`);
-    a run of an older Folkmoot has none. `rate` > 0: prompts came at random, so many a second over all devices, in the model's seconds.
+    a run of an older Folkmoot has none. So many of each set's first prompts are left out as `skip` says. `rate` > 0: prompts came at random, so many a second over all devices, in the model's seconds.
     `command` makes the run again.
     """
 
@@ -38,6 +38,7 @@ class Setup:
     speed: tuple[float, ...] = ()
     digests: tuple[str, ...] = ()
     rate: float = 0.0
+    skip: int = 0
 
     @property
     def same(self) -> bool:
@@ -109,7 +110,7 @@ def begin(folder: Path, setup: Setup) -> Records:
     if before is not None and not _goes_on(before, setup):
         raise EvalError(
             f"{folder} holds a run with {', '.join(before.models)} on {', '.join(before.sets)}, which is another one "
-            "(models, sets or their contents, --seed, --origin, --pace, --speed or --rate differ); name another --out"
+            "(models, sets or their contents, --seed, --skip, --origin, --pace, --speed or --rate differ); name another --out"
         )
     try:
         write_setup(folder, setup)

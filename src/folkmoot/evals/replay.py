@@ -32,15 +32,23 @@ class Recorded:
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._records = {record.key: record for record in records}
+        self._like: dict[tuple[str, int, str], list[Job]] = {}
+        for record in self._records.values():
+            for job in record.jobs:
+                if job.outcome == "ok":
+                    self._like.setdefault((record.arm, job.layer, job.model), []).append(job)
 
     def find(self, body: Mapping[str, Any]) -> Call | None:
-        """What the job took that this request is; None for one of no record."""
+        """What the job took that this request is; None for one of no record.
+
+        Raises `EvalError` where no record of the arm has a job of this model in this layer.
+        """
         named = [_NAMED.search(str(turn["content"])) for turn in body["messages"]]
         found = next((each for each in named if each is not None), None)
         record = self._records.get((found[1], found[2])) if found is not None else None
         if record is None:
             return None
-        job = _job(record, str(body["model"]), body.get("seed"))
+        job = self._job(record, str(body["model"]), body.get("seed"))
         # Its length in words is that of the recorded one; no two are the same.
         words = Random(key_of(body)).choices(_SYLLABLES, k=max(1, job.tokens_out))
         return Call(
@@ -52,6 +60,26 @@ class Recorded:
             job.inference_s,
             job.first_token_s,
         )
+
+    def _job(self, record: Record, model: str, seed: int | None) -> Job:
+        """The job in the same place of the same layer. Where another model had that place, as peers of later layers are drawn anew, another one
+        of this model there, or one of another prompt."""
+        layers = sorted({job.layer for job in record.jobs})
+        by_layer = {layer: [job for job in record.jobs if job.layer == layer] for layer in layers}
+        at = {
+            seed_of(seed_for(record.task), layer, place): (layer, place)
+            for layer, jobs in by_layer.items()
+            for place in range(len(jobs))
+        }
+        layer, place = at.get(-1 if seed is None else seed, (layers[-1], 0))
+        here = by_layer[layer]
+        for job in (here[place], *here):
+            if job.model == model and job.outcome == "ok":
+                return job
+        like = self._like.get((record.arm, layer, model))
+        if not like:
+            raise EvalError(f"{record.arm}: no recorded job of layer {layer} is {model}'s")
+        return Random(f"{record.task} {seed}").choice(like)
 
     def keep(self, call: Call) -> None:
         """Nothing is made here. Raises `EvalError`."""
@@ -84,22 +112,3 @@ def shared(records: Sequence[Record], arms: Sequence[str], prompts: int | None) 
     if not both:
         raise EvalError(f"no prompt has records in all of {', '.join(arms)}: replay them one by one")
     return {arm: [some[task] for task in both] for arm, some in by_arm.items()}
-
-
-def _job(record: Record, model: str, seed: int | None) -> Job:
-    """The job in the same place of the same layer. Where another model had that place, as peers of later layers are drawn anew, one
-    of this model in that layer, else anywhere."""
-    layers = sorted({job.layer for job in record.jobs})
-    by_layer = {layer: [job for job in record.jobs if job.layer == layer] for layer in layers}
-    at = {
-        seed_of(seed_for(record.task), layer, place): (layer, place)
-        for layer, jobs in by_layer.items()
-        for place in range(len(jobs))
-    }
-    layer, place = at.get(-1 if seed is None else seed, (layers[-1], 0))
-    here = by_layer[layer]
-    for some in ([here[place]], here, record.jobs):
-        for job in some:
-            if job.model == model and job.outcome == "ok":
-                return job
-    return here[place]

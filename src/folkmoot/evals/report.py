@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.errors import EvalError
-from folkmoot.evals.jobs import busiest_s, steps
+from folkmoot.evals.jobs import busiest_s, worked
 from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
 from folkmoot.evals.standings import Judgment, Verdicts, judges_told, marks_told, verdicts, win_rates
 from folkmoot.evals.standings import load as load_judgments
@@ -43,7 +43,8 @@ class Run:
 class Against:
     """An arm against another on the prompts that both answered: the difference in shares, and McNemar's two numbers.
 
-    `chance` is McNemar's exact p, `corrected` the same after Holm over all arms of the table.
+    `chance` is McNemar's exact p, `corrected` the same after Holm over all arms of the table. `here` and `there` are the shares that are right
+    of just these prompts; `missing` prompts the other one answered and this one did not, of which it got `missed` right.
     """
 
     other: str
@@ -52,7 +53,16 @@ class Against:
     only_here: int
     only_there: int
     chance: float
+    here: float
+    there: float
+    missing: int
+    missed: int
     corrected: float = math.nan
+
+    @property
+    def worst(self) -> float:
+        """The difference in shares if this arm were wrong in all prompts that it lacks."""
+        return (self.by.value * self.prompts - self.missed) / (self.prompts + self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +133,14 @@ def tables(
     for run in (run.at(speeds or {}) for run in runs):
         setup = run.setup
         apart.setdefault(
-            (setup.models, setup.origin, setup.pace, setup.speed, setup.seed, setup.rate), []
+            (setup.models, setup.origin, setup.pace, setup.speed, setup.seed, setup.rate, setup.skip), []
         ).append(run)
     return [_table(some, difficulty, speeds or {}) for some in apart.values()]
 
 
 def _table(runs: Sequence[Run], difficulty: Path | None, speeds: Mapping[str, Speed]) -> Table:
     setup = runs[0].setup
+    _one_file_each(runs)
     reckoned = (
         {} if setup.pace or setup.speed else {name: speeds[name] for name in {*setup.models} & {*speeds}}
     )
@@ -137,7 +148,11 @@ def _table(runs: Sequence[Run], difficulty: Path | None, speeds: Mapping[str, Sp
     command: dict[str, list[str]] = {}
     for run in runs:
         for record in run.records:
-            by_arm.setdefault(record.arm, {}).setdefault(record.task, record)
+            kept = by_arm.setdefault(record.arm, {}).setdefault(record.task, record)
+            if kept.answer != record.answer:
+                raise EvalError(
+                    f"two runs in {run.folder.parent} asked {record.task} of {record.arm} and have different answers: report on them one by one"
+                )
             made = command.setdefault(record.arm, [])
             again = (
                 f"{run.setup.command} --arms {shlex.quote(record.arm)} --out {shlex.quote(run.folder.name)}"
@@ -165,6 +180,17 @@ def _table(runs: Sequence[Run], difficulty: Path | None, speeds: Mapping[str, Sp
         verdicts({each.key: each for run in runs for each in run.judgments}.values(), difficulty),
         reckoned,
     )
+
+
+def _one_file_each(runs: Sequence[Run]) -> None:
+    """Raises `EvalError` where two runs that are pooled have different files of one name: their tasks are not the same."""
+    seen: dict[str, str] = {}
+    for run in runs:
+        for name, content in zip(run.setup.sets, run.setup.digests, strict=False):
+            if seen.setdefault(name, content) != content:
+                raise EvalError(
+                    f"{run.folder} and another run have different files called {name}: report on them one by one"
+                )
 
 
 def _best(alone: dict[str, dict[str, Record]]) -> str:
@@ -211,7 +237,7 @@ def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row
 
 def _busiest_s(records: Sequence[Record]) -> float:
     """Seconds of the busiest device for a prompt, in the mean."""
-    some = (steps(record.jobs, record.decisions) for record in records)
+    some = (worked(record.jobs, record.decisions) for record in records)
     most = busiest_s(job for prompt in some for step in prompt for job in step.items())
     return most / len(records) if records else math.nan
 
@@ -229,7 +255,12 @@ def against(here: Mapping[str, Record], other: str, there: Mapping[str, Record])
     pairs = {task: [(float(bool(here[task].right)), float(bool(there[task].right)))] for task in both}
     only_here = sum(bool(here[task].right) and not there[task].right for task in both)
     only_there = sum(bool(there[task].right) and not here[task].right for task in both)
-    return Against(other, len(both), difference(pairs), only_here, only_there, mcnemar(only_here, only_there))
+    missing = [task for task in there if task not in here]
+    return Against(
+        other, len(both), difference(pairs), only_here, only_there, mcnemar(only_here, only_there),
+        sum(bool(here[task].right) for task in both) / len(both), sum(bool(there[task].right) for task in both) / len(both),
+        len(missing), sum(bool(there[task].right) for task in missing),
+    )  # fmt: skip
 
 
 def corrected(some: dict[str, Against]) -> dict[str, Against]:
@@ -246,21 +277,21 @@ def corrected(some: dict[str, Against]) -> dict[str, Against]:
 
 def as_json(
     found: Sequence[Table],
-    rows: Mapping[tuple[str, ...], Sequence[Mapping[str, object]]] | None = None,
+    rows: Sequence[Sequence[Mapping[str, object]]] | None = None,
     claims: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """What `eval report --json` prints. What was not measured is null, or an empty list.
 
-    `rows` are those of the paper's tables with their queues, by the devices' models (`evals.paper`); a moot without has rows without.
+    `rows` are those of the paper's tables with their queues (`evals.paper`), one for each of `found`; a moot without has rows without.
     """
-    redone = rows or {}
+    redone = [()] * len(found) if rows is None else rows
     return {
         "tables": {
             kind: [
                 row
-                for table in found
+                for table, there in zip(found, redone, strict=True)
                 if table.setup.same is same
-                for row in redone.get(table.setup.models, _paper(table))
+                for row in there or _paper(table)
             ]
             for kind, same in (("same", True), ("diverse", False))
         },
@@ -288,14 +319,17 @@ def _paper(table: Table) -> list[dict[str, Any]]:
             "latency_s": known(row.latency_s),
             "queue_size": None, "queue_size_script": None, "models": list(table.setup.models),
         })  # fmt: skip
-    return sorted(rows, key=lambda row: (row["layers"], row["proposers"]))
+    # A device alone is a row beside others only.
+    return sorted(rows, key=lambda row: (row["layers"], row["proposers"])) if len(rows) > 1 else []
 
 
 def _auto(found: Sequence[Table]) -> dict[str, Any] | None:
-    """`auto` less the best single device: of a diverse moot where there is one, as that is where it could do harm."""
-    for table in sorted(found, key=lambda table: table.setup.same):
-        row = next((row for row in table.rows if row.arm == "auto"), None)
-        if row is not None and row.against is not None:
+    """`auto` less the best single device: of a diverse moot where there is one, as that is where it could do harm; of several that with the most prompts."""
+    rows = [
+        (table, row) for table in found for row in table.rows if row.arm == "auto" and row.against is not None
+    ]
+    for table, row in sorted(rows, key=lambda each: (each[0].setup.same, -each[1].prompts)):
+        if row.against is not None:
             by = row.against.by
             return {
                 "difference": by.value, "low": by.low, "high": by.high, "prompts": row.against.prompts,
@@ -329,4 +363,5 @@ def _compared(each: Against) -> dict[str, Any]:
     return {
         "arm": each.other, "prompts": each.prompts, "difference": each.by.value, "low": each.by.low, "high": each.by.high,
         "only_here": each.only_here, "only_there": each.only_there, "p": each.chance, "p_holm": each.corrected,
+        "accuracy": each.here, "accuracy_other": each.there, "missing": each.missing, "missing_right": each.missed, "worst_case": each.worst,
     }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from folkmoot.core.medoid import medoid
 from folkmoot.core.mixture import seed_of
 from folkmoot.errors import EngineError, EvalError, NodeError, PromptTooLong
 from folkmoot.evals.arms import Arm, needed
@@ -48,7 +49,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Moot:
-    """The devices and what answers for their models. `origin` is whose prompts they are; None: each device's in turn."""
+    """The devices and what answers for their models. `origin` is whose prompts they are; None: one is drawn for each task by its name."""
 
     devices: tuple[Device, ...]
     proxies: Mapping[str, Proxy]
@@ -122,7 +123,7 @@ async def _work(asker: _Asker, arms: Sequence[Arm], waiting: Iterator[Sequence[T
 
 async def _stream(asker: _Asker, arm: Arm, tasks: Sequence[Task], rate_hz: float) -> None:
     """The tasks of an arm, at the same random times whoever asks for them."""
-    random, clock = Random(f"{arm.name} arrivals"), asyncio.get_running_loop().time
+    random, clock = Random("arrivals"), asyncio.get_running_loop().time
     began = clock()
     due = 0.0
 
@@ -204,19 +205,20 @@ class _Asker:
             response = await self._client.post(
                 f"{origin.url}/v1/chat/completions", json=body_of(self._moot, arm, task, seats)
             )
-            told = response.json()
             for proxy in self._moot.proxies.values():
                 if proxy.broken is not None:
                     raise proxy.broken
-            if response.status_code == 200:
-                return self._kept(_record(self._moot, arm, task, origin, told["folkmoot"]))
-            code, why = str(told["error"]["code"]), str(told["error"]["message"])
+            answered = response.status_code == 200
+            told = response.json()["folkmoot" if answered else "error"]
+            code, why = ("", "") if answered else (str(told["code"]), str(told["message"]))
         except httpx.TransportError as error:
             raise NodeError(
                 f"device {origin.name} is gone ({error or type(error).__name__}); run the same again"
             ) from None
         except (ValueError, KeyError, TypeError):
             raise NodeError(f"what answers at {origin.url} is not Folkmoot") from None
+        if answered:
+            return self._kept(_record(self._moot, arm, task, origin, told))
         if code == "too_long":
             right = None if task.open else False
             return Record(task.name, task.group, arm.name, origin.name, "", "", right, 0.0, error=code)
@@ -237,7 +239,8 @@ class _Asker:
             body = merging(device.model, task, [call.text for call in calls])
             last = await self._moot.proxies[device.model].call(body)
         except PromptTooLong as error:
-            return Record(task.name, task.group, arm.name, device.name, "", "", False, 0.0, error=error.code)
+            right = None if task.open else False
+            return Record(task.name, task.group, arm.name, device.name, "", "", right, 0.0, error=error.code)
         except EngineError as error:
             self._lost(f"arm {arm.name}, {task.name}: {error}")
             return None
@@ -306,10 +309,12 @@ def _job(moot: Moot, task: Task, row: Mapping[str, Any], last: str | None, taken
         call = proxy.took(task.question, (row["tokens_in"], row["tokens_out"]), text, taken)
     if call is not None:
         taken.add(call.key)
+    # A job without an answer took the run's own seconds; of stored answers those are `pace` of the model's.
+    own = 1.0 / proxy.pace if proxy is not None and proxy.pace else 1.0
     return Job(
         row["layer"], row["stage"], row["device"], row["model"], row["outcome"], row["tokens_in"], row["tokens_cached"],
-        row["tokens_out"], row["inference_s"] if call is None else call.inference_s,
-        row["first_token_s"] if call is None else call.first_token_s, row["queued_s"] or 0.0,
+        row["tokens_out"], own * row["inference_s"] if call is None else call.inference_s,
+        own * row["first_token_s"] if call is None else call.first_token_s, row["queued_s"] or 0.0,
     )  # fmt: skip
 
 
@@ -320,7 +325,15 @@ def _voted(
     if any(draft is None for draft in drafts):
         return None
     calls = [draft for draft in drafts if draft is not None]
+    if arm.alike:
+        return _selected(moot, arm, task, seats, calls)
     given = [task.given(call.text) for call in calls]
+    if arm.until:
+        enough = next(
+            (n for n in range(1, len(calls)) if given[:n].count(given[n - 1]) == arm.until and given[n - 1]),
+            len(calls),
+        )
+        calls, given = calls[:enough], given[:enough]
     votes = Counter(each for each in given if each)
     best = max(votes, key=lambda each: (votes[each], -given.index(each)), default="")
     winner = calls[given.index(best)] if best else calls[0]
@@ -330,6 +343,18 @@ def _voted(
     return Record(
         task.name, task.group, arm.name, moot.devices[seats[0]].name, winner.text, best, task.right(winner.text), 0.0, jobs,
         (("the most that give the same", ", ".join(f"{each or 'nothing'}: {votes[each]}" for each in dict.fromkeys(given))),),
+    )  # fmt: skip
+
+
+def _selected(moot: Moot, arm: Arm, task: Task, seats: Sequence[int], calls: Sequence[Call]) -> Record:
+    """The draft that the others are most like, whatever it gives."""
+    found = medoid([call.text for call in calls], [1.0] * len(calls))
+    winner = calls[found.place]
+    names = [moot.devices[seat].name for seat in seats]
+    jobs = tuple(_made(call, 1, "propose", name) for name, call in zip(names, calls, strict=False))
+    return Record(
+        task.name, task.group, arm.name, names[0], winner.text, task.given(winner.text), task.right(winner.text), 0.0, jobs,
+        (("the draft that the others are most like", f"mean similarity {found.agreement:.2f}"),),
     )  # fmt: skip
 
 

@@ -99,14 +99,14 @@ class Task:
         return "" if isinstance(self.target, Instructions | Open) else _GIVEN[self.set](self.target, answer)
 
 
-def load(path: Path, count: int | None = None, *, seed: int = 0) -> list[Task]:
-    """The tasks of a file in an order drawn once for all with `seed`, the first `count` of them.
+def load(path: Path, count: int | None = None, *, seed: int = 0, skip: int = 0) -> list[Task]:
+    """The tasks of a file in an order drawn once for all with `seed`: the first `count` of them behind `skip` others.
 
     A question of two turns is two tasks that stand behind one another, and is counted once. Raises `EvalError` where the file is missing or of no set that is known.
     """
     found = [_turns(row, path, number) for number, row in enumerate(rows(path), start=1)]
     Random(f"{seed} {found[0][0].set if found else ''}").shuffle(found)
-    return [task for turns in found[:count] for task in turns]
+    return [task for turns in found[skip : None if count is None else skip + count] for task in turns]
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
