@@ -231,6 +231,11 @@ def test_numbers_are_compared_exactly() -> None:
 
 def test_the_last_mark_counts_and_one_that_says_nothing_does_not() -> None:
     assert extract(Kind.NUMBER, "Answer: 3? No.\nAnswer: 4\nThat is my answer.") == "4"
+    assert (
+        extract(Kind.NUMBER, "Answer: 2 + 3 = 5")
+        == extract(Kind.NUMBER, "Answer: 2 + 3 = 4 + 1 = **5** apples")
+        == "5"
+    )
 
 
 def test_an_answer_that_was_cut_counts_by_its_mark_only() -> None:

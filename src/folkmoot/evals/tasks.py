@@ -247,7 +247,11 @@ def said(answer: str) -> str:
 
 
 def _number(target: str, answer: str) -> str:
-    numbers = _NUMBER.findall(said(answer)) or _NUMBER.findall(answer)[-1:]
+    """Behind the last equals sign of what is said, where a number stands there; else the first of what is said."""
+    line = said(answer)
+    numbers = (
+        _NUMBER.findall(line.rpartition("=")[2]) or _NUMBER.findall(line) or _NUMBER.findall(answer)[-1:]
+    )
     return repr(_value(numbers[0])) if numbers else ""
 
 
