@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import time
 from collections.abc import Callable
@@ -236,6 +237,43 @@ def test_the_last_mark_counts_and_one_that_says_nothing_does_not() -> None:
         == extract(Kind.NUMBER, "Answer: 2 + 3 = 4 + 1 = **5** apples")
         == "5"
     )
+
+
+def code(text: str) -> str | None:
+    return extract(Kind.CODE, f"So:\n```python\n{text}\n```")
+
+
+STATEMENTS = ["x = 1", "def f(a, b=2):\n    'Why.'\n    return [a ** i for i in b]", "s = '#' + \"it's\\n\"", "async def g(): await h",
+              "class C:\n    'Why.'\n    y: int = 0\n    def m(self):\n        'Why.'", "for i in x:\n    print(f'{i}')"]  # fmt: skip
+
+
+@pytest.mark.no_cover
+@given(st.lists(st.sampled_from(STATEMENTS), min_size=1, max_size=4))
+def test_python_is_compared_by_its_tree(statements: list[str]) -> None:
+    text = "\n".join(statements)
+    other = ast.unparse(ast.parse(text)).replace("Why.", "For other reasons.")
+    other = "\n".join(
+        f"{line}  # as told\n" if line.strip() and '"' not in line else line for line in other.split("\n")
+    )
+    assert code(text) == code(other) != code(text + "\npass")
+    assert code(text.replace("x", "z")) != code(text) or "x" not in text
+
+
+def test_other_code_is_compared_as_text() -> None:
+    assert code("int f() {\n  return 1;\n}") == "int f() {\n  return 1;\n}"
+    assert code("x = 1\n\n# no\nx +") == "x = 1\nx +"
+    assert code(r"re.split('\d', s)") == code(r're.split("\d", s)') != code(r"re.split('\w', s)")
+    assert code("'A text alone.'") == "'A text alone.'"
+
+
+DEEP = ["(" * 31 + "1" + ")" * 31, "-" * 9_000 + "1", "a" + ".b" * 7_000, "1" + "+1" * 7_000, "not " * 3_000 + "a", "lambda: " * 1_900 + "a",
+        "f" + "()" * 7_000, "a if b else " * 1_300 + "c", "if a: pass\n" + "elif a: pass\n" * 1_200, "a**" * 5_000 + "b", 
+        "\n".join(f"{' ' * level}if a:" for level in range(120)), "x = '" + "[" * 40 + "'", "9" * 9_000, "a\0b", "s = '\ud800'", "x = 1\n" * 3_000]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DEEP)
+def test_code_that_is_too_deep_or_too_long_is_compared_as_text(text: str) -> None:
+    assert code(text) == "\n".join(line for line in text.splitlines() if line)
 
 
 def test_an_answer_that_was_cut_counts_by_its_mark_only() -> None:

@@ -6,8 +6,10 @@ pattern is linear in what it sees.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from fractions import Fraction
 
@@ -19,6 +21,10 @@ LOOKED_AT_WHOLE = 64_000
 
 MOST_SHORT = 120
 """Characters of an answer in a few words; what is longer is no short answer."""
+
+TREE_CHARACTERS, TREE_BRACKETS, TREE_DEPTH = 16_000, 30, 80
+"""Up to so many characters, brackets within brackets and levels of its tree code is compared as Python (guesses: a program in an
+answer has some thousand, 5 and 20); a parser and whatever walks a tree go down level by level."""
 
 _LONG = 1_500
 """Characters (a guess) of a question from which on only a form that it asks for is plain, and not how it asks: it holds a text."""
@@ -253,6 +259,8 @@ _YES_NO_FIRST = re.compile(
 )
 _YES_NO_SAID = re.compile(r"\b(?<!not )(yes|no|true|false)(?=[^\w '’-]|$)")
 _FENCE_LANGUAGE = re.compile(r"[a-zA-Z0-9_+-]{0,20}[ \t]*\r?\n")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPABLE = "\\'\"\n\r"
 _AROUND = " \t*_`\"'“”‘’.,;:!)("
 
 _FRACTION = re.compile(r"\\[dt]?frac ?\{ ?(-?\d{1,40}) ?\} ?\{ ?(\d{1,40}) ?\}")
@@ -476,10 +484,54 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _code(text: str) -> str | None:
-    """The code blocks without comments on lines of their own, blank lines and spaces at line ends."""
+    """The code blocks as a tree, if they are Python; else without comments on lines of their own, blank lines and spaces at line ends."""
     lines = [line.rstrip() for block in _blocks(text) for line in block.splitlines()]
     kept = [line for line in lines if line and not line.lstrip().startswith(("#", "//"))]
-    return "\n".join(kept) or None
+    if not kept:
+        return None
+    return _tree("\n".join(lines)) or "\n".join(kept)
+
+
+def _tree(code: str) -> str | None:
+    """Python as `ast.dump` writes it, without docstrings; None where it is none, or larger or deeper than is safe."""
+    if len(code) > TREE_CHARACTERS or _deepest(code) > TREE_BRACKETS:
+        return None
+    # What a backslash means is the same in the same letters; about some of them the parser would warn on the terminal.
+    plain = _ESCAPE.sub(lambda found: found[0] if found[1] in _ESCAPABLE else f"\\\\{found[1]}", code)
+    try:
+        tree = ast.parse(plain)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for level, node in _nodes(tree):
+        if level > TREE_DEPTH:
+            return None
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                del node.body[0]
+    return ast.dump(tree) if tree.body else None
+
+
+def _deepest(code: str) -> int:
+    """How many brackets stand open at a time at most, those in strings with them."""
+    depth = most = 0
+    for sign in code:
+        depth += (sign in "([{") - (sign in ")]}")
+        most = max(most, depth)
+    return most
+
+
+def _nodes(tree: ast.AST) -> Iterator[tuple[int, ast.AST]]:
+    """Each node and its level, those above first, without a call for each level."""
+    left = [(0, tree)]
+    while left:
+        level, node = left.pop()
+        yield level, node
+        left += [(level + 1, child) for child in ast.iter_child_nodes(node)]
 
 
 def _short(text: str, marked: str | None, truncated: bool, question: str) -> str | None:
