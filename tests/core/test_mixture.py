@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 from random import Random
 
@@ -229,6 +230,20 @@ def test_dead_peer_is_stood_in_for() -> None:
     assert Counter(job.outcome for job in told.jobs) == {Outcome.OK: 5, Outcome.FAILED: 1}
     assert [job.stands_in_for for job in told.jobs if job.device == spare] == [asked[0]]
     assert f"{asked[0]} says so" not in answered(moot, prompt).answer
+
+
+def test_two_of_one_name_are_both_told_to_be_stood_in_for() -> None:
+    moot = Moot({**FOUR, "eve": "m5", "fay": "m6"})
+    members = moot.devices[ANN].peer.membership.members
+    for device, member in list(members.items()):
+        members[device] = replace(member, card=replace(member.card, name="twin"))
+    prompt = moot.ask("ann", fixed(1, 3))
+    asked = [n for n in ("bob", "cid", "dot", "eve", "fay") if moot.devices[DeviceId(n)].running]
+    for name in asked[:2]:
+        moot.kill(name)
+    moot.work()
+    stood_in = answered(moot, prompt).provenance.rounds[0].stood_in
+    assert list(stood_in) == [f"twin~{name}" for name in asked[:2]]
 
 
 def test_dead_peers_without_a_stand_in_leave_fewer_answers() -> None:

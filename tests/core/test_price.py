@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folkmoot.core.messages import TOLD
-from folkmoot.core.price import PAPER, Offer, PriceConfig, best, bids, expected_s, longest_s, price
+from folkmoot.core.price import PAPER, Offer, PriceConfig, best, bids, expected_s, longest_s, price, vote_s
 from folkmoot.errors import ConfigError
 
 CONFIG = PriceConfig(enabled=True)
@@ -61,6 +61,24 @@ def test_a_deadline_takes_the_slow_ones_out() -> None:
     assert chosen(own, peers, 2.19 * expected_s(1, own, peers[:1])) == (0, 0)
     assert chosen(own, peers, 1.81) == (0, 0)
     assert chosen(own, peers, 1.79) is None
+
+
+def test_a_vote_takes_its_waves_and_no_aggregation() -> None:
+    """Three at once and a fourth, busy one afterwards; all at once where that is cheap."""
+    own, peers = FREE, [FREE, FREE, Offer(0.0, 4.0, 2.0)]
+    three = 1 + 1 / 2 + 1 / 3
+    assert vote_s((3, 1), (own, *peers)) == pytest.approx(three + 8.0 + 2.0, rel=1e-3)
+    assert vote_s((4,), (own, *peers)) == pytest.approx(8.0 + longest_s([1.0, 1.0, 1.0, 2.0]))
+    assert vote_s((3, 1), (own, FREE)) == pytest.approx(1.5, rel=1e-3), "nobody is left for a second wave"
+
+    def waves(cost: float) -> tuple[int, ...]:
+        return (4,) if cost < 1.0 else (3, 1)
+
+    (dear,) = bids(CONFIG, [(1, 3)], own, peers, waves=waves)
+    (cheap,) = bids(CONFIG, [(1, 2)], own, peers, waves=waves)
+    assert dear.price > 1.0 > cheap.price
+    assert (dear.votes, dear.expected_s) == (True, vote_s((3, 1), (own, *peers)))
+    assert cheap.expected_s == vote_s((4,), (own, *peers[:2])) < expected_s(1, own, peers[:2])
 
 
 def test_expected_latency_by_hand() -> None:

@@ -458,8 +458,7 @@ class Choice:
         decisions += sizes
         if kind is not None and leader is None and resolved.layers == 1:
             config = self._committee
-            waves = (config.most,) if cost < config.rush else config.waves
-            committee = Committee(kind, waves, config.agree)
+            committee = Committee(kind, config.waves_at(cost), config.agree)
             seats = resolved.seats or self._seats(resolved, prompt, rng, alike)
             if past is not None:
                 seats = seats[: resolved.proposers + 1]
@@ -757,12 +756,12 @@ class Choice:
         wanted = [(m, k) for m, k, _ in config.worths] if free else [(plan.layers, len(first))]
         if kind is not None:
             wanted = [(m, k) for m, k in wanted if m <= 1 and k < self._committee.most]
-        votes = kind is not None
+        waves = None if kind is None else self._committee.waves_at
         judges = judges_at_most(plan.layers, len(first), plan.keep, plan.early_stop)
 
         def offered_by(own: Offer, chair: Offer, offers: Sequence[Offer], room: float = 1.0) -> list[Bid]:
             layered = [each for each in wanted if each[0]]
-            found = bids(config, layered, chair, offers, room, votes=votes, judges=judges)
+            found = bids(config, layered, chair, offers, room, waves=waves, judges=judges)
             return found + bids(config, [each for each in wanted if not each[0]], own, (), room)
 
         offered = offered_by(own, chair, offers, room)

@@ -70,6 +70,10 @@ class CommitteeConfig:
         """How many are asked at most."""
         return sum(self.waves)
 
+    def waves_at(self, cost: float) -> tuple[int, ...]:
+        """How many are asked one after another where all of them cost so many points."""
+        return (self.most,) if cost < self.rush else self.waves
+
     def gain(self, votes: int) -> float:
         """Points that so many votes are worth more than one."""
         return self.gains[min(votes, len(self.gains)) - 1]

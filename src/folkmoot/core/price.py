@@ -7,8 +7,8 @@ Source: ADMISSION.md, where the figures behind each number stand.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from folkmoot.core.messages import TOLD, Stage
@@ -171,23 +171,28 @@ def bids(
     peers: Sequence[Offer],
     room: float = 1.0,
     *,
-    votes: bool = False,
+    waves: Callable[[float], Sequence[int]] | None = None,
     judges: int = 0,
 ) -> list[Bid]:
     """Each plan (M, k) with k of the peers, in their order; those that need more peers than there are are left out.
 
-    Who `votes` is priced as if all were asked, and expected as if an aggregation followed, which takes about as long as the next
-    wave does.
+    With `waves`, which tells by the price how many are asked one after another, a vote is held: it is priced, and expected to take
+    so long, as if all were asked.
     """
     mine, theirs = price(config, own, room), [price(config, peer, room) for peer in peers]
-    return [
+    found = [
         Bid(
             layers, proposers, config.worth(layers, proposers), mine, tuple(theirs[:proposers]),
-            expected_s(layers, own, peers[:proposers], judges), votes, judges,
+            expected_s(layers, own, peers[:proposers], judges), waves is not None, judges,
         )
         for layers, proposers in plans
         if proposers <= len(peers)
     ]  # fmt: skip
+    if waves is None:
+        return found
+    return [
+        replace(bid, expected_s=vote_s(waves(bid.price), (own, *peers[: bid.proposers]))) for bid in found
+    ]
 
 
 def expected_s(layers: int, own: Offer, peers: Sequence[Offer], judges: int = 0) -> float:
@@ -206,6 +211,21 @@ def expected_s(layers: int, own: Offer, peers: Sequence[Offer], judges: int = 0)
     aggregate = max(own.stage_s(Stage.AGGREGATE), own.stage_s(Stage.PROPOSE))
     judged = judges * (own.turn_s + own.stage_s(Stage.JUDGE))
     return first + (layers - 1) * again + judged + own.turn_s + aggregate
+
+
+def vote_s(waves: Sequence[int], asked: Sequence[Offer]) -> float:
+    """[A] T̂ = Σ (max W + E max S₁) over the waves of a vote, as if each were needed: jobs of a first layer all of them.
+
+    Nobody aggregates, but where fewer than half of the answers can be read.
+    """
+    found, place = 0.0, 0
+    for many in waves:
+        some = asked[place : place + many]
+        place += many
+        if some:
+            found += max(offer.wait_s for offer in some)
+            found += longest_s([offer.stage_s(Stage.PROPOSE) for offer in some])
+    return found
 
 
 def longest_s(means: Sequence[float]) -> float:
