@@ -278,7 +278,10 @@ def _asked(
             raise click.UsageError("--model none: each device needs a model that answers")
     specs = tuple(turns[number % len(turns)] for number in range(devices))
     usual = f"single,self-consistency,majority,auto,M1-k{min(3, devices - 1)}"
-    chosen = arms_of(arms or usual, devices)
+    try:
+        chosen = arms_of(arms or usual, devices)
+    except EvalError as error:
+        raise click.UsageError(f"--arms: {error}") from None
     for arm in chosen:
         load_settings(
             None, environ=child_environ(arm.settings)

@@ -102,6 +102,12 @@ def arms_of(text: str, devices: int) -> tuple[Arm, ...]:
     return tuple(found.values())
 
 
+def shape_of(arm: str) -> tuple[int, int] | None:
+    """M and k of an arm that is one of the paper's rows; a device alone is M = 0."""
+    found = _SHAPE.fullmatch("M0-k0" if arm == "single" else arm)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def _arm(text: str, devices: int) -> Arm:
     name, *changes = text.split("+")
     settings = dict(ABLATIONS.get(name, {}))
@@ -123,7 +129,7 @@ def _plain(name: str, devices: int) -> Arm:
         raise EvalError(
             f"arm {name}: only self-consistency:N@DEVICE, again:N@DEVICE and self-moa:N@DEVICE name a device so"
         )
-    shape = _SHAPE.fullmatch(name)
+    shape = shape_of(name)
     if kind == "single":
         device = _device(name, int(number), devices) if colon else None
         return Arm(name, {"mode": "local"}, device=device, layers=0, proposers=0, draft=True)
@@ -140,7 +146,7 @@ def _plain(name: str, devices: int) -> Arm:
     if name == "auto" or name in ABLATIONS:
         return Arm(name)
     if shape is not None:
-        return _fixed(name, int(shape[1]), int(shape[2]), devices)
+        return _fixed(name, *shape, devices)
     if name == "strongest":
         return _fixed(name, 1, min(3, devices - 1), devices, aggregator="strongest")
     if name == "moa":

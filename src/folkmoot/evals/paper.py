@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from folkmoot.evals.arms import shape_of
 from folkmoot.evals.queues import LONG, LONG_RUNS, SHORT, SHORT_RUNS, Queues, Work, queues, work_of
 from folkmoot.evals.records import Record
 from folkmoot.evals.report import Table
@@ -19,8 +19,6 @@ INSIDE, OUTSIDE, FAR = 0.8, 1.25, 2.0
 """Shares of a row's own limit at which its queues must stay, must grow, and grow so that it is seen how."""
 LEAST = 10
 """Prompts that all rows must have in common."""
-
-_SHAPE = re.compile(r"M(\d)-k(\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +86,12 @@ def _shared(table: Table) -> dict[tuple[int, int], Mapping[str, Record]]:
     if table.setup.rate:  # its prompts met each other: their times are not what a prompt takes
         return {}
     for arm, records in table.records.items():
-        shape = _SHAPE.fullmatch("M0-k0" if arm == "single" else arm)
+        shape = shape_of(arm)
         if shape is not None:
             checked = {task: record for task, record in records.items() if record.right is not None}
             if all(record.error for record in checked.values()):
                 continue  # nothing was answered: there is no work to be queued
-            found.setdefault((int(shape[1]), int(shape[2])), checked)
+            found.setdefault(shape, checked)
     # A row that was hardly begun does not take the prompts of the others away.
     most = max(map(len, found.values()), default=0)
     found = {shape: records for shape, records in found.items() if 2 * len(records) >= most}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from folkmoot.errors import EvalError
+from folkmoot.evals.arms import shape_of
 from folkmoot.evals.jobs import busiest_s, worked
 from folkmoot.evals.records import SETUP, Record, Setup, load, read_setup
 from folkmoot.evals.standings import Judgment, Verdicts, judges_told, marks_told, verdicts, win_rates
@@ -19,7 +20,6 @@ from folkmoot.evals.standings import load as load_judgments
 from folkmoot.evals.statistics import Interval, difference, holm, known, mcnemar, wilson
 from folkmoot.evals.store import Speed
 
-_SHAPE = re.compile(r"M(\d)-k(\d)")
 _ALONE = re.compile(r"single(:\d+)?|M0-k0")
 
 
@@ -309,12 +309,12 @@ def as_json(
 def _paper(table: Table) -> list[dict[str, Any]]:
     rows = []
     for row in table.rows:
-        shape = _SHAPE.fullmatch("M0-k0" if row.arm == "single" else row.arm)
+        shape = shape_of(row.arm)
         twice = row.arm == "single" and any(each.arm == "M0-k0" for each in table.rows)
         if shape is None or twice:
             continue
         rows.append({
-            "layers": int(shape[1]), "proposers": int(shape[2]), "prompts": row.checked,
+            "layers": shape[0], "proposers": shape[1], "prompts": row.checked,
             "accuracy": known(row.right.value), "accuracy_low": row.right.low, "accuracy_high": row.right.high,
             "latency_s": known(row.latency_s),
             "queue_size": None, "queue_size_script": None, "models": list(table.setup.models),
