@@ -80,6 +80,11 @@ MOST_AHEAD = 256
 TOKEN_CHARACTERS = 4
 """Characters of a token, as English has them (guess): what an answer that broke off leaves of its limit."""
 
+ASKED_TOO, COPY_OF = " is asked as well", " is asked as well as "
+"""So a decision ends that asks more devices for their votes, their names before it with commas between; so one goes on about a copy of a job."""
+VOTE_STANDS, DRAFT_STANDS = "stands, and nobody aggregates", "stands in place of the aggregate"
+"""So a decision ends by which a draft is the answer: by vote, or below the floor."""
+
 BLAMELESS = frozenset(("leaving", "cancelled", "device_gone", "silent"))
 """Failures of a job that its device's breaker does not count: no fault of the device, or counted elsewhere."""
 
@@ -1086,7 +1091,7 @@ class Mixture:
         names = ", ".join(self._name(device) for _, device in places)
         there = len(self._arrived)
         why = "those asked so far do not agree" if there > 1 else f"of those asked so far {there} answered"
-        self._decide(f"{names} is asked as well", why)
+        self._decide(f"{names}{ASKED_TOO}", why)
         self._asked(device for _, device in places)
         effects: list[Effect] = []
         for slot, device in places:
@@ -1104,7 +1109,7 @@ class Mixture:
 
     def _stands(self, work: _Work, why: str, now: float) -> list[Effect]:
         """A draft is the answer, all of it at once."""
-        self._decide(f"the answer of {self._name(work.device)} stands, and nobody aggregates", why)
+        self._decide(f"the answer of {self._name(work.device)} {VOTE_STANDS}", why)
         if self._first_text is None:
             self._first_text = now
         shown: list[Effect] = [Announce(AnswerText(self.prompt.id, work.said))] if self.prompt.stream else []
@@ -1142,7 +1147,7 @@ class Mixture:
             return work
         place, why = found
         draft = drafts[place]
-        self._decide(f"the draft of {self._name(draft.device)} stands in place of the aggregate", why)
+        self._decide(f"the draft of {self._name(draft.device)} {DRAFT_STANDS}", why)
         self._begun = ""
         return draft
 
@@ -1210,9 +1215,7 @@ class Mixture:
         if stand_in is None or not self._choice.hedges.take(silent=within_s is None):
             return []
         work.hedged = True
-        self._decide(
-            f"{self._name(stand_in)} is asked as well as {self._name(work.device)} in layer {work.layer}", why
-        )
+        self._decide(f"{self._name(stand_in)}{COPY_OF}{self._name(work.device)} in layer {work.layer}", why)
         asked = work.stands_in_for or work.device
         return self._ask(work.stage, work.slot, stand_in, now, asked, copy=True)
 

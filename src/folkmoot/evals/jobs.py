@@ -6,10 +6,8 @@ from collections.abc import Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from folkmoot.core.messages import Stage
+from folkmoot.core.mixture import ASKED_TOO
 from folkmoot.evals.store import Speed
-
-ASKED_AS_WELL = " is asked as well"
-"""So ends what a provenance decides where those asked so far do not agree, and more are; their names stand before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,7 @@ def steps(
     Steps are layers, in the first one the waves of a committee, and behind a layer its judge. A device reads the question once in
     a layer; a judge reads its answers.
     """
-    more = [
-        what.removesuffix(ASKED_AS_WELL).count(", ") + 1
-        for what, _ in decisions
-        if what.endswith(ASKED_AS_WELL)
-    ]
+    more = [what.removesuffix(ASKED_TOO).count(", ") + 1 for what, _ in decisions if what.endswith(ASKED_TOO)]
     found = []
     for layer in sorted({job.layer for job in jobs}):
         here, have_read = [job for job in jobs if job.layer == layer], set[str]()

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from folkmoot.core.medoid import medoid
-from folkmoot.core.mixture import seed_of
+from folkmoot.core.mixture import DRAFT_STANDS, VOTE_STANDS, seed_of
 from folkmoot.errors import EngineError, EvalError, NodeError, PromptTooLong
 from folkmoot.evals.arms import Arm, needed
 from folkmoot.evals.draws import TEMPERATURE, draw, merging, seed_for
@@ -33,9 +33,6 @@ GIVES_UP = 5
 """So many prompts without an answer after each other end a run: something is broken, and the rest would fail as well."""
 
 ANSWER_S = 86_400.0
-
-DRAFT_STANDS = ("stands in place of the aggregate", "stands, and nobody aggregates")
-"""So ends what a provenance decides where a draft is the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +289,7 @@ def _record(moot: Moot, arm: Arm, task: Task, origin: Device, told: Mapping[str,
     answer = str(told["answer"])
     decisions = tuple((str(each["what"]), str(each["why"])) for each in told["decisions"])
     # Where a draft is the answer nobody tells what the aggregate said.
-    last = None if any(what.endswith(DRAFT_STANDS) for what, _ in decisions) else answer
+    last = None if any(what.endswith((DRAFT_STANDS, VOTE_STANDS)) for what, _ in decisions) else answer
     taken: set[str] = set()
     jobs = tuple(_job(moot, task, row, last, taken) for row in told["jobs"])
     return Record(

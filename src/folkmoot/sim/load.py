@@ -43,7 +43,7 @@ from folkmoot.core.ids import DeviceId, JobId, PromptId
 from folkmoot.core.law import Trace
 from folkmoot.core.messages import Answer, Ask, Outcome, Turn
 from folkmoot.core.meter import MeterConfig
-from folkmoot.core.mixture import MixtureConfig
+from folkmoot.core.mixture import COPY_OF, MixtureConfig
 from folkmoot.core.peer import Peer, PeerConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import QueueConfig
@@ -521,7 +521,7 @@ class Load:
                 case Announce(notice=PromptAnswered(prompt=prompt_id, provenance=told)):
                     asked = self.history.prompts[int(prompt_id, 16)]
                     asked.answers = min((len(each.answered) for each in told.rounds), default=1)
-                    asked.copies = sum(" is asked as well as " in each.what for each in told.decisions)
+                    asked.copies = sum(COPY_OF in each.what for each in told.decisions)
                     self._close(asked, "")
                 case Announce(notice=PromptFailed(prompt=prompt_id, code=code, provenance=told)):
                     at_the_door = code == DeadlinePassed.code and told is None
