@@ -138,8 +138,10 @@ def test_a_plan_counts_what_is_not_made_yet(run, sums: str, tmp_path: Path):
     }  # fmt: skip
     assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["arms"]))
     assert found["tokens_per_s"] > 0
+    assert found["reads"]["tim"] > 0
     code, told, _ = run(*asked, "--arms", "single")
     assert told.startswith("3 prompts; ")
+    assert "tokens/s: --speed tim=" in told
     assert told.splitlines()[-1].startswith("together ")
 
 

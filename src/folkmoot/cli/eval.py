@@ -101,6 +101,10 @@ def plan(
     click.echo(
         f"{counted(found['prompts'], 'prompt')}; {found['tokens_per_s']:.1f} tokens/s with {at_once} at a time"
     )
+    for name, written in found["models"].items():
+        click.echo(
+            f"{name} reads {found['reads'][name]:.0f} and writes {written:.1f} tokens/s: --speed {name}={found['reads'][name]:.0f},{written:.1f}"
+        )
     for row in found["arms"]:
         click.echo(
             f"{row['arm']:<24} {row['jobs']:>3} jobs a prompt, {row['new_jobs']:>6} to be made: {span(row['hours'] * 3600)}"
@@ -313,15 +317,16 @@ def _asked(
 
 
 async def _plan(asked: Asked, pricing: Pricing | None, config_file: Path | None) -> dict[str, Any]:
-    from folkmoot.evals.costs import costs, speed
+    from folkmoot.evals.costs import costs, reading, speed
 
     config, judged = engine_config(asked.at_once, config_file), None
     with store_at(asked.calls) as store:
         async with models_of(asked, config, store) as models:
-            speeds = dict[tuple[str, str], float]()
+            speeds, reads = dict[tuple[str, str], float](), dict[str, float]()
             for key, served in models.items():
                 assert served.proxy.model is not None  # nothing is stored only here
                 speeds[key] = await speed(served.proxy.model, asked.at_once, time.monotonic)
+                reads[served.proxy.name] = await reading(served.proxy.model, asked.at_once, time.monotonic)
             names = [models[each].proxy.name for each in asked.specs]
             # Models take their turns at the same cores: what they write together is what the slower ones let them.
             mean = len(asked.specs) / sum(1 / speeds[each] for each in asked.specs)
@@ -332,7 +337,7 @@ async def _plan(asked: Asked, pricing: Pricing | None, config_file: Path | None)
             )
     return {
         "prompts": len(asked.tasks), "tokens_per_s": mean,
-        "models": {models[key].proxy.name: value for key, value in speeds.items()},
+        "models": {models[key].proxy.name: value for key, value in speeds.items()}, "reads": reads,
         "arms": [
             {"arm": row.arm, "jobs": row.jobs, "new_jobs": row.new_jobs, "hours": row.seconds / 3600} for row in rows
         ],
