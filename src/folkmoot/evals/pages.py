@@ -189,13 +189,14 @@ def _section(table: Table, figures: Iterable[Picture]) -> Iterator[Block]:
         compared = [
             (
                 each.other, str(each.prompts), f"{100 * each.here:.1f} %, {100 * each.there:.1f} %", *_words(each),
+                f"{each.here_s:.1f} s, {each.there_s:.1f} s: {each.here_s / each.there_s:.2f}" if each.there_s else "",
                 "yes" if each.by.low > -MARGIN else "no",
                 f"{each.missing}, {each.missed} right: {100 * each.worst:+.1f}" if each.missing else "none",
             )
             for each in table.auto
         ]  # fmt: skip
         yield Grid((
-            ("against", "prompts", "right: auto, the other", "difference", "won, lost", "p", "not worse", "left out"), *compared,
+            ("against", "prompts", "right: auto, the other", "difference", "won, lost", "p", "latency: auto, the other", "not worse", "left out"), *compared,
         ))  # fmt: skip
     yield from _judged(table.verdicts)
     yield Heading(3, "Made again by")
@@ -289,6 +290,11 @@ def _latency_says(setup: Setup, speeds: Mapping[str, Speed]) -> str:
     return (
         f"Latency: the longest way through each prompt's jobs at the times that {took}: layers, waves of a vote and the jobs of one "
         "device come after one another. A vote that is settled before all have answered takes less (`--pace` measures it)."
+        + (
+            ""
+            if speeds or setup.speed
+            else " What a model took while it wrote several answers at a time is not what a device of its own takes (`--speed`)."
+        )
     )
 
 

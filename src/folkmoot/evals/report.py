@@ -44,7 +44,7 @@ class Against:
     """An arm against another on the prompts that both answered: the difference in shares, and McNemar's two numbers.
 
     `chance` is McNemar's exact p, `corrected` the same after Holm over all arms of the table. `here` and `there` are the shares that are right
-    of just these prompts; `missing` prompts the other one answered and this one did not, of which it got `missed` right.
+    of just these prompts, `here_s` and `there_s` their mean latencies, seconds; `missing` prompts the other one answered and this one did not, of which it got `missed` right.
     """
 
     other: str
@@ -55,6 +55,8 @@ class Against:
     chance: float
     here: float
     there: float
+    here_s: float
+    there_s: float
     missing: int
     missed: int
     corrected: float = math.nan
@@ -166,10 +168,12 @@ def _table(runs: Sequence[Run], difficulty: Path | None, speeds: Mapping[str, Sp
         for arm, some in by_arm.items()
     }
     best = _best({arm: some for arm, some in checked.items() if some and _ALONE.fullmatch(arm)})
-    compared = {arm: against(checked[arm], best, checked[best]) for arm in checked if best and arm != best}
+    compared = {
+        arm: against(checked[arm], best, checked[best], setup.pace) for arm in checked if best and arm != best
+    }
     named = corrected({arm: each for arm, each in compared.items() if each is not None})
     auto = checked.get("auto", {})
-    mine = {arm: against(auto, arm, some) for arm, some in checked.items() if arm != "auto"}
+    mine = {arm: against(auto, arm, some, setup.pace) for arm, some in checked.items() if arm != "auto"}
     return Table(
         setup,
         tuple(dict.fromkeys(each for run in runs for each in run.setup.sets)),
@@ -225,7 +229,7 @@ def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row
         wilson(sum(right for right, _ in by_set.values()), checked),
         _mean(len(record.jobs) for record in answered),
         _mean(sum(job.tokens_out for job in record.jobs) for record in answered),
-        _mean(record.wall_s / pace if pace and record.wall_s else record.latency_s for record in answered),
+        _mean(_latency_s(record, pace) for record in answered),
         len(records) - len(answered),
         by_set,
         dict(sorted(Counter(len(record.jobs) for record in answered).items())),
@@ -233,6 +237,11 @@ def _row(arm: str, records: Sequence[Record], setup: Setup, command: str) -> Row
         _busiest_s(answered),
         waited_s / whole_s / len(setup.models) if setup.rate and whole_s else math.nan,
     )
+
+
+def _latency_s(record: Record, pace: float) -> float:
+    """In the model's seconds: measured where answers took their time, else reckoned from the jobs."""
+    return record.wall_s / pace if pace and record.wall_s else record.latency_s
 
 
 def _busiest_s(records: Sequence[Record]) -> float:
@@ -247,8 +256,10 @@ def _mean(values: Iterable[float]) -> float:
     return sum(some) / len(some) if some else math.nan
 
 
-def against(here: Mapping[str, Record], other: str, there: Mapping[str, Record]) -> Against | None:
-    """One arm's records against another's; None where no task is in both."""
+def against(
+    here: Mapping[str, Record], other: str, there: Mapping[str, Record], pace: float = 0.0
+) -> Against | None:
+    """One arm's records against another's; None where no task is in both. With a `pace` latencies were measured at that."""
     both = sorted(task for task in here if task in there)
     if not both:
         return None
@@ -259,6 +270,7 @@ def against(here: Mapping[str, Record], other: str, there: Mapping[str, Record])
     return Against(
         other, len(both), difference(pairs), only_here, only_there, mcnemar(only_here, only_there),
         sum(bool(here[task].right) for task in both) / len(both), sum(bool(there[task].right) for task in both) / len(both),
+        _mean(_latency_s(here[task], pace) for task in both), _mean(_latency_s(there[task], pace) for task in both),
         len(missing), sum(bool(there[task].right) for task in missing),
     )  # fmt: skip
 
@@ -363,5 +375,5 @@ def _compared(each: Against) -> dict[str, Any]:
     return {
         "arm": each.other, "prompts": each.prompts, "difference": each.by.value, "low": each.by.low, "high": each.by.high,
         "only_here": each.only_here, "only_there": each.only_there, "p": each.chance, "p_holm": each.corrected,
-        "accuracy": each.here, "accuracy_other": each.there, "missing": each.missing, "missing_right": each.missed, "worst_case": each.worst,
+        "accuracy": each.here, "accuracy_other": each.there, "latency_s": known(each.here_s), "latency_other_s": known(each.there_s), "missing": each.missing, "missing_right": each.missed, "worst_case": each.worst,
     }  # fmt: skip
