@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tests.cli.test_json import printed
 
 from folkmoot.evals.records import LINES, Records, load, read_setup
 from folkmoot.evals.store import Store
@@ -93,6 +94,7 @@ def test_real_devices_are_asked_and_each_call_is_paid_once(run, sums: str, tmp_p
     assert code == 0, err
     assert "2 answers came to nothing" in err
     assert json.loads(told) == {"out": str(out), "records": 6, "new": 0, "made": 0, "found": 0}
+    assert printed(json.loads(told), "eval run")
 
     code, _, err = run(*asked, "--prompts", "3", "--arms", "single", "--seed", "1")
     assert code == 1
@@ -158,6 +160,7 @@ def test_a_plan_prices_a_judge(run, tmp_path: Path):
     assert code == 0, err
     found = json.loads(told)
     judged = found["judge"]
+    assert printed({**found, "models": None}, "eval plan")
     assert (judged["judge"], judged["verdicts"], judged["pairs"], judged["same"], judged["marks"]) == (
         "jim",
         11,

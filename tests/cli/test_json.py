@@ -52,17 +52,26 @@ def documented(command: str) -> set[str]:
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 
 
+def parents(command: str) -> set[str]:
+    """What has keys of its own."""
+    known = documented(command)
+    return {name for name in known if any(other.startswith((f"{name}.", f"{name}[]")) for other in known)}
+
+
+def printed(found: object, command: str) -> bool:
+    """Whether an object has what the page says of this command, and nothing else."""
+    return set(keys(found)) - parents(command) == documented(command) - parents(command)
+
+
 @pytest.mark.parametrize("command", RUNS)
 def test_every_key_is_documented_and_no_other(home, capsys, tmp_path: Path, monkeypatch, command):
     some = validate.cases()[:2]
     monkeypatch.setattr(validate, "cases", lambda **flags: some)
     monkeypatch.setattr(exact, "cases", lambda **flags: [])
     out = ("--out", str(tmp_path)) if command == "sweep" else ()
-    printed: set[str] = set()
+    told: set[str] = set()
     for flags in RUNS[command]:
         asked = (command, *flags, *out, "--json")
         assert exits.run(lambda asked=asked: group.main(asked, standalone_mode=False), debug=True) == 0
-        printed |= set(keys(json.loads(capsys.readouterr().out.splitlines()[-1])))
-    known = documented(command)
-    parents = {name for name in known if any(other.startswith((f"{name}.", f"{name}[]")) for other in known)}
-    assert printed - parents == known - parents
+        told |= set(keys(json.loads(capsys.readouterr().out.splitlines()[-1])))
+    assert told - parents(command) == documented(command) - parents(command)

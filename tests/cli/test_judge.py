@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.cli.test_json import printed
 
 from folkmoot.evals.records import LINES, Record, Records, Setup, write_setup
 from folkmoot.evals.standings import JUDGMENTS, Judgments
@@ -35,6 +36,9 @@ def test_a_run_is_judged_once_and_the_report_tells_it(run, folder: Path):
     assert code == 0, err
     found = json.loads(told)
     assert (found["judgments"], found["new"], found["made"]) == (7, 7, 7)
+    # No set here has marks; what a mark has is told all the same.
+    marks = [dict.fromkeys(("judge", "set", "arm", "of", "count", "mean", "low", "high", "unread"))]
+    assert printed({**found, "marks": marks}, "eval judge")
     (row,) = found["win_rate"]
     assert (row["model"], row["against"], row["pairs"], row["unparsable"], row["ours"]) == (
         "auto",
