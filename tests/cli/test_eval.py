@@ -160,7 +160,7 @@ def test_a_plan_prices_a_judge(run, tmp_path: Path):
     assert code == 0, err
     found = json.loads(told)
     judged = found["judge"]
-    assert printed({**found, "models": None}, "eval plan")
+    assert printed({**found, "models": None, "reads": None}, "eval plan")
     assert (judged["judge"], judged["verdicts"], judged["pairs"], judged["same"], judged["marks"]) == (
         "jim",
         11,
