@@ -116,7 +116,7 @@ class Device:
         for device in DEVICES[1:]:
             known = self.peer.membership.members.get(device)
             incarnation = min((known.incarnation if known is not None else 0) + 1, MAX_INCARNATION - 1)
-            card = Card(device[:4], "tiny", 4096, 1.0, f"at {device[:4]}")
+            card = Card(device[:4], "tiny", 4096, 1.0, f"at {device[:4]}", version=incarnation)
             self.handle(Received(device, Sync(Member(device, incarnation, Standing.ALIVE, card), ())))
 
     def handle(self, event: Event) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from random import Random
 
 import pytest
@@ -30,6 +31,7 @@ from folkmoot.core.gossip import (
 )
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.membership import Membership, MembershipConfig
+from folkmoot.core.seal import FORGED
 from folkmoot.errors import ConfigError
 
 A, B, C, D, E = (DeviceId(name) for name in "abcde")
@@ -39,8 +41,37 @@ def card_of(device: str) -> Card:
     return Card(name=device, model="tiny", context_tokens=4096, skill=1.0, address=f"addr-{device}")
 
 
-def row_of(device: DeviceId, incarnation: int = 1, standing: Standing = Standing.ALIVE) -> Member:
-    return Member(device, incarnation, standing, card_of(device), Pulse(1 << 20))
+def row_of(
+    device: DeviceId, incarnation: int = 1, standing: Standing = Standing.ALIVE, version: int = 0
+) -> Member:
+    card = replace(card_of(device), version=version)
+    return Member(device, incarnation, standing, card, Pulse(1 << 20))
+
+
+@dataclass
+class Wax:
+    """Seals that anybody could make, and nobody in these tests does: the device and a digest of the card."""
+
+    device: DeviceId
+
+    def seal(self, card: Card) -> bytes:
+        return wax(self.device, card)
+
+    def genuine(self, device: DeviceId, card: Card) -> bool:
+        return card.seal == wax(device, card)
+
+
+def wax(device: DeviceId, card: Card) -> bytes:
+    return blake2b(f"{device} {replace(card, seal=b'')}".encode()).digest()
+
+
+def sealed(
+    device: DeviceId, version: int, incarnation: int = 0, standing: Standing = Standing.ALIVE, **card: object
+) -> Member:
+    """A device's row as it would tell it itself."""
+    plain = replace(card_of(device), version=version, **card)
+    genuine = replace(plain, seal=wax(device, plain))
+    return Member(device, incarnation or version, standing, genuine, Pulse(1 << 20))
 
 
 def machine(
@@ -87,7 +118,7 @@ def test_a_newcomer_compares_lists_with_its_contacts() -> None:
     it = Membership(A, card_of(A), 7, MembershipConfig(), Random(1))
     effects = it.start([(B, "there"), (A, "here")], 10.0)
     (sync,) = sent(effects, B)
-    assert (sync.me.device, sync.me.incarnation, sync.claims) == (A, 7, (rumour_of(row_of(A, 7)),))
+    assert (sync.me.device, sync.me.incarnation, sync.claims) == (A, 7, (rumour_of(row_of(A, 7, version=7)),))
     assert it.address_of(B) == "there"
     assert [e for e in effects if isinstance(e, SetTimer)]
 
@@ -202,10 +233,10 @@ def test_after_stalls_it_asks_before_it_declares(contradicted: bool) -> None:
 @pytest.mark.parametrize("standing", [Standing.SUSPECT, Standing.DEAD, Standing.LEFT])
 def test_it_refutes_what_is_said_against_it(standing: Standing) -> None:
     it = machine(B, C)
-    effects = it.on_message(B, News((rumour_of(row_of(A, 5, standing)),)), 1.0)
+    effects = it.on_message(B, News((rumour_of(row_of(A, 5, standing, 1)),)), 1.0)
     assert it.members[A].incarnation == 6
     assert it.members[A].standing == Standing.ALIVE
-    assert News((), (row_of(A, 6),)) in sent(effects, B)
+    assert News((), (row_of(A, 6, version=1),)) in sent(effects, B)
 
 
 def test_whoever_is_held_dead_and_speaks_is_told_so() -> None:
@@ -247,12 +278,15 @@ def test_claims_out_of_bounds_are_ignored_and_counted() -> None:
         News((), (Member(C, 1, Standing.ALIVE, Card("x", right=(0,) * 5, total=(1,) * 5)),)),
         News((), (Member(C, 1, Standing.ALIVE, Card("x", right=(), total=(1,) * 6)),)),
         News((), (Member(C, 1, Standing.ALIVE, Card("x", right=(128,) * 6, total=(128,) * 6)),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card("x", version=2)),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card("x", version=-1)),)),
+        News((), (Member(C, 1, Standing.ALIVE, Card("x", seal=bytes(65))),)),
         Heartbeat(-1, 0),
         Silence(B, -1),
         News((Rumour(B, 1, Standing.DEAD, -1),)),
     ):
         it.on_message(B, message, 1.0)
-    assert it.ignored == 11
+    assert it.ignored == 14
     assert C not in it.members
 
 
@@ -281,7 +315,7 @@ def test_a_new_card_is_told_under_a_higher_incarnation() -> None:
     card = Card("a", "other", 1, 2.0, "elsewhere")
     it.set_card(card, 1.0)
     assert sent(it.on_timer(GossipTimer("flush"), 1.1), B) == [
-        News((), (Member(A, 2, Standing.ALIVE, card, Pulse(1 << 20)),))
+        News((), (Member(A, 2, Standing.ALIVE, replace(card, version=2), Pulse(1 << 20)),))
     ]
     assert it.set_card(card, 2.0) == []
 
@@ -290,15 +324,16 @@ def test_own_probes_out_of_bounds_are_left_out() -> None:
     it = machine(B)
     fair = replace(card_of(A), probes=5, right=(1,) * 6, total=(2,) * 6)
     it.set_card(fair, 1.0)
-    assert it.members[A].card == fair
+    assert it.members[A].card == replace(fair, version=2)
     it.set_card(replace(fair, right=(3,) * 6), 2.0)
-    assert it.members[A].card == card_of(A)
+    assert it.members[A].card == replace(card_of(A), version=3)
 
 
 def test_a_card_with_other_probes_is_another_card() -> None:
     one = replace(card_of(A), probes=5, right=(1,) * 6, total=(2,) * 6)
     others = [replace(one, probes=6), replace(one, right=(2,) * 6), replace(one, total=(3,) * 6), card_of(A)]
-    assert len({checksum(card) for card in (one, *others)}) == 5
+    others.append(replace(one, version=1))
+    assert len({checksum(card) for card in (one, *others)}) == 6
 
 
 def test_an_own_card_out_of_bounds_is_trimmed_not_invisible() -> None:
@@ -411,3 +446,112 @@ def test_a_refutation_whose_card_is_unknown_is_asked_for() -> None:
 def test_settings_that_contradict_each_other_are_refused(config: MembershipConfig) -> None:
     with pytest.raises(ConfigError):
         config.validate()
+
+
+# ---- cards that their devices have sealed --------------------------------------------------------------
+
+
+def wary(*rows: Member, me: DeviceId = A, incarnation: int = 1) -> Membership:
+    """A machine that believes sealed cards alone, and knows these rows."""
+    it = Membership(me, card_of(me), incarnation, MembershipConfig(), Random(1), Wax(me))
+    it.start([], 0.0)
+    if rows:
+        it.on_message(rows[0].device, SyncReply(rows), 0.0)
+    return it
+
+
+def forge(row: Member, incarnation: int, **card: object) -> Member:
+    """The row under another number, its card changed by somebody who cannot seal it."""
+    return replace(row, incarnation=incarnation, card=replace(row.card, **card))
+
+
+def test_a_card_counts_only_where_its_device_has_sealed_it() -> None:
+    bob, cid = sealed(B, 1), sealed(C, 1)
+    it = wary(bob, cid)
+    assert it.members[B] == bob
+    for number, lie in enumerate(
+        (
+            forge(bob, 0, skill=9.0),
+            forge(bob, 0, skill=9.0, version=2),
+            forge(bob, 0, seal=b"", version=2),
+            replace(bob, card=replace(sealed(C, 2).card, name=B)),
+            replace(bob, card=sealed(C, 2).card),
+        )
+    ):
+        rest = sealed(D, number + 1)
+        it.on_message(C, News((), (replace(lie, incarnation=2 + number), rest)), 1.0)
+        assert it.members[B] == replace(bob, incarnation=2 + number), "what it says of liveness stands"
+        assert it.members[D].incarnation == rest.incarnation, "the rest of the message goes on"
+        assert it.forged == number + 1
+    stranger = replace(sealed(E, 1), card=sealed(C, 1).card)
+    it.on_message(C, News((), (stranger,)), 1.0)
+    assert E not in it.members
+    it.on_message(E, Sync(forge(sealed(E, 1), 1, skill=9.0), ()), 1.0)
+    assert E not in it.members, "not even where it tells of itself"
+
+
+def test_an_old_card_never_stands_in_for_a_newer_one() -> None:
+    """Not under any number, and not where the liar is the first to tell that number."""
+    old, new, newest = sealed(B, 1, skill=9.0), sealed(B, 5), sealed(B, 6, name="b6")
+    it = wary(new, sealed(C, 1))
+    it.on_message(C, News((), (replace(old, incarnation=6),)), 1.0)
+    assert it.members[B] == replace(new, incarnation=6)
+    assert it.forged == 0, "it is genuine, and only old"
+    it.on_message(B, News((), (newest,)), 1.1)
+    assert it.members[B].card == newest.card, "the new card comes through under a number that is known"
+    told = sent(it.on_timer(GossipTimer("flush"), 1.2), C)
+    assert [row.card for message in told for row in message.members] == [newest.card]
+    it.on_message(C, News((), (replace(new, incarnation=6),)), 1.3)
+    assert it.members[B].card == newest.card
+    assert it.on_message(C, News((rumour_of(replace(old, incarnation=6)),)), 2.5)[0].message.me.device == A, (
+        "one number and two cards: lists are compared"
+    )
+
+
+def test_two_lists_that_differ_in_a_card_alone_agree_when_they_are_compared() -> None:
+    old, new = replace(sealed(B, 1, skill=9.0), incarnation=6), sealed(B, 6)
+    for mine, theirs in ((old, new), (new, old)):
+        it, other = wary(sealed(C, 1), mine), wary(sealed(A, 1), theirs, me=C)
+        mail = [(other, A, Sync(it.members[A], tuple(map(rumour_of, it.members.values()))))]
+        while mail:
+            to, sender, message = mail.pop(0)
+            back = it if to is other else other
+            for effect in to.on_message(sender, message, 1.0):
+                if isinstance(effect, Send) and effect.to == sender:
+                    mail.append((back, A if back is other else C, effect.message))
+        assert it.members[B] == other.members[B] == new
+
+
+def test_the_own_card_is_sealed_anew_only_where_it_changes_or_an_earlier_life_has_told_a_newer_one() -> None:
+    it = wary(sealed(B, 1), incarnation=3)
+    mine = it.members[A]
+    assert mine.card == sealed(A, 3).card
+    it.on_message(B, News((replace(rumour_of(mine), standing=Standing.SUSPECT),)), 1.0)
+    assert it.members[A] == replace(mine, incarnation=4), "a refuted suspicion travels without the card"
+    it.on_message(B, News((), (forge(mine, 4, skill=9.0), forge(mine, 4, version=4))), 1.0)
+    assert it.members[A].incarnation == 4, "what nobody believes needs no answer"
+    it.on_message(B, News((), (sealed(A, 9, skill=9.0),)), 1.0)
+    assert it.members[A].card == sealed(A, 10).card
+    it.set_card(card_of(A), 2.0)
+    assert it.members[A].incarnation == 10
+    it.set_card(replace(card_of(A), closed=True), 2.0)
+    assert it.members[A].card == sealed(A, 11, closed=True).card
+
+
+def test_forgeries_cost_a_bounded_number_of_checks() -> None:
+    checks = list[DeviceId]()
+
+    class Counted(Wax):
+        def genuine(self, device: DeviceId, card: Card) -> bool:
+            checks.append(device)
+            return super().genuine(device, card)
+
+    it = Membership(A, card_of(A), 1, MembershipConfig(), Random(1), Counted(A))
+    it.on_message(B, SyncReply((sealed(B, 1), sealed(C, 1))), 0.0)
+    for number in range(2, 200):
+        it.on_message(C, News((), (forge(sealed(B, 1), number, version=number),)), 1.0)
+    assert len(checks) == 2 + FORGED
+    it.on_message(B, News((), (sealed(B, 200, name="b200"),)), 1.0)
+    assert it.members[B].card.name == "b200", "others are believed"
+    it.on_message(C, News((), (sealed(B, 201, name="b201"),)), 61.5)
+    assert it.members[B].card.name == "b201", "and C again a minute later"

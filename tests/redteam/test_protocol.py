@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from random import Random
 
+import iroh
 import pytest
 from tests.core.world import FOUR, Moot, answered, fixed
 
@@ -47,9 +48,10 @@ from folkmoot.core.price import PriceConfig
 from folkmoot.core.repute import ReputeConfig
 from folkmoot.core.roster import MAX_PULSE_LEAP
 from folkmoot.errors import AdmissionError, LocalProtocolError, RemoteProtocolError
-from folkmoot.node.admission import verify
+from folkmoot.node.admission import device_of, verify
 from folkmoot.node.config import NodeConfig
 from folkmoot.node.identity import Identity
+from folkmoot.node.seals import CardSeals
 from folkmoot.wire import decode, encode
 
 WARY = PeerConfig(mixture=MixtureConfig(fence=True, screen=True), repute=ReputeConfig(enabled=True))
@@ -318,6 +320,63 @@ def test_an_aggregator_that_breaks_the_protocol_is_soon_asked_no_more() -> None:
         moot.pass_time(10.0)
     assert 0 < sum(cut) <= 8
     assert not any(cut[-20:])
+
+
+KEYS = [iroh.SecretKey.from_bytes(bytes([n]) * 32) for n in (1, 2, 3)]
+SIGNERS = [CardSeals(key) for key in KEYS]
+THREE = tuple(device_of(key.public().to_bytes()) for key in KEYS)
+"""The one that listens, an honest one and the liar, by their keys."""
+
+
+def signed(place: int, version: int, **card: object) -> Member:
+    """The row of one of the three as it tells it itself."""
+    plain = replace(row(THREE[place]).card, version=version, **card)
+    return Member(THREE[place], version, Standing.ALIVE, replace(plain, seal=SIGNERS[place].seal(plain)))
+
+
+def listens(*rows: Member) -> Membership:
+    it = Membership(THREE[0], Card("ann", "m"), 1, MembershipConfig(), Random(1), SIGNERS[0])
+    it.start([], 0.0)
+    it.on_message(rows[0].device, SyncReply(rows), 0.0)
+    return it
+
+
+def test_forged_card() -> None:
+    honest, liar = signed(1, 1, skill=2.0), signed(2, 1)
+    it = listens(honest, liar)
+    for number, false in enumerate(
+        ({"skill": 0.1}, {"model": ""}, {"address": "nowhere"}, {"total": (9,) * 6, "right": (0,) * 6})
+    ):
+        claim = replace(
+            honest, incarnation=2 + number, card=replace(honest.card, version=2 + number, **false)
+        )
+        for message in (News((), (claim,)), SyncReply((claim,)), Sync(claim, ())):
+            it.on_message(THREE[2], message, 1.0)
+            assert it.members[THREE[1]].card == honest.card
+    assert it.members[THREE[1]].standing is Standing.ALIVE, "of its life others may tell"
+    assert it.forged
+
+
+def test_replayed_card() -> None:
+    old, now, newer = signed(1, 1, skill=9.0), signed(1, 5, skill=1.0), signed(1, 6, skill=0.5)
+    it = listens(now, signed(2, 1))
+    for number in (5, 6, 7):
+        it.on_message(THREE[2], News((), (replace(old, incarnation=number),)), 1.0)
+        assert it.members[THREE[1]].card == now.card
+    it.on_message(THREE[1], News((), (newer,)), 1.1)
+    assert it.members[THREE[1]].card == newer.card
+
+
+def test_borrowed_card() -> None:
+    able, weak = signed(1, 5, skill=9.0), signed(2, 1, skill=0.1)
+    it = listens(able, weak)
+    under_its_name = replace(able.card, seal=SIGNERS[2].seal(able.card))
+    it.on_message(THREE[2], Sync(replace(weak, incarnation=6, card=able.card), ()), 1.0)
+    it.on_message(
+        THREE[2], News((), (replace(able, incarnation=7, card=replace(under_its_name, skill=0.0)),)), 1.0
+    )
+    assert it.members[THREE[2]].card == weak.card
+    assert it.members[THREE[1]].card == able.card
 
 
 def test_impossible_skill() -> None:

@@ -59,6 +59,8 @@ def values(hint: Any, key: str) -> st.SearchStrategy[Any]:
         return st.sampled_from(list(hint))
     if hint is bool:
         return st.booleans()
+    if hint is bytes:
+        return st.binary(max_size=limits.BYTES[key])
     if hint is str:
         return names if key in limits.PRINTABLE else texts
     low, high = limits.NUMBERS.get(key, limits.WHOLE if hint is int else limits.REAL)
@@ -173,6 +175,7 @@ OUT_OF_BOUNDS = [
     SyncReply((Member(DEVICE, 2**53, Standing.ALIVE, Card("a")),)),
     SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a" * 65)),)),
     SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a", probes=2**32)),)),
+    SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a", seal=bytes(65))),)),
     SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a", right=(0,) * 7, total=(1,) * 7)),)),
     SyncReply((Member(DEVICE, 1, Standing.ALIVE, Card("a", right=(0,) * 6, total=(128,) * 6)),)),
     SyncReply((), (DEVICE,) * 2_001),

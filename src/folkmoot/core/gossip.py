@@ -45,6 +45,8 @@ STAGE_STEPS = 50
 """A stage's mean travels in fiftieths of the mean of all: one byte up to 2.5 times that."""
 MAX_STAGE = 1_000
 """A stage takes at most so many times the mean of all."""
+SEAL_BYTES = 64
+"""A card's seal: an Ed25519 signature, or nothing."""
 _SKILL_BYTES = 2 * CLASSES + 4
 """What a card's probes take beyond empty fields, in bytes."""
 _BIG = 2**31
@@ -65,6 +67,9 @@ class Card:
     """What changes rarely about a device. `model` is empty for a requester; `skill` orders models; `slots` jobs are served
     at a time. `closed`: it takes jobs of its own users only, for now or for good. Of `total` probes of each class, in the order of
     `SkillClass`, `right` were answered right; `probes` is the checksum of the questions. All three are empty before that.
+
+    `version` is the incarnation under which the device first told this card: of two the higher one counts, whoever brings it.
+    `seal` is the device's signature over all the rest (`seal.Seals`).
     """
 
     name: str
@@ -77,6 +82,8 @@ class Card:
     probes: int = 0
     right: tuple[int, ...] = ()
     total: tuple[int, ...] = ()
+    version: int = 0
+    seal: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +226,10 @@ def tag_of(device: DeviceId) -> int:
 
 @lru_cache(maxsize=1 << 14)
 def checksum(card: Card) -> int:
-    """32 bits over a card."""
+    """32 bits over a card, its seal left out."""
     text = (
         f"{card.name}\0{card.model}\0{card.context_tokens}\0{card.skill!r}\0{card.address}\0{card.slots}\0{card.closed:d}"
-        f"\0{card.probes}\0{card.right}\0{card.total}"
+        f"\0{card.probes}\0{card.right}\0{card.total}\0{card.version}"
     )
     return crc32(text.encode(errors="surrogatepass"))
 
@@ -237,7 +244,7 @@ def rumour_of(row: Member) -> Rumour:
 
 def row_bytes(row: Member) -> int:
     """An upper bound of a row's encoded size, in bytes."""
-    return _card_bytes(row.card) + 193 + _SKILL_BYTES * bool(row.card.total)
+    return _card_bytes(row.card) + 204 + _SKILL_BYTES * bool(row.card.total) + len(row.card.seal)
 
 
 def hot_bytes(hot: Hot) -> int:
@@ -301,6 +308,8 @@ def _card_ok(card: Card) -> bool:
         and -1e9 <= card.skill <= 1e9
         and 1 <= card.slots <= MAX_SLOTS
         and _probes_ok(card)
+        and 0 <= card.version < MAX_INCARNATION
+        and len(card.seal) <= SEAL_BYTES
     )
 
 
@@ -330,7 +339,9 @@ def _pulse_ok(pulse: Pulse) -> bool:
 
 
 def _row_ok(row: Member) -> bool:
-    return 0 <= row.incarnation < MAX_INCARNATION and _card_ok(row.card) and _pulse_ok(row.pulse)
+    return (
+        row.card.version <= row.incarnation < MAX_INCARNATION and _card_ok(row.card) and _pulse_ok(row.pulse)
+    )
 
 
 def _rumour_ok(rumour: Rumour) -> bool:

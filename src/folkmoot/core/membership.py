@@ -51,9 +51,10 @@ from folkmoot.core.gossip import (
     well_formed,
 )
 from folkmoot.core.ids import DeviceId
-from folkmoot.core.neighbours import Case, Log, Watch
+from folkmoot.core.neighbours import Allowance, Case, Log, Watch
 from folkmoot.core.rings import Rings
 from folkmoot.core.roster import MAX_PULSE_LEAP, Roster, beats, hot_of
+from folkmoot.core.seal import FORGED, Seals, Unsealed
 from folkmoot.errors import ConfigError
 
 TICK = GossipTimer("tick")
@@ -118,15 +119,24 @@ class Membership:
     """The protocol as a state machine: messages and timers in, effects out. Times are seconds."""
 
     def __init__(
-        self, me: DeviceId, card: Card, incarnation: int, config: MembershipConfig, rng: Random
+        self,
+        me: DeviceId,
+        card: Card,
+        incarnation: int,
+        config: MembershipConfig,
+        rng: Random,
+        seals: Seals | None = None,
     ) -> None:
         config.validate()
         self.ignored = 0
         """Messages and claims that were out of bounds."""
+        self.forged = 0
+        """Cards that their devices have not sealed."""
+        self._seals = seals or Unsealed()
         self._me = me
         self._config = config
         self._rng = rng
-        self._roster = Roster(me, trimmed(card), incarnation)
+        self._roster = Roster(me, self._sealed(trimmed(card), incarnation), incarnation)
         self.members = self._roster.members
         """All rows, this device's own and the dead included. For reading."""
         self._rings = Rings(config.rings)
@@ -145,7 +155,8 @@ class Membership:
         self._hot: Log[Hot] = Log(config.max_members)
         self._own_hot = 0
         self._tag = tag_of(me)
-        self._vouched: dict[DeviceId, tuple[float, float]] = {}
+        self._vouched = Allowance()
+        self._forgeries = Allowance()
         self._pulses = self.members[me].pulse.version
         self._heard_pulse: dict[DeviceId, float] = {}
         self._plain = Heartbeat(incarnation, self._roster.view)
@@ -277,11 +288,21 @@ class Membership:
 
     def set_card(self, card: Card, now: float) -> list[Effect]:
         """This device's own card changed: told to everybody, under a higher incarnation."""
-        mine, card = self.members[self._me], trimmed(card)
-        if card != mine.card and not self._gone and self._roster.outbid(mine.incarnation, card) is not None:
+        mine = self.members[self._me]
+        card = replace(trimmed(card), version=mine.card.version, seal=mine.card.seal)
+        if card != mine.card and not self._gone and self._outbid(mine.incarnation, card):
             self._out.append(Announce(MemberChanged(self.members[self._me])))
             self._flood(self._me, None, True, now)
         return self._taken()
+
+    def _sealed(self, card: Card, version: int) -> Card:
+        card = replace(card, version=version, seal=b"")
+        return replace(card, seal=self._seals.seal(card))
+
+    def _outbid(self, claimed: int, card: Card | None = None) -> bool:
+        """Raise the own incarnation above a claim, with another card where one is given; False where it cannot be raised."""
+        fresh = self._sealed(card, claimed + 1) if card is not None else None
+        return self._roster.outbid(claimed, fresh) is not None
 
     def set_pulse(self, pulse: Pulse, now: float) -> list[Effect]:
         """This device's own hot state: rides on the next heartbeats. The version is drawn here."""
@@ -531,9 +552,11 @@ class Membership:
             if rumour.device in self._banned and rumour.standing <= Standing.SUSPECT:
                 continue
             if known is None or (rumour.standing <= Standing.SUSPECT and checksum(known.card) != rumour.card):
-                # The row itself is missing here: a live one is worth asking for.
+                # The row itself is missing here: a live one is worth asking for. One of the same number may bear a newer card.
                 if rumour.standing <= Standing.SUSPECT and (
-                    known is None or beats(rumour.incarnation, rumour.standing, known)
+                    known is None
+                    or rumour.incarnation == known.incarnation
+                    or beats(rumour.incarnation, rumour.standing, known)
                 ):
                     self._ask(sender, now)
                 continue
@@ -558,6 +581,7 @@ class Membership:
         elif not beats(claim.incarnation, claim.standing, known):
             if source is not None and claim.incarnation == known.incarnation and device in self._eager:
                 self._eager[device][1].append(source)
+            self._renew(claim, known, source, now)
             return
         elif self._doubted(claim, known, way, now):
             return
@@ -565,6 +589,11 @@ class Membership:
         if comes and source != device and not self._vouches(source, now):
             self.ignored += 1
             return
+        card = self._card(claim, known, source, now)
+        if card is None:
+            return
+        if card is not claim.card:
+            claim = replace(claim, card=card)
         self._write(claim, now)
         self._disputes.pop(device, None)
         # A suspicion and its refutation stay lazy, or each slow device would cost a flood.
@@ -578,6 +607,37 @@ class Membership:
         else:
             self._rumours.add(device, None, source)
 
+    def _card(self, claim: Member, known: Member | None, source: DeviceId | None, now: float) -> Card | None:
+        """The card that a claim which is believed leaves in the list: its own one only where that is newer and genuine.
+
+        The rest of the claim stands all the same; None where no card of the device is known.
+        """
+        held = known.card if known is not None else None
+        if held is not None and (claim.card == held or claim.card.version < held.version):
+            return held
+        if source is not None and not self._forgeries.left(source, FORGED, now):
+            self.ignored += 1
+            return held
+        if self._seals.genuine(claim.device, claim.card):
+            return claim.card
+        self.forged += 1
+        if source is not None:
+            self._forgeries.spend(source, FORGED, now)
+        return held
+
+    def _renew(self, claim: Member, known: Member, source: DeviceId | None, now: float) -> None:
+        """A claim that says nothing new of a living device may still bring a newer card of it.
+
+        Else a liar that is the first to tell a new number, with the card before, would keep the new card out.
+        """
+        newer = known.card.version < claim.card.version and claim.incarnation <= known.incarnation
+        if not newer or max(claim.standing, known.standing) > Standing.SUSPECT:
+            return
+        card = self._card(claim, known, source, now)
+        if card is not None and card != known.card:
+            self._write(replace(known, card=card), now)
+            self._flood(known.device, source, True, now)
+
     def _vouches(self, source: DeviceId | None, now: float) -> bool:
         """Whether one more device may come to life by another's word; whoever knows nobody else believes its contact everything.
 
@@ -585,15 +645,9 @@ class Membership:
         """
         if source is None:
             return True
-        left, until = self._vouched.get(source, (0.0, now))
-        if now >= until:
-            living = self._roster.live_count
-            left = float("inf") if living <= 2 else float(self._config.strangers + 2 * living)
-            until = now + 60.0
-            for old in [each for each, (_, end) in self._vouched.items() if now >= end]:
-                del self._vouched[old]
-        self._vouched[source] = (left - 1.0, until)
-        return left >= 1.0
+        living = self._roster.live_count
+        most = float("inf") if living <= 2 else float(self._config.strangers + 2 * living)
+        return self._vouched.spend(source, most, now)
 
     def _doubted(self, claim: Member, known: Member, way: Way, now: float) -> bool:
         """Whether a death is first put to the device itself: it may contradict within `dispute_s`.
@@ -627,14 +681,14 @@ class Membership:
     def _refute(self, claim: Member, source: DeviceId | None, now: float) -> None:
         """Somebody says something about this device: at most a reason to outbid it."""
         mine = self.members[self._me]
-        if claim.standing == Standing.ALIVE and (
-            claim.incarnation < mine.incarnation
-            or (claim.incarnation == mine.incarnation and claim.card == mine.card)
-        ):
+        # An earlier life's, whose number was lost: sealed anew, the card of this life outdoes it.
+        rival = claim.card != mine.card and self._card(claim, mine, source, now) is claim.card
+        if claim.standing == Standing.ALIVE and not rival and claim.incarnation <= mine.incarnation:
             return
-        if self._roster.outbid(claim.incarnation) is not None:
+        number = max(claim.incarnation, mine.incarnation) if rival else claim.incarnation
+        if self._outbid(number, mine.card if rival else None):
             self._out.append(Announce(MemberChanged(self.members[self._me])))
-            if claim.standing == Standing.SUSPECT:
+            if claim.standing == Standing.SUSPECT and not rival:
                 self._rumours.add(self._me, None, None)
             else:
                 self._flood(self._me, None, claim.standing == Standing.ALIVE, now)
@@ -740,7 +794,9 @@ class Membership:
             elif beats(known.incarnation, known.standing, _row_of(claim, known.card)):
                 rows.append(known)
             elif claim.standing <= Standing.SUSPECT and claim.card != checksum(known.card):
+                # Of two cards under one number the newer one counts, and only the cards themselves tell which that is.
                 rows.append(known)
+                wants.append(claim.device)
         for device, row in self.members.items():
             if device not in claimed and row.standing <= Standing.SUSPECT and device >= message.first:
                 if not message.last or device <= message.last:

@@ -38,6 +38,28 @@ class Case:
     report_at: float = float("-inf")
 
 
+class Allowance:
+    """How much each device may do in a minute, which begins with the first of it."""
+
+    def __init__(self) -> None:
+        self._left: dict[DeviceId, tuple[float, float]] = {}
+
+    def left(self, device: DeviceId, most: float, now: float) -> bool:
+        """Whether a device that may do `most` in a minute may do one thing more."""
+        left, until = self._left.get(device, (most, now))
+        return now >= until or left >= 1.0
+
+    def spend(self, device: DeviceId, most: float, now: float) -> bool:
+        """A device does one thing; whether it still might. `most` counts at the beginning of its minute."""
+        left, until = self._left.get(device, (most, now))
+        if now >= until:
+            left, until = most, now + 60.0
+            for old in [each for each, (_, end) in self._left.items() if now >= end]:
+                del self._left[old]
+        self._left[device] = (left - 1.0, until)
+        return left >= 1.0
+
+
 class Log(Generic[T]):
     """What changed about which device, latest last; what is newer than a neighbour's cursor is news to it."""
 

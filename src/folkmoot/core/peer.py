@@ -72,6 +72,7 @@ from folkmoot.core.mixture import Mixture, MixtureConfig
 from folkmoot.core.price import PriceConfig
 from folkmoot.core.queue import Queue, QueueConfig
 from folkmoot.core.repute import Repute, ReputeConfig
+from folkmoot.core.seal import Seals
 from folkmoot.errors import ConfigError, LocalProtocolError, Overloaded, PromptError
 
 
@@ -108,7 +109,8 @@ class PeerConfig:
 class Peer:
     """One device. `incarnation` must rise at every start; `rng` is the only source of chance.
 
-    `draw` takes the drawing of peers from it, so that a simulation can name its random numbers.
+    `draw` takes the drawing of peers from it, so that a simulation can name its random numbers. Without `seals` everybody's cards
+    are believed.
     """
 
     def __init__(
@@ -119,11 +121,12 @@ class Peer:
         config: PeerConfig,
         rng: Random,
         draw: Draw | None = None,
+        seals: Seals | None = None,
     ) -> None:
         self.me = me
         self.config = config
         self._rng = rng
-        self.membership = Membership(me, card, incarnation, config.membership, rng)
+        self.membership = Membership(me, card, incarnation, config.membership, rng, seals)
         self.queue = Queue(me, config.queue, bool(card.model), config.max_wait_s)
         self._breakers = Breakers(config.breaker)
         self.hedges = Hedges(config.hedge)

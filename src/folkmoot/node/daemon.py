@@ -50,6 +50,7 @@ from folkmoot.node.link import Stream, Traffic
 from folkmoot.node.memory import Memory
 from folkmoot.node.money import MoneyConfig, Purse
 from folkmoot.node.network import Network
+from folkmoot.node.seals import CardSeals
 from folkmoot.node.service import Status
 from folkmoot.node.skill import Prober, Skills, load_probes
 from folkmoot.node.work import Work
@@ -194,7 +195,10 @@ class Daemon:
         contacts, founded = await self._enter(network, join)
         self._card = replace(self._card, address=address)
         incarnation = await asyncio.to_thread(self._memory.next_incarnation, time.time())
-        self._peer = Peer(self._identity.device, self._card, incarnation, self._config.peer, self._rng)
+        seals = CardSeals(self._identity.key)
+        self._peer = Peer(
+            self._identity.device, self._card, incarnation, self._config.peer, self._rng, seals=seals
+        )
         work = Work(self._engine, self._spawn, self._config.coalesce_s)
         self._driver = Driver(self._peer, network, work, self._spawn, self._announce)
         await self._take_up_books(self._peer)

@@ -9,10 +9,11 @@ from hashlib import blake2b
 from random import Random
 
 from folkmoot.core.events import MemberChanged, Notice
-from folkmoot.core.gossip import DATAGRAMS, Card, Member, Pulse, Standing
+from folkmoot.core.gossip import DATAGRAMS, SEAL_BYTES, Card, Member, Pulse, Standing
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.membership import Membership, MembershipConfig
 from folkmoot.core.messages import Message
+from folkmoot.core.seal import Unsealed
 from folkmoot.sim.detector import Detector, DetectorHost
 from folkmoot.sim.faults import freeze_now_and_then, stall_for_ever
 from folkmoot.sim.links import LinkConfig
@@ -33,7 +34,8 @@ class Protocol:
 def watcher_rings(config: MembershipConfig | None = None) -> Protocol:
     """The shipped detector."""
     chosen = config or MembershipConfig()
-    return Protocol("rings", lambda me, card, life, rng: Membership(me, card, life, chosen, rng))
+    seals = Unsealed(SEAL_BYTES)
+    return Protocol("rings", lambda me, card, life, rng: Membership(me, card, life, chosen, rng, seals))
 
 
 def swim(config: SwimConfig | None = None) -> Protocol:

@@ -130,6 +130,8 @@ def _shape(hint: Any, key: str) -> _Shape:
     if hint is str:
         printable = rf"\A[^{limits.CONTROLS}]*\Z" if key in limits.PRINTABLE else None
         return _Shape(Annotated[str, Meta(max_length=limits.TEXTS.get(key, limits.TEXT), pattern=printable)])
+    if hint is bytes:
+        return _Shape(Annotated[bytes, Meta(max_length=limits.BYTES[key])])
     if hint is int or hint is float:
         low, high = limits.NUMBERS.get(key, limits.WHOLE if hint is int else limits.REAL)
         # Meta holds 64 signed bits; above that msgpack's own 64 unsigned bits are the bound.

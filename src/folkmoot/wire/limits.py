@@ -7,6 +7,7 @@ guesses, unless a comment says otherwise: they bound memory and keep arithmetic 
 from __future__ import annotations
 
 from folkmoot.core.choice import MAX_LAYERS
+from folkmoot.core.gossip import SEAL_BYTES
 
 DATAGRAM_BYTES = 1_200
 """A datagram with all its fields. QUIC over Ethernet carries 1,414."""
@@ -61,6 +62,9 @@ LENGTHS = {
     "SyncReply.wants": 2_000,
 }
 """Items of a tuple."""
+
+BYTES = {"Card.seal": SEAL_BYTES}
+"""Length of what is bytes; none that is not named is."""
 
 LEAST = {"Inference.conversation": 1}
 """The fewest of them, where none at all mean nothing."""
