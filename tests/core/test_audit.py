@@ -124,9 +124,7 @@ def test_on_the_wire_it_is_a_job_like_any_other() -> None:
         assert unsaid(each.inference) == unsaid(known.inference)
         assert (each.layer, each.stage, each.hops) == (known.layer, known.stage, known.hops)
         assert re.fullmatch(r"[0-9a-f]{32}\.1\.1\.0", each.job)
-    assert sum(audit.seen(d, s).total for d in ("bob", "cid") for s in SkillClass) == len(hidden), (
-        "all were answered"
-    )
+    assert sum(sum(row.total) for row in audit.record.rows()) == len(hidden), "all were answered"
 
 
 def probed() -> dict[str, object]:
@@ -144,10 +142,11 @@ def test_a_card_that_was_made_up_is_given_up_and_an_honest_one_is_not() -> None:
     (skill,) = it.disproved(BOB, CLAIM)
     believed = it.believed(BOB, CLAIM)
     assert believed.right[:2] == (0, 0)
-    assert believed.total[list(SkillClass).index(skill)] == it.seen(BOB, skill).total
+    assert believed.total[list(SkillClass).index(skill)] == it.seen(BOB, CLAIM, skill).total
     assert believed.total[2:] == (0, 0, 0, 0)
     assert f"{skill.value} 0 of " in it.doubt(BOB, CLAIM)
     assert it.believed(EVE, CLAIM) == CLAIM, "another one's is its own affair"
+    assert it.believed(BOB, replace(CLAIM, model="another")) != believed, "another model begins anew"
     modest = replace(CLAIM, right=(1, 1, 0, 0, 0, 0))
     assert it.believed(BOB, modest) == modest, "who claims little has not lied"
 
@@ -185,7 +184,7 @@ def test_one_at_a_time_and_none_for_who_is_busy_or_claims_nothing() -> None:
     answer(it, second, "after its end")
     (third,) = put(it, now=602.0)
     it.on_message(BOB, Answer(third.job, 5, 0.0, Usage()))
-    assert all(it.seen(BOB, skill).total == 0 for skill in SkillClass), "what did not come whole says nothing"
+    assert not it.record.rows(), "what did not come whole says nothing"
 
 
 def test_its_moment_is_not_that_of_the_job_before_it() -> None:
@@ -199,8 +198,8 @@ def test_its_moment_is_not_that_of_the_job_before_it() -> None:
 def test_old_answers_count_less_and_none_is_asked_where_it_is_off() -> None:
     it = audits()
     for _ in range(MOST_ANSWERS + 1):
-        it._note(BOB, SkillClass.ARITHMETIC, right=False)
-    assert it.seen(BOB, SkillClass.ARITHMETIC).total == MOST_ANSWERS // 2 + 1
+        it.record.note(BOB, CLAIM, SkillClass.ARITHMETIC, False, MOST_ANSWERS)
+    assert it.seen(BOB, CLAIM, SkillClass.ARITHMETIC).total == MOST_ANSWERS // 2 + 1
     off = audits(AuditConfig())
     for _ in range(100):
         off.sent(LIKE, BOB, 0.0)
@@ -218,7 +217,8 @@ def test_a_doubted_card_no_longer_leads() -> None:
         replace(ann.membership.members[BOB], card=replace(ann.membership.members[BOB].card, **probed()))
     )
     for _ in range(12):
-        ann.audits._note(BOB, SkillClass.ARITHMETIC, right=False)
+        card = ann.membership.members[BOB].card
+        ann.audits.record.note(BOB, card, SkillClass.ARITHMETIC, False, MOST_ANSWERS)
     assert ann._choice._card(BOB).right == (0,) * 6
     prompt = moot.ask("ann", Plan("fixed", 1, 1))
     moot.work()

@@ -8,21 +8,31 @@ import logging
 import os
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.node.test_daemon import Home, Odd, until
 
+from folkmoot.core.gossip import Card
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.peer import PeerConfig
+from folkmoot.core.record import Row
 from folkmoot.core.repute import Books, Judged, Repute, ReputeConfig, Timed
+from folkmoot.core.skill import SkillClass
 from folkmoot.errors import NodeError
 from folkmoot.node import ledger
 from folkmoot.node.daemon import Daemon
 from folkmoot.node.ledger import FILE, Ledger
 
 ME, BOB = DeviceId("a" * 64), DeviceId("b" * 64)
-KEPT = Ledger(1, ME, 1_000.0, Books((Judged(BOB, 8.0, 0.5),), (Timed(BOB, 1.0, 2.0, 3),)))
+KEPT = Ledger(
+    1,
+    ME,
+    1_000.0,
+    Books((Judged(BOB, 8.0, 0.5),), (Timed(BOB, 1.0, 2.0, 3),)),
+    (Row(BOB, 5, (1.0,) * 6, (2.0,) * 6),),
+)
 
 
 @pytest.fixture
@@ -63,6 +73,8 @@ def test_what_is_written_is_read_and_for_its_owner_alone(tmp_path: Path) -> None
         {"at": -1.0},
         {"books": {"judged": [{"device": BOB, "harm": -1.0, "good": 1.0}], "timed": []}},
         {"books": {"judged": "none"}},
+        {"hidden": [{"device": BOB, "model": 5, "right": [3.0] * 6, "total": [2.0] * 6}]},
+        {"hidden": [{"device": BOB, "model": 5, "right": [1.0], "total": [2.0]}]},
     ],
 )
 def test_a_damaged_or_foreign_file_is_set_aside_with_one_line(
@@ -91,6 +103,19 @@ async def test_a_shunned_device_stays_shunned_over_a_restart(home: Home) -> None
     written = (home.folder / "ash" / FILE).stat().st_mtime_ns
     await home.down(second)
     assert (home.folder / "ash" / FILE).stat().st_mtime_ns == written, "nothing was added"
+
+
+async def test_a_card_that_hidden_questions_disproved_is_not_believed_after_a_restart(home: Home) -> None:
+    claim = Card("bob", "m", probes=7, right=(12, *(0,) * 5), total=(12, *(0,) * 5))
+    first = await home.up(home.make("ash", Odd()))
+    assert first._peer is not None
+    for _ in range(9):
+        first._peer.audits.record.note(BOB, claim, SkillClass.ARITHMETIC, False, 60)
+    await home.down(first)
+    second = await home.up(home.make("ash", Odd()))
+    assert second._peer is not None
+    assert second._peer.audits.doubt(BOB, claim) == "arithmetic 0 of 9 where its card has 12 of 12"
+    assert not second._peer.audits.doubt(BOB, replace(claim, model="another"))
 
 
 async def test_what_was_added_is_written_while_the_device_runs(

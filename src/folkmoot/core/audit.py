@@ -1,7 +1,8 @@
 """Whether cards are true: now and then a peer gets a question of the origin's own making, as one more job like any other.
 
 A card's figures are its device's word. Where enough answers to such questions show less than the card claims, for certain, its
-figures are believed no more. Nothing of it is told to anybody: each origin knows what it has seen itself.
+figures are believed no more. Nothing of it is told to anybody: each origin knows what it has seen itself, by device and model: a device
+that changes its model begins anew.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from folkmoot.core.events import Effect, Send
 from folkmoot.core.gossip import Card
 from folkmoot.core.ids import DeviceId, JobId, draw_prompt_id, job_id
 from folkmoot.core.messages import Answer, Ask, Cancel, Message, Piece, Stage, Turn, Undone
+from folkmoot.core.record import MOST_DEVICES, Record
 from folkmoot.core.skill import Probe, SkillClass, Tally, passed, tally
 from folkmoot.errors import ConfigError
 
@@ -27,7 +29,6 @@ MOST_ANSWERS = 60
 """Answers of a class that count: beyond them all count half, so that a better model is seen as one in time (guess)."""
 MOST_TEMPERATURE = 1.0
 """Above it answers are drawn so wildly that they say little of the model (guess)."""
-MOST_DEVICES = 256
 MOST_TEXT = 16_384
 """Characters of an answer that are read (guess)."""
 
@@ -56,9 +57,10 @@ class AuditConfig:
 
 @dataclass(slots=True)
 class _Open:
-    """A question that is not answered yet."""
+    """A question that is not answered yet, and the card as it was when it was put."""
 
     job: JobId
+    card: Card
     probe: Probe
     until: float
     text: str = ""
@@ -73,7 +75,7 @@ class Audits:
     asked: int = 0
     _planned: tuple[DeviceId, Ask, float] | None = None
     _open: dict[DeviceId, _Open] = field(default_factory=dict)
-    _seen: dict[DeviceId, dict[SkillClass, Tally]] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
 
     def sent(self, ask: Ask, to: DeviceId, now: float) -> None:
         """A first-layer job has gone out: perhaps a question to the same device will follow, asked as that job was."""
@@ -108,7 +110,7 @@ class Audits:
             sampling=replace(sampling, seed=self.rng.getrandbits(31)),
             begun="",
         )
-        self._open[to] = _Open(job, probe, now + self.config.patience_s)
+        self._open[to] = _Open(job, card, probe, now + self.config.patience_s)
         while len(self._open) > MOST_DEVICES:
             del self._open[next(iter(self._open))]
         self.asked += 1
@@ -125,7 +127,8 @@ class Audits:
             case Answer(length=length, truncated=truncated):
                 del self._open[sender]
                 if len(open_.text) == min(length, MOST_TEXT):
-                    self._note(sender, open_.probe.skill, passed(open_.probe, open_.text, truncated))
+                    right = passed(open_.probe, open_.text, truncated)
+                    self.record.note(sender, open_.card, open_.probe.skill, right, MOST_ANSWERS)
             case Undone():
                 del self._open[sender]
             case _:
@@ -137,18 +140,19 @@ class Audits:
         if open_ is not None and job in (None, open_.job):
             del self._open[device]
 
-    def seen(self, device: DeviceId, skill: SkillClass) -> Tally:
-        """How a device has answered the questions of a class."""
-        return self._seen.get(device, {}).get(skill, Tally())
+    def seen(self, device: DeviceId, card: Card, skill: SkillClass) -> Tally:
+        """How a device, with the model of this card, has answered the questions of a class."""
+        right, total = self.record.seen(device, card, skill)
+        return Tally(int(right), int(total))
 
     def disproved(self, device: DeviceId, card: Card) -> list[SkillClass]:
         """The classes of which the card claims for certain more than what was seen for certain."""
-        if device not in self._seen:
+        if not self.record.knows(device):
             return []
         return [
             skill
             for skill in AUDITED
-            if (seen := self.seen(device, skill)).known
+            if (seen := self.seen(device, card, skill)).known
             and (claimed := tally(card, skill)).known
             and claimed.lower > seen.quantile(CERTAIN)
         ]
@@ -157,24 +161,14 @@ class Audits:
         """The card as far as it is believed: of one that claims too much what was seen itself, and nothing of other classes."""
         if not self.disproved(device, card):
             return card
-        tallies = [self.seen(device, skill) for skill in SkillClass]
+        tallies = [self.seen(device, card, skill) for skill in SkillClass]
         return replace(card, right=tuple(t.right for t in tallies), total=tuple(t.total for t in tallies))
 
     def doubt(self, device: DeviceId, card: Card) -> str:
         """What is wrong with a card, for people; empty where nothing is known to be."""
         said = [
-            f"{skill.value} {self.seen(device, skill).right} of {self.seen(device, skill).total} where its card has "
-            f"{tally(card, skill).right} of {tally(card, skill).total}"
+            f"{skill.value} {seen.right} of {seen.total} where its card has {claimed.right} of {claimed.total}"
             for skill in self.disproved(device, card)
+            for seen, claimed in [(self.seen(device, card, skill), tally(card, skill))]
         ]
         return ", ".join(said)
-
-    def _note(self, device: DeviceId, skill: SkillClass, right: bool) -> None:
-        tallies = self._seen.pop(device, {})
-        old = tallies.get(skill, Tally())
-        if old.total >= MOST_ANSWERS:
-            old = Tally(old.right // 2, old.total // 2)
-        tallies[skill] = Tally(old.right + right, old.total + 1)
-        self._seen[device] = tallies
-        while len(self._seen) > MOST_DEVICES:
-            del self._seen[next(iter(self._seen))]

@@ -10,6 +10,7 @@ from itertools import cycle, islice
 from random import Random
 from typing import Protocol
 
+from folkmoot.core.agreement import Agreements, Ballot
 from folkmoot.core.audit import Audits
 from folkmoot.core.breaker import BreakerConfig, Breakers, State
 from folkmoot.core.committee import Committee, CommitteeConfig
@@ -108,6 +109,7 @@ class Choice:
         max_wait_s: float = 0.0,
         repute: Repute | None = None,
         audits: Audits | None = None,
+        agreements: Agreements | None = None,
         committee: CommitteeConfig | None = None,
     ) -> None:
         self.me = me
@@ -121,6 +123,7 @@ class Choice:
         self.max_wait_s = max_wait_s
         self.repute = repute or Repute()
         self.audits = audits
+        self.agreements = agreements or Agreements()
         self._sent: dict[DeviceId, tuple[int, int]] = {}
 
     def _member(self, device: DeviceId) -> Member | None:
@@ -502,7 +505,15 @@ class Choice:
             return weights(self.skills(devices, kind), kind)
         return (1.0,) * len(devices)
 
+    def voted(self, said: Sequence[tuple[DeviceId, str | None]], kind: Kind) -> None:
+        """A committee has said this, each of its members once or more; None: nothing yet, or nothing that counts."""
+        self.agreements.note([Ballot(device, self._believed(device), value) for device, value in said], kind)
+
     def _card(self, device: DeviceId) -> Card:
+        """A device's card as far as it is believed, with what its votes have shown."""
+        return self.agreements.added(device, self._believed(device))
+
+    def _believed(self, device: DeviceId) -> Card:
         member = self._member(device)
         if member is None:
             return Card("")

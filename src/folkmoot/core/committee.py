@@ -33,6 +33,8 @@ class CommitteeConfig:
     Open answers cannot be voted on: from a mean similarity of `similar` on (`medoid`) the one that the others are most like stands and
     nobody aggregates; 0 means always, 1 or more never. 0.75 is passed by one prompt in twenty of AlpacaEval
     with the paper's four models (`bench/questions.py`).
+    What a vote on an answer that can be compared says of its voters is added to what their cards say, for this device alone (`agreement`): each
+    vote counts `agreement` of a probe (guess: members of one moot err together more often than those who vote independently would). 0: nothing is added.
     """
 
     enabled: bool = False
@@ -44,6 +46,7 @@ class CommitteeConfig:
     able: float = 0.45
     able_size: float = 3.0
     gains: tuple[float, ...] = (0.0, 0.0, 5.8, 9.0)
+    agreement: float = 0.25
 
     def __post_init__(self) -> None:
         if not self.waves or any(not 1 <= each <= 64 for each in self.waves) or self.waves[0] < self.agree:
@@ -61,6 +64,10 @@ class CommitteeConfig:
         if not 0.0 <= self.able <= 1.0 or not self.able_size >= 0.0:
             raise ConfigError(
                 f"committee.able is {self.able}, a share from 0 to 1, and able_size {self.able_size}, 0 or more"
+            )
+        if not 0.0 <= self.agreement <= 1.0:
+            raise ConfigError(
+                f"committee.agreement is {self.agreement}: it is a share of a probe from 0 to 1"
             )
         if not self.leader >= 1.0:
             raise ConfigError(f"committee.leader is {self.leader}: it is a ratio of skills, 1 or more")

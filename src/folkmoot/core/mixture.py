@@ -1071,6 +1071,9 @@ class Mixture:
         if found is None and self._later:
             return self._ask_more(now)
         found = found or count(votes)
+        said = [vote.value if vote.trust == 1.0 else None for vote in votes]
+        silent = [None] * (len(members) - len(said))
+        self._choice.voted(list(zip(members, [*said, *silent], strict=True)), committee.kind)
         if found is None or 2 * found.read < len(works):
             return None
         best = works[found.best]

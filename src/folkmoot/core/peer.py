@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import assert_never
 
+from folkmoot.core.agreement import Agreements
 from folkmoot.core.audit import AuditConfig, Audits
 from folkmoot.core.breaker import BreakerConfig, Breakers
 from folkmoot.core.choice import Choice, Draw, RandomDraw
@@ -132,6 +133,7 @@ class Peer:
         self.hedges = Hedges(config.hedge)
         self.repute = Repute(config.repute)
         self.audits = Audits(config.audit, rng)
+        self.agreements = Agreements(config.committee.agreement)
         self._choice = Choice(
             me,
             self.membership,
@@ -144,6 +146,7 @@ class Peer:
             repute=self.repute,
             committee=config.committee,
             audits=self.audits,
+            agreements=self.agreements,
         )
         self._door = Door()
         self._mixtures: dict[PromptId, Mixture] = {}

@@ -368,10 +368,10 @@ class Daemon:
     # ---- what was seen of peers ----------------------------------------------------------------------
 
     async def _take_up_books(self, peer: Peer) -> None:
-        if not peer.repute.enabled:
-            return
         kept = await asyncio.to_thread(ledger.load, self._home, self._identity.device)
         if kept is not None:
+            peer.audits.record.take_up(kept.hidden)
+            peer.agreements.record.take_up(kept.agreed)
             peer.repute.take_up(kept.books, time.time() - kept.at, asyncio.get_running_loop().time())
 
     async def _watch_books(self, peer: Peer) -> None:
@@ -388,11 +388,13 @@ class Daemon:
     async def _keep_books(self, peer: Peer) -> None:
         """Write the books down where something was added to them; the rest is forgotten by the clock."""
         async with self._saving:
-            changes = peer.repute.changes
+            seen, voted = peer.audits.record, peer.agreements.record
+            changes = peer.repute.changes + seen.changes + voted.changes
             if changes == self._kept_changes:
                 return
             books = peer.repute.books(asyncio.get_running_loop().time())
-            kept = ledger.Ledger(1, self._identity.device, time.time(), books)
+            me, now = self._identity.device, time.time()
+            kept = ledger.Ledger(1, me, now, books, seen.rows(), voted.rows())
             try:
                 await asyncio.to_thread(ledger.write, self._home, kept)
                 self._kept_changes = changes

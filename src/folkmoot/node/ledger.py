@@ -7,7 +7,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from folkmoot.core import record
 from folkmoot.core.ids import DeviceId
+from folkmoot.core.record import Row
 from folkmoot.core.repute import MOST_DEVICES, Books
 from folkmoot.errors import NodeError
 from folkmoot.node import storage
@@ -22,12 +24,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What stands in the file: whose books they are, as of when (seconds since 1970), and the books."""
+    """What stands in the file: whose books they are, as of when (seconds since 1970), and the books.
+
+    `hidden` is what hidden questions have shown of cards, `agreed` what their votes have.
+    """
 
     version: int
     device: DeviceId
     at: float
     books: Books
+    hidden: tuple[Row, ...] = ()
+    agreed: tuple[Row, ...] = ()
 
 
 def load(home: Path, me: DeviceId) -> Ledger | None:
@@ -65,4 +72,7 @@ def forget(home: Path) -> None:
 
 def _fits(ledger: Ledger) -> bool:
     most = max(len(ledger.books.judged), len(ledger.books.timed))
-    return ledger.at >= 0.0 and most <= MOST_DEVICES and ledger.books.plausible
+    rows = ledger.hidden, ledger.agreed
+    few = max(map(len, rows)) <= record.MOST_DEVICES * record.MOST_MODELS
+    sound = ledger.books.plausible and all(row.plausible for row in (*rows[0], *rows[1]))
+    return ledger.at >= 0.0 and most <= MOST_DEVICES and few and sound
