@@ -75,7 +75,8 @@ class TableMachine(RuleBasedStateMachine):
     def rumour(self, device: DeviceId, incarnation: int, standing: Standing) -> None:
         if device == ME and standing == Standing.ALIVE:
             return
-        told = Rumour(device, incarnation, standing, checksum(card(device)))
+        known = self.it.members[ME].card if device == ME else card(device)
+        told = Rumour(device, incarnation, standing, checksum(known))
         self.it.on_message(TELLER, News((told,)), self.now)
         self.believe(device, incarnation, standing, card_known=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -28,7 +29,7 @@ class Moot:
         self.seed = seed
         self.seen: list[tuple[float, DeviceId, DeviceId, Standing]] = []
         self.lives = {DeviceId(f"d{number}"): 1 for number in range(n)}
-        rows = [Member(d, 1, Standing.ALIVE, self.card(d)) for d in self.lives]
+        rows = [Member(d, 1, Standing.ALIVE, replace(self.card(d), version=1)) for d in self.lives]
         for device in self.lives:
             host = self.spawn(device)
             host.detector.adopt(rows, 0.0)

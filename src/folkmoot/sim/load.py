@@ -345,7 +345,8 @@ class Load:
             self,
         )
         rows = [
-            Member(self._ids[other], 1, Standing.ALIVE, self._card(other)) for other in self._known(number)
+            Member(self._ids[other], 1, Standing.ALIVE, replace(self._card(other), version=1))
+            for other in self._known(number)
         ]
         peer.membership.adopt(rows, self.world.now)
         server = Server(lambda: self.world.now, lambda job: self._took(job, number), self.setting.speed)

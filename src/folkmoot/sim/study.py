@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from random import Random
 
 from folkmoot.core.events import MemberChanged, Notice
-from folkmoot.core.gossip import DATAGRAMS, SEAL_BYTES, Card, Member, Pulse, Standing
+from folkmoot.core.gossip import DATAGRAMS, SEAL_BYTES, Card, Pulse, Standing
 from folkmoot.core.ids import DeviceId
 from folkmoot.core.membership import Membership, MembershipConfig
 from folkmoot.core.messages import Message
@@ -182,7 +182,7 @@ class Study:
         for device, host in hosts.items():
             world.spawn(device, addresses[device], host, contacts if device != seed else ())
         if scenario.whole:
-            rows = [Member(d, 1, Standing.ALIVE, self._card(d, addresses[d])) for d in self.ids]
+            rows = [replace(hosts[d].detector.members[d], pulse=Pulse()) for d in self.ids]
             for device in self.ids:
                 hosts[device].detector.adopt(rows, 0.0)
             return
