@@ -12,10 +12,10 @@ JOBS ?= 3
 # A device starts in about half the time where what Python compiled before is kept, whatever this shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install install-min demo test lint format docs bench lm-eval chaos fuzz clean help
+.PHONY: install install-min demo test long lint format docs bench lm-eval chaos fuzz clean help
 
 help:
-	@echo "make install | install-min | demo | test | lint | format | docs | bench | lm-eval | chaos | fuzz | clean"
+	@echo "make install | install-min | demo | test | long | lint | format | docs | bench | lm-eval | chaos | fuzz | clean"
 
 install: $(INSTALLED)
 
@@ -68,6 +68,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n $(JOBS) -rR --dist loadgroup --cov=folkmoot.core --cov-branch --cov-report=term:skip-covered --cov-fail-under=95
+
+# Tests that take too long to be among the others.
+long: $(INSTALLED)
+	$(BIN)/pytest -m long
 
 lint: $(TOOLS)
 	$(BIN)/ruff check

@@ -30,6 +30,7 @@ def chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230, check=False)
 
 
+@pytest.mark.long  # `make chaos` is the same, for longer
 def test_a_short_run_keeps_every_promise(tmp_path: Path) -> None:
     done = chaos("--no-namespaces", "--seconds", "15", "--seed", "5", "--out", str(tmp_path))
     found = json.loads(done.stdout.splitlines()[-1]) if done.stdout else done.stderr

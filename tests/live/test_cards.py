@@ -15,7 +15,7 @@ from tests.live.crowd import Crowd, Device, say, until
 
 from folkmoot.node.skill import load_probes
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.long]
 
 ANSWERS = {probe.question: probe.answers[0] for probe in load_probes().all}
 ENOUGH = 400
