@@ -54,7 +54,9 @@ def live(found: Sequence[Table]) -> Iterator[Block]:
             f"{len(setup.models)} devices with {names}; a prompt each {1 / setup.rate:.1f} s; pace {setup.pace:g}."
         )
         rows = []
-        for row in (row for row in table.rows if row.failed < row.prompts):
+        for row in table.rows:
+            if not any(each.wall_s for each in table.records[row.arm].values()):
+                continue  # it was counted from drafts, or nothing was answered
             told = again(list(table.records[row.arm].values()), len(setup.models), setup.pace)
             rows.append((
                 row.arm, str(row.prompts), f"{told.load:.2f}", f"{row.latency_s:.2f} s", f"{told.latency_s:.2f} s",

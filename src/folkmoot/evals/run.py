@@ -96,9 +96,9 @@ async def run(
         asker = _Asker(moot, client, records, stored, step)
         if rate_hz:
             for arm in arms:
-                if any((task.name, arm.name) not in records for task in tasks):
+                if not arm.votes and any((task.name, arm.name) not in records for task in tasks):
                     await _stream(asker, arm, tasks, rate_hz)
-            return
+            arms = [arm for arm in arms if arm.votes]  # nobody is asked for these
         await together(lambda: _work(asker, arms, waiting), at_once)
 
 
