@@ -120,6 +120,17 @@ def test_the_command_that_makes_a_run_again_says_how_it_was_made(run, sums: str,
     )  # what is stored is found anyway, and what is not cannot be made again with it
 
 
+def test_a_plan_leaves_nothing_behind(run, sums: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    asked = ("plan", "--model", "tim=timed:det:0.01", "--devices", "2", "--set", sums, "--arms", "single")
+    assert run(*asked)[0] == 0
+    assert sorted(tmp_path.iterdir()) == before
+    code, _, err = run(*asked, "--skip", "3")
+    assert code == 1
+    assert "holds no prompt behind the first 3" in err
+
+
 def test_a_plan_counts_what_is_not_made_yet(run, sums: str, tmp_path: Path):
     asked = (
         "plan",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from tests.live.crowd import Crowd, Device, say, until
+from tests.live.engines import Engine, said, serving
 
 from folkmoot.node.skill import load_probes
 
@@ -22,40 +21,20 @@ ENOUGH = 400
 """Prompts: a tenth of them brings a hidden question, and nine that are answered wrongly are enough."""
 
 
-class Crammer(http.server.BaseHTTPRequestHandler):
-    """A model server that has learnt the probes by heart, and knows nothing else."""
+class Crammer(Engine):
+    """It has learnt the probes by heart, and knows nothing else."""
 
+    model = "crammer"
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        self._send("application/json", b'{"data": [{"id": "crammer"}]}')
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        answer = ANSWERS.get(asked["messages"][-1]["content"], "I do not know.")
-        events: list[dict[str, object]] = [{"choices": [{"delta": {"content": answer}}]}]
-        events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-        self._send("text/event-stream", b"".join(b"data: %s\n\n" % json.dumps(e).encode() for e in events))
-
-    def _send(self, kind: str, body: bytes) -> None:
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        return
+    def events(self, asked: dict[str, Any]) -> Sequence[dict[str, object]]:
+        return said(ANSWERS.get(asked["messages"][-1]["content"], "I do not know."))
 
 
 @pytest.fixture
 def crammer() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Crammer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"openai:http://127.0.0.1:{server.server_port}/v1#crammer"
-        server.shutdown()
-        thread.join()
+    with serving(Crammer) as spec:
+        yield spec
 
 
 def row(device: Device, name: str) -> dict[str, object]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import os
 import re
 import socket
 import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from tests.live.crowd import FOLKMOOT, STRACE, Crowd, Device, say, until
+from tests.live.engines import Engine, said, serving
 
 from folkmoot.engine.weights import CATALOGUE, installed
 
@@ -179,51 +178,33 @@ def test_only_the_owner_invites(crowd: Crowd, token: str | None) -> None:
 # ---- engines ------------------------------------------------------------------------------------------
 
 
-class Torn(http.server.BaseHTTPRequestHandler):
-    """A model server that tears an emoji in two, and counts its tokens in words."""
+class Torn(Engine):
+    """It tears an emoji in two, and counts its tokens in words."""
 
-    def do_GET(self) -> None:
-        self._send("application/json", b'{"data": [{"id": "torn"}]}')
+    model = "torn"
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        pieces = [{"content": "an idea \ud83d"}, {"content": "\udca1"}]
-        events: list[dict[str, object]] = [{"choices": [{"delta": piece}]} for piece in pieces]
-        events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-        if self.server.rude:
-            events.append({"choices": [], "usage": "three words"})
-            events.append({"choices": [], "usage": {"completion_tokens": -7, "prompt_tokens_details": []}})
-        self._send("text/event-stream", b"".join(b"data: %s\n\n" % json.dumps(e).encode() for e in events))
+    def events(self, asked: dict[str, object]) -> Sequence[dict[str, object]]:
+        return said("an idea \ud83d", "\udca1")
 
-    def _send(self, kind: str, body: bytes) -> None:
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        return
+class Rude(Torn):
+    """And what it says of its tokens is rubbish."""
+
+    def events(self, asked: dict[str, object]) -> Sequence[dict[str, object]]:
+        odd = {"completion_tokens": -7, "prompt_tokens_details": []}
+        rubbish: list[dict[str, object]] = [{"choices": [], "usage": each} for each in ("three words", odd)]
+        return [*super().events(asked), *rubbish]
 
 
 @pytest.fixture
-def torn() -> Iterator[http.server.ThreadingHTTPServer]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Torn) as server:
-        server.rude = False
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def torn(request: pytest.FixtureRequest) -> Iterator[str]:
+    with serving(request.param) as spec:
+        yield spec
 
 
-@pytest.mark.parametrize("rude", [False, True])
-def test_an_engine_that_writes_rubbish_takes_no_device_down(
-    crowd: Crowd, torn: http.server.ThreadingHTTPServer, rude: bool
-) -> None:
-    torn.rude = rude
-    engine = f"openai:http://127.0.0.1:{torn.server_port}/v1#torn"
-    devices = crowd.form({"ash": "timed:det:0", "birch": engine, "elm": "timed:det:0"})
+@pytest.mark.parametrize("torn", [Torn, Rude], indirect=True)
+def test_an_engine_that_writes_rubbish_takes_no_device_down(crowd: Crowd, torn: str) -> None:
+    devices = crowd.form({"ash": "timed:det:0", "birch": torn, "elm": "timed:det:0"})
     body = say("well?", folkmoot={"layers": 1, "select": "fixed:birch"})
     told = devices[0].post(body).json()["folkmoot"]
     proposals = {job["device"]: job for job in told["jobs"] if job["stage"] == "propose"}

@@ -90,7 +90,9 @@ def plan(
     at_once: int, seed: int, judge_spec: str, baseline: str, same_share: float, as_json: bool, config_file: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will cost: measure the models' speed, and count the jobs that are not made yet."""
-    asked = _asked(models, devices, sets, prompts, skip, arms, calls or Path("calls.sqlite"), at_once, seed)
+    here = Path("calls.sqlite")
+    kept = calls or (here if here.exists() else Path(":memory:"))  # a plan leaves nothing behind
+    asked = _asked(models, devices, sets, prompts, skip, arms, kept, at_once, seed)
     if not judge_spec and baseline:
         raise click.UsageError("--baseline is what a judge compares with: name the --judge")
     pricing = priced(judge_spec, baseline, same_share, asked.tasks, [arm.name for arm in asked.arms])
@@ -298,7 +300,8 @@ def _asked(
             raise click.UsageError(f"--set {each}: it is one of {forms}")
         some = load(Path(file), prompts, seed=seed, skip=skip)
         if not some or some[0].set != kind:
-            raise EvalError(f"--set {each}: the file holds {some[0].set if some else 'nothing'}")
+            there = some[0].set if some else f"no prompt behind the first {skip}" if skip else "nothing"
+            raise EvalError(f"--set {each}: the file holds {there}")
         loaded.append(some)
     return Asked(
         specs,

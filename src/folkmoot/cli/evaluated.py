@@ -97,7 +97,7 @@ async def models_of(
 
 
 @contextlib.asynccontextmanager
-async def on_sockets(proxies: Sequence[Proxy], key: str) -> AsyncIterator[list[str]]:
+async def _on_sockets(proxies: Sequence[Proxy], key: str) -> AsyncIterator[list[str]]:
     """The URLs of the proxies, for who has the key, as long as the block runs."""
     from folkmoot.api.config import ApiConfig
     from folkmoot.api.server import bind, make_server, url_of
@@ -147,7 +147,7 @@ async def ask(
     key = secrets.token_urlsafe(
         24
     )  # a proxy is open to all users of this machine, and to pages that they visit
-    async with on_sockets(list(by_name.values()), key) as urls:
+    async with _on_sockets(list(by_name.values()), key) as urls:
         at = dict(zip(by_name, urls, strict=True))
         # Where no times are measured a device serves the jobs of all prompts at a time, so that its model writes them together.
         at_a_time = {} if asked.pace else {"node.peer.queue.slots": str(asked.slots)}

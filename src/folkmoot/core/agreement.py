@@ -87,11 +87,12 @@ class Agreements:
 
     def added(self, device: DeviceId, card: Card) -> Card:
         """A card with what was seen of its device's votes beside its probes; one without probes stays as it is."""
-        if not card.total or not self.record.knows(device):
+        row = self.record.row(device, card) if card.total else None
+        if row is None:
             return card
         both = [
-            _with(tally(card, skill), *self.record.seen(device, card, skill), self.share)
-            for skill in SkillClass
+            _with(tally(card, skill), right, votes, self.share)
+            for skill, right, votes in zip(SkillClass, row.right, row.total, strict=True)
         ]
         return replace(
             card, right=tuple(each.right for each in both), total=tuple(each.total for each in both)

@@ -45,9 +45,14 @@ class Record:
         self.changes = 0
         self._rows: dict[DeviceId, dict[int, Row]] = {}
 
+    def row(self, device: DeviceId, card: Card) -> Row | None:
+        """What was seen of a device with the model of this card."""
+        models = self._rows.get(device)
+        return models.get(model_of(card)) if models else None
+
     def seen(self, device: DeviceId, card: Card, skill: SkillClass) -> tuple[float, float]:
-        """Of a device with the model of this card: how many answers of a class were right, and how many there were."""
-        row = self._rows.get(device, {}).get(model_of(card))
+        """Of these its answers of one class: how many were right, and how many there were."""
+        row = self.row(device, card)
         return (0.0, 0.0) if row is None else (row.right[_PLACES[skill]], row.total[_PLACES[skill]])
 
     def knows(self, device: DeviceId) -> bool:

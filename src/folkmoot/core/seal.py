@@ -12,7 +12,7 @@ from folkmoot.core.gossip import Card
 from folkmoot.core.ids import DeviceId
 
 FORGED = 32
-"""Cards with a wrong seal that are looked at in a minute by one device's word (guess): each costs a signature's check, 0.15 ms."""
+"""Cards with a wrong seal that are looked at in a minute by one device's word (guess): each costs a signature's check."""
 
 
 class Seals(Protocol):
